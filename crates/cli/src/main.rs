@@ -1,0 +1,2 @@
+//! The evenset command line.
+fn main() {}

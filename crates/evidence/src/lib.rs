@@ -1,0 +1,1 @@
+//! Downstream classifiers, balancing baselines and metrics per group with intervals.

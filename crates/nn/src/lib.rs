@@ -1,0 +1,1 @@
+//! Differentiable layers, fast CPU kernels, the UNet, optimiser and EMA.

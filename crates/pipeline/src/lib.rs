@@ -1,0 +1,1 @@
+//! Job file, stages, run folder, units, rounds and hooks.

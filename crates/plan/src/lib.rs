@@ -1,0 +1,1 @@
+//! Targets, deficits and requests: how many images are missing from which group.

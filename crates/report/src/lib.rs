@@ -1,0 +1,1 @@
+//! The report page, its charts, terminal tables and the dataset card.

@@ -1,0 +1,1 @@
+//! Gates: every generated image is kept, or dropped with a reason.
