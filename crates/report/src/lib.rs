@@ -1,1 +1,27 @@
 //! The report page, its charts, terminal tables and the dataset card.
+//!
+//! Pure functions from plain data to text: [`render`] draws a [`ReportData`] as one self-contained HTML page,
+//! [`terminal`] draws tables for a terminal, [`dataset_card`] and [`train_py()`] write the files that lie beside a
+//! balanced dataset. Nothing here reads files, asks the clock or prints.
+
+mod card;
+mod data;
+mod html;
+mod train_py;
+
+pub use card::{CardData, CardGenerator, CardGroup, CardSplit, Feature, FeatureKind, dataset_card};
+pub use data::{
+    Acceptance, Arm, Balance, BalanceChange, Calibration, Dataset, Evidence, Gain, GateRow, Generator, GroupAccuracy,
+    GroupRow, Hook, Interval, LossPoint, Note, NoteLevel, OutputFile, Outputs, Picture, Plan, ReasonCount,
+    RejectedPicture, RejectedRows, ReportData, Round, SplitRows, Verdict,
+};
+pub use html::render;
+pub use train_py::train_py;
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The page's template failed on this data.
+    #[error("the report page could not be rendered; please report this with the run's `report --json`: {0}")]
+    Template(#[from] minijinja::Error),
+}
