@@ -7,6 +7,8 @@
 mod card;
 mod data;
 mod html;
+pub mod terminal;
+pub mod text;
 mod train_py;
 
 pub use card::{CardData, CardGenerator, CardGroup, CardSplit, Feature, FeatureKind, dataset_card};
