@@ -1,1 +1,14 @@
 //! Representation statistics: one pass over the rows fills a cube of counts, every grouping is a roll-up of it.
+//!
+//! A [`Cube`] counts the rows of every combination of attribute values; cubes of parts of a dataset merge by `+`. An
+//! [`audit`] reads groupings off the cube: counts and shares with intervals, how uneven the groups are, and how
+//! strongly pairs of attributes go together. [`statistics`] holds the formulas, each with its source.
+
+mod audit;
+mod cube;
+mod error;
+pub mod statistics;
+
+pub use audit::{Association, Audit, AuditConfig, GroupCount, Grouping, LeftOut, MissingCount, audit};
+pub use cube::{Cube, MAX_GROUPS};
+pub use error::AuditError;

@@ -1,0 +1,68 @@
+//! What can go wrong while counting and auditing.
+
+/// Why rows cannot be counted or a grouping cannot be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum AuditError {
+    /// An attribute is named twice, in a cube or in one grouping.
+    #[error("attribute `{0}` is named twice; name each attribute once")]
+    Repeated(String),
+    /// A grouping names an attribute that was not counted.
+    #[error("`{name}` is not an attribute of this dataset; it has {}", list(.known))]
+    UnknownAttribute {
+        /// The name as the grouping gives it.
+        name: String,
+        /// The attributes that were counted.
+        known: Vec<String>,
+    },
+    /// A row has more or fewer values than the cube has attributes.
+    #[error("a row has {found} values where {} were expected; give one value, or none, for each attribute", .attributes.len())]
+    WrongWidth {
+        /// How many values the row has.
+        found: usize,
+        /// The cube's attributes.
+        attributes: Vec<String>,
+    },
+    /// Two cubes that count different attributes cannot be merged.
+    #[error("counts of {} cannot be added to counts of {}; scan both parts with the same attributes", list(.found), list(.expected))]
+    DifferentAttributes {
+        /// The attributes of the cube that is added to.
+        expected: Vec<String>,
+        /// The attributes of the cube that is added.
+        found: Vec<String>,
+    },
+    /// The cross product of the observed values is too large to list.
+    #[error(
+        "grouping by {} makes more than {limit} groups ({}); put numbers and free text into bins (`derive` with `bins` \
+         or `map`), or leave an attribute out of the grouping",
+        list(.attributes), sizes(.attributes, .values)
+    )]
+    TooManyGroups {
+        /// The attributes of the grouping.
+        attributes: Vec<String>,
+        /// How many values each of them has.
+        values: Vec<usize>,
+        /// The largest number of groups that is listed.
+        limit: u64,
+    },
+    /// More rows, or more values of one attribute, than can be counted.
+    #[error("too many {0} to count; split the dataset or put the values into bins")]
+    Overflow(&'static str),
+    /// There is nothing to audit.
+    #[error("no row was counted, so there is nothing to audit; check the dataset's path, split and `where`")]
+    Empty,
+    /// A stored cube does not hold together.
+    #[error("the stored counts are damaged ({0}); remove the stage's folder and run it again")]
+    Damaged(String),
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "no attributes".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn sizes(attributes: &[String], values: &[usize]) -> String {
+    let each = attributes.iter().zip(values).map(|(attribute, n)| format!("{n} of `{attribute}`"));
+    each.collect::<Vec<_>>().join(" x ")
+}
