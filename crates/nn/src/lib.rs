@@ -1,1 +1,27 @@
 //! Differentiable layers, fast CPU kernels, the UNet, optimiser and EMA.
+//!
+//! [`Weights`] names and initialises variables, [`layers`] and [`unet`] are networks made of them, [`ops`] are the
+//! operations underneath, [`optim`] and [`ema`] move the weights. Sampling and evaluation run inside [`no_grad`].
+//!
+//! Tensors are candle's. On the CPU in `f32` the expensive operations run this crate's own kernels, forward and
+//! backward; on other devices they are made of candle's. On the CPU an image's result is the same bytes in any batch
+//! and with any number of threads, and so is a gradient for any number of threads.
+
+pub mod ema;
+mod error;
+mod grad_mode;
+#[doc(hidden)]
+pub mod gradcheck;
+pub mod layers;
+pub mod ops;
+pub mod optim;
+mod store;
+pub mod unet;
+mod weights;
+
+pub use ema::Ema;
+pub use error::{Error, Result};
+pub use grad_mode::no_grad;
+pub use optim::{AdamW, AdamWConfig};
+pub use unet::{UNet, UNetConfig};
+pub use weights::{Init, Scope, Weights};

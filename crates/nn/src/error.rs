@@ -1,0 +1,88 @@
+//! What can go wrong in this room, each with its remedy.
+
+use std::path::PathBuf;
+
+/// An error of weights, configurations, files or optimiser steps.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// One name is asked for with two shapes: two layers share a scope by mistake.
+    #[error(
+        "weight `{name}` exists with shape {found:?} but {expected:?} is asked for; give each layer a scope of its own"
+    )]
+    Shape {
+        /// The weight's full name.
+        name: String,
+        /// The shape that is asked for.
+        expected: Vec<usize>,
+        /// The shape it has.
+        found: Vec<usize>,
+    },
+    /// A network's configuration is impossible.
+    #[error("impossible network: {0}")]
+    Config(String),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not a safetensors file, is cut off, or claims absurd sizes.
+    #[error("{}: not a usable safetensors file ({reason}); write it again or name another file", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file lacks a tensor that the network has.
+    #[error("{}: tensor `{name}` is missing; the file belongs to another network", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A file holds a tensor that the network lacks.
+    #[error("{}: tensor `{name}` is not part of this network; the file belongs to another one", path.display())]
+    Unexpected {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor in a file has another shape or number type than the network's.
+    #[error("{}: tensor `{name}` is {found} but the network needs {expected}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// What the network has.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// The gradient's global norm is infinite or not a number. The step was skipped: weights and state are as before.
+    #[error("the gradient's norm is {norm}; the step was skipped (lower the learning rate if this repeats)")]
+    NonFiniteGradient {
+        /// The norm that was found.
+        norm: f64,
+    },
+}
+
+/// A result of this room.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Tensor(error) => error,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A network's weights: named variables, seeded initial values, files.
+//!
+//! Every variable's initial values come from `hash(seed, full name)` on the host, so they depend neither on the order
+//! in which layers are built nor on the device.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Tensor, Var};
+use evenset_core::Seed;
+use rand::RngExt;
+
+use crate::error::{Error, Result};
+use crate::store::{self, Stored};
+
+/// How a variable starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// All the same value.
+    Const(f32),
+    /// Normal with mean zero.
+    Normal {
+        /// The standard deviation.
+        std: f32,
+    },
+    /// Uniform in `[-bound, bound)`.
+    Uniform {
+        /// The largest magnitude.
+        bound: f32,
+    },
+    /// Uniform with the bound `1 / sqrt(fan_in)`: what PyTorch gives the weights and biases of its linear layers and
+    /// convolutions (Kaiming uniform with `a = sqrt(5)`).
+    KaimingUniform {
+        /// How many inputs reach one output: input channels times the kernel's area.
+        fan_in: usize,
+    },
+}
+
+impl Init {
+    fn values(self, seed: Seed, n: usize) -> Vec<f32> {
+        let uniform = |bound: f32| {
+            let mut rng = seed.rng();
+            (0..n).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect()
+        };
+        match self {
+            Self::Zeros => vec![0.0; n],
+            Self::Ones => vec![1.0; n],
+            Self::Const(value) => vec![value; n],
+            Self::Normal { std } => seed.normal(n).into_iter().map(|x| std * x).collect(),
+            Self::Uniform { bound } => uniform(bound),
+            Self::KaimingUniform { fan_in } => uniform(1.0 / (fan_in.max(1) as f32).sqrt()),
+        }
+    }
+}
+
+/// The named variables of one network. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    seed: Seed,
+    device: Device,
+    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+}
+
+impl Weights {
+    /// No weights yet; layers create theirs through a [`Scope`].
+    pub fn new(seed: Seed, device: &Device) -> Self {
+        Self { seed, device: device.clone(), vars: Arc::default() }
+    }
+
+    /// The place in which weights have names that start with `prefix` and a dot; `""` is the root.
+    pub fn scope(&self, prefix: &str) -> Scope {
+        Scope { weights: self.clone(), prefix: prefix.to_owned() }
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Every variable, sorted by name.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+    }
+
+    /// Every variable's tensor (sharing its storage, without gradient), sorted by name.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
+    }
+
+    /// How many numbers the variables hold together.
+    pub fn count(&self) -> usize {
+        self.lock().values().map(|var| var.elem_count()).sum()
+    }
+
+    /// Writes all weights to a safetensors file, atomically; the same weights give the same bytes.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let tensors = self.named_tensors().into_iter().map(|(name, tensor)| stored(name, &tensor));
+        store::write(path, tensors.collect::<Result<_>>()?)
+    }
+
+    /// Sets all weights from a file that [`save`](Self::save) wrote. Layers that were built before see the values.
+    ///
+    /// # Errors
+    /// Every name and shape must agree: [`Error::Missing`], [`Error::Unexpected`], [`Error::Mismatch`],
+    /// [`Error::Malformed`] and [`Error::File`] name the file and the tensor. On an error the weights are as before.
+    pub fn load(&self, path: &Path) -> Result<()> {
+        let vars = self.vars();
+        let expected: Vec<_> = vars.iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
+        for ((_, var), values) in vars.iter().zip(store::read(path, &expected)?) {
+            var.set(&Tensor::from_vec(values, var.shape(), &self.device)?)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
+        // Nothing in a critical section panics half-way through a change.
+        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tensor's values on the host under a name.
+pub(crate) fn stored(name: String, tensor: &Tensor) -> Result<Stored> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    Ok(Stored { name, shape: tensor.dims().to_vec(), values })
+}
+
+/// A place in the tree of names, as `down_blocks.0.resnets.1`.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    weights: Weights,
+    prefix: String,
+}
+
+impl Scope {
+    /// The scope one name further down; numbers and names alike.
+    pub fn sub(&self, name: impl Display) -> Self {
+        Self { weights: self.weights.clone(), prefix: self.full(&name.to_string()) }
+    }
+
+    /// The scope's own full name; empty at the root.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        self.weights.device()
+    }
+
+    /// The weight `name` in this scope: created with `init`, or the existing variable.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it exists with another shape.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let full = self.full(name);
+        let mut vars = self.weights.lock();
+        if let Some(var) = vars.get(&full) {
+            if var.dims() != shape {
+                return Err(Error::Shape { name: full, expected: shape.to_vec(), found: var.dims().to_vec() });
+            }
+            return Ok(var.as_tensor().clone());
+        }
+        let values = init.values(self.weights.seed.derive(&full), shape.iter().product());
+        let var = Var::from_vec(values, shape, &self.weights.device)?;
+        let tensor = var.as_tensor().clone();
+        vars.insert(full, var);
+        Ok(tensor)
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+}
