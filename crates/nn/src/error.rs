@@ -73,6 +73,9 @@ pub enum Error {
         /// The norm that was found.
         norm: f64,
     },
+    /// The progress asked for an end.
+    #[error(transparent)]
+    Interrupted(#[from] evenset_core::Interrupted),
 }
 
 /// A result of this room.

@@ -7,6 +7,7 @@
 //! backward; on other devices they are made of candle's. On the CPU an image's result is the same bytes in any batch
 //! and with any number of threads, and so is a gradient for any number of threads.
 
+pub mod classifier;
 pub mod ema;
 mod error;
 mod grad_mode;

@@ -1,0 +1,75 @@
+//! What can go wrong when evidence is gathered.
+
+use crate::Arm;
+
+/// Why evidence could not be gathered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A set of images and the columns beside it do not have the same number of rows.
+    #[error("the {part} images number {images}, but there are {labels} labels and {groups} groups beside them")]
+    Rows {
+        /// `train`, `generated` or `test`.
+        part: &'static str,
+        /// Number of images.
+        images: usize,
+        /// Number of labels.
+        labels: usize,
+        /// Number of group indices.
+        groups: usize,
+    },
+    /// The images of two parts differ in size.
+    #[error("the {part} images are {width}x{height}, the real training images are not; bring all parts to one size")]
+    Size {
+        /// `generated` or `test`.
+        part: &'static str,
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
+    /// A label or a group index points outside the list of names.
+    #[error("row {row} of the {part} images has {what} number {index}, but only {known} are named")]
+    Index {
+        /// `train`, `generated` or `test`.
+        part: &'static str,
+        /// Row in that part.
+        row: usize,
+        /// `label` or `group`.
+        what: &'static str,
+        /// The index found.
+        index: u32,
+        /// How many names there are.
+        known: usize,
+    },
+    /// There is nothing to train on, or nothing to test on.
+    #[error("the {0} part has no images; evidence needs real training images and real test images with labels")]
+    Empty(&'static str),
+    /// One class cannot be told from another.
+    #[error("the label has {0} class; evidence needs at least two classes to tell apart")]
+    OneClass(usize),
+    /// The runs do not belong together: they were not tested on the same images.
+    #[error("the runs of {arm} with seed {seed} were tested on other images than the first run; run the stage again")]
+    OtherTest {
+        /// The arm of the run that differs.
+        arm: Arm,
+        /// Its seed number.
+        seed: u32,
+    },
+    /// Not every arm has been run with every seed.
+    #[error("the run of {arm} with seed {seed} is missing; run the stage again to complete it")]
+    MissingRun {
+        /// The arm without a run.
+        arm: Arm,
+        /// The seed number without a run.
+        seed: u32,
+    },
+    /// There are no runs, or none of the balanced data.
+    #[error("there is no run of the {0} data to judge; run the stage again to complete it")]
+    NoRuns(Arm),
+    /// The stored outcomes of a run are damaged.
+    #[error("`{0}` is not a list of outcomes (hexadecimal digits, one bit an image); delete the run and run again")]
+    Outcomes(String),
+    /// Training or testing the classifier failed.
+    #[error(transparent)]
+    Classifier(#[from] evenset_nn::Error),
+}
