@@ -1,1 +1,25 @@
-//! Job file, stages, run folder, units, rounds and hooks.
+//! A job from its file to its report: job file, run folder, stages, units, rounds, hook.
+//!
+//! [`job`] reads and checks the job file. [`engine`] walks over the [`stages`] in their order; each is skipped if its
+//! folder in the run is finished ([`mod@run`]), map stages resume unit by unit, and [`rounds`] go on until every target is
+//! met by accepted images. [`status`] reads a run folder from outside.
+
+mod columns;
+mod companions;
+pub mod engine;
+mod error;
+mod images;
+pub mod job;
+mod provenance;
+pub mod rounds;
+pub mod run;
+pub mod stages;
+pub mod status;
+mod units;
+
+pub use engine::{Finished, Goal};
+pub use error::PipelineError;
+pub use job::Job;
+
+/// The version of evenset, which is part of every fingerprint.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,95 @@
+//! The command line as it is written.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measure who is missing from a labelled image dataset, generate what is missing, check it, and prove whether it helped.
+#[derive(Debug, Parser)]
+#[command(name = "evenset", version, propagate_version = true, after_help = AFTER)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// More log lines on standard error (-vv for still more).
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// No progress on standard error.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+const AFTER: &str = "\
+Every verb but `status`, `schema` and `report RUN` takes a job file, does the stages up to its own, and skips those that
+are finished. A run that was stopped goes on when the same command is given again.
+
+Exit codes: 0 done, 1 failed, 2 usage or job error, 3 done but a target was not reached, 130 interrupted.";
+
+/// A job file and what changes in it.
+#[derive(Debug, clap::Args)]
+pub struct JobArgs {
+    /// The job file (YAML); see `evenset schema` and docs/job-file.md.
+    pub job: PathBuf,
+    /// Overrides a key of the job, for example `--set plan.limits.images=100`; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Replaces an existing output folder that this job did not make.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Prints the result as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Do the whole job: scan, audit, plan, generate and verify in rounds, write, evidence, report.
+    Run(JobArgs),
+    /// Read and decode every row; broken ones are listed with their reason.
+    Scan(JobArgs),
+    /// Count who is there, in every grouping.
+    Audit(JobArgs),
+    /// Work out how many images each group misses.
+    Plan(JobArgs),
+    /// Train the model and draw the first round's candidates.
+    Generate(JobArgs),
+    /// Check candidates, in rounds, until the targets are met by accepted images.
+    Verify(JobArgs),
+    /// Write the balanced dataset, and start the hook if the job has one.
+    Write(JobArgs),
+    /// Train classifiers with and without the generated images and try them on real held-out images.
+    Evidence(JobArgs),
+    /// Make the report of a job, or show where the report of a finished run is (`--json` prints what it says).
+    Report(ReportArgs),
+    /// Show the stages of a run and how far each is.
+    Status {
+        /// The run folder.
+        run: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the job file, for editors.
+    Schema {
+        /// Prints docs/job-file.md, the reference made from the schema, instead.
+        #[arg(long)]
+        markdown: bool,
+    },
+}
+
+/// A job file or a run folder.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// A job file, or the folder of a run that has a report.
+    pub job_or_run: PathBuf,
+    /// Overrides a key of the job.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Replaces an existing output folder that this job did not make.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Prints what the report says as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}

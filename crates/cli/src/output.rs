@@ -1,0 +1,233 @@
+//! Results for people (tables) and for machines (JSON).
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use anyhow::Result;
+use evenset_pipeline::engine::{Finished, Goal};
+use evenset_pipeline::status::StageStatus;
+use evenset_pipeline::{Job, stages};
+use evenset_report::ReportData;
+use evenset_report::terminal::{self, AcceptanceRow, CountRow, PlanRow};
+use serde_json::{Value, json};
+
+/// How wide tables may be, and whether they have colours.
+fn canvas() -> (usize, bool) {
+    let width = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
+    let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    (width.clamp(40, 140), color)
+}
+
+/// What a verb found, as text.
+pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
+    let mut text = String::new();
+    match goal {
+        Goal::Scan => scan(&mut text, finished)?,
+        Goal::Audit => audit(&mut text, finished)?,
+        Goal::Plan => plan(&mut text, finished)?,
+        Goal::Generate => {
+            let candidates: usize = finished.rounds.iter().map(|round| round.candidates.len()).sum();
+            let drawn = finished.model.is_some();
+            writeln!(text, "{}", if drawn { "the first round's candidates are drawn" } else { "nothing is missing" })?;
+            if candidates > 0 {
+                writeln!(text, "candidates: {candidates}")?;
+            }
+        }
+        Goal::Verify => verify(&mut text, finished)?,
+        Goal::Write => written(&mut text, job, finished)?,
+        Goal::Evidence => evidence(&mut text, job, finished)?,
+        Goal::Report => {
+            verify(&mut text, finished)?;
+            text.push('\n');
+            text.push_str(&headline(&stages::report::read(&job.run)?));
+            written(&mut text, job, finished)?;
+            if let Some(page) = &finished.report {
+                writeln!(text, "report:  {}", page.display())?;
+            }
+        }
+    }
+    for note in &finished.notes {
+        writeln!(text, "note: {note}")?;
+    }
+    Ok(text)
+}
+
+/// What a verb found, as JSON.
+pub fn json(job: &Job, goal: Goal, finished: &Finished) -> Result<Value> {
+    Ok(match goal {
+        Goal::Scan => serde_json::to_value(&finished.scan.output.summary)?,
+        Goal::Audit => serde_json::to_value(finished.counts.as_ref().map(|counts| &counts.output.audit))?,
+        Goal::Plan => serde_json::to_value(finished.plan.as_ref().map(|plan| &plan.output))?,
+        Goal::Generate | Goal::Verify => json!({
+            "targets_met": finished.targets_met(),
+            "groups": finished.progress.groups,
+            "rounds": finished.rounds.iter().map(|round| json!({
+                "round": round.round,
+                "requested": round.candidates.len(),
+                "accepted": round.verdicts.iter().filter(|verdict| verdict.accepted).count(),
+                "remaining": round.remaining,
+            })).collect::<Vec<_>>(),
+        }),
+        Goal::Write => json!({
+            "path": job.write.out,
+            "targets_met": finished.targets_met(),
+            "written": finished.written.as_ref().map(|written| &written.output),
+        }),
+        Goal::Evidence => json!({ "evidence": finished.evidence.as_ref().map(|evidence| &evidence.output) }),
+        Goal::Report => serde_json::to_value(stages::report::read(&job.run)?)?,
+    })
+}
+
+/// The answer of a finished run in a few lines.
+pub fn headline(data: &ReportData) -> String {
+    let (width, color) = canvas();
+    let mut text = String::new();
+    if let Some(evidence) = &data.evidence {
+        text.push_str(&terminal::evidence_table(&evidence.arms, width, color));
+        text.push_str(&evidence.sentence);
+        text.push('\n');
+    }
+    text
+}
+
+/// The stages of a run.
+pub fn status(stages: &[StageStatus]) -> String {
+    let (width, color) = canvas();
+    let mut table = terminal::Table::new().left("stage").left("state").right("rows").right("rejected").left("folder");
+    for stage in stages {
+        let state = match (stage.done, stage.units) {
+            (true, _) => "done".to_owned(),
+            (false, Some(units)) => format!("unfinished, {units} units done"),
+            (false, None) => "unfinished".to_owned(),
+        };
+        let number = |pick: &dyn Fn(&evenset_pipeline::run::StageReport) -> u64| {
+            terminal::Cell::text(stage.report.as_ref().map(|report| pick(report).to_string()).unwrap_or_default())
+        };
+        table.row(vec![
+            terminal::Cell::text(stage.stage.clone()),
+            terminal::Cell::text(state),
+            number(&|report| report.rows),
+            number(&|report| report.rejected),
+            terminal::Cell::dim(stage.folder.clone()),
+        ]);
+    }
+    table.render(width, color)
+}
+
+fn scan(text: &mut String, finished: &Finished) -> Result<()> {
+    let summary = &finished.scan.output.summary;
+    for (split, rows) in &summary.rows {
+        writeln!(text, "{split}: {rows} rows")?;
+    }
+    for rejected in &summary.rejected {
+        writeln!(text, "rejected: {} rows: {}", rejected.rows, rejected.reason)?;
+        for example in rejected.examples.iter().take(3) {
+            writeln!(text, "  {example}")?;
+        }
+    }
+    Ok(())
+}
+
+fn audit(text: &mut String, finished: &Finished) -> Result<()> {
+    let Some(counts) = &finished.counts else { return Ok(()) };
+    let (width, color) = canvas();
+    for grouping in &counts.output.audit.groupings {
+        let number = |value: Option<f64>| value.map_or_else(|| "no limit".to_owned(), |value| format!("{value:.1}"));
+        writeln!(
+            text,
+            "{}: {} groups, as even as {:.1} equal ones, largest to smallest {}",
+            grouping.attributes.join(" x "),
+            grouping.groups.len(),
+            grouping.effective_groups,
+            number(grouping.largest_to_smallest),
+        )?;
+        let rows: Vec<CountRow> = grouping
+            .groups
+            .iter()
+            .map(|group| CountRow { values: group.values.clone(), count: group.count })
+            .collect();
+        text.push_str(&terminal::audit_table(&rows, width, color));
+        text.push('\n');
+    }
+    for association in &counts.output.audit.associations {
+        if let Some(v) = association.cramers_v {
+            let [a, b] = &association.attributes;
+            writeln!(text, "{a} and {b}: Cramér's V {v:.2} (0 independent, 1 one gives the other)")?;
+        }
+    }
+    for left_out in &counts.output.audit.left_out {
+        writeln!(text, "not shown: {}: {}", left_out.attributes.join(" x "), left_out.reason)?;
+    }
+    Ok(())
+}
+
+fn plan(text: &mut String, finished: &Finished) -> Result<()> {
+    let Some(plan) = &finished.plan else {
+        writeln!(text, "the job has no `plan`")?;
+        return Ok(());
+    };
+    let (width, color) = canvas();
+    let rows: Vec<PlanRow> = plan
+        .output
+        .groups
+        .iter()
+        .map(|group| PlanRow { values: group.values.clone(), have: group.count, add: group.add })
+        .collect();
+    text.push_str(&terminal::plan_table(&rows, width, color));
+    writeln!(text, "{} images to generate", plan.output.images)?;
+    for target in &plan.output.targets {
+        writeln!(text, "{}", target.explanation)?;
+    }
+    Ok(())
+}
+
+fn verify(text: &mut String, finished: &Finished) -> Result<()> {
+    let (width, color) = canvas();
+    let rows: Vec<AcceptanceRow> = finished
+        .progress
+        .groups
+        .iter()
+        .map(|group| AcceptanceRow {
+            values: group.group.clone(),
+            candidates: group.requested,
+            accepted: group.accepted,
+            interval: (group.requested > 0).then(|| evenset_verify::wilson(group.accepted, group.requested)),
+            reason: None,
+        })
+        .collect();
+    if !rows.is_empty() {
+        text.push_str(&terminal::acceptance_table(&rows, width, color));
+    }
+    for round in &finished.rounds {
+        let accepted = round.verdicts.iter().filter(|verdict| verdict.accepted).count();
+        let (candidates, remaining) = (round.candidates.len(), round.remaining);
+        writeln!(text, "round {}: {accepted} of {candidates} candidates accepted, {remaining} images missing", round.round)?;
+    }
+    if !finished.targets_met() {
+        writeln!(text, "a target was not reached (exit code 3); the report says which and why")?;
+    }
+    Ok(())
+}
+
+fn written(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
+    if let Some(written) = &finished.written {
+        let (real, generated) = (written.output.rows_real, written.output.rows_generated);
+        writeln!(text, "dataset: {} ({real} real rows, {generated} generated)", job.write.out.display())?;
+    }
+    Ok(())
+}
+
+fn evidence(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
+    if let Some(evidence) = &finished.evidence {
+        let _ = job;
+        for arm in &evidence.output.arms {
+            writeln!(
+                text,
+                "{:<12} accuracy {:.3}  worst group {:.3} [{:.3}, {:.3}]",
+                arm.name, arm.accuracy, arm.worst_group, arm.worst_group_interval[0], arm.worst_group_interval[1]
+            )?;
+        }
+        writeln!(text, "{}", evidence.output.sentence)?;
+    }
+    Ok(())
+}

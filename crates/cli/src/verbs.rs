@@ -1,0 +1,82 @@
+//! What each verb does.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use evenset_pipeline::engine::{self, Finished, Goal};
+use evenset_pipeline::{Job, job, stages, status};
+
+use crate::args::{Args, JobArgs, Verb};
+use crate::progress::Reporter;
+use crate::{exit, output};
+
+/// Runs the verb and gives the exit code.
+pub fn run(args: &Args) -> Result<u8> {
+    let reporter = Reporter::start(args.quiet || !args.verb.is_long())?;
+    let (goal, job) = match &args.verb {
+        Verb::Schema { markdown: false } => return print_json(&job::schema()),
+        Verb::Schema { markdown: true } => {
+            print(&job::reference())?;
+            return Ok(exit::DONE);
+        }
+        Verb::Status { run, json } => return show_status(run, *json),
+        Verb::Report(report) if report.job_or_run.is_dir() => return show_report(&report.job_or_run, report.json),
+        Verb::Report(report) => {
+            let (set, job) = (report.set.clone(), report.job_or_run.clone());
+            (Goal::Report, &JobArgs { job, set, overwrite: report.overwrite, json: report.json })
+        }
+        Verb::Run(job) => (Goal::Report, job),
+        Verb::Scan(job) => (Goal::Scan, job),
+        Verb::Audit(job) => (Goal::Audit, job),
+        Verb::Plan(job) => (Goal::Plan, job),
+        Verb::Generate(job) => (Goal::Generate, job),
+        Verb::Verify(job) => (Goal::Verify, job),
+        Verb::Write(job) => (Goal::Write, job),
+        Verb::Evidence(job) => (Goal::Evidence, job),
+    };
+    let resolved = Job::read(&job.job, &job.set).map_err(evenset_pipeline::PipelineError::from)?;
+    let finished = engine::run(&resolved, goal, job.overwrite, &reporter)?;
+    reporter.finish();
+    show(&resolved, goal, &finished, job.json)
+}
+
+fn show(job: &Job, goal: Goal, finished: &Finished, json: bool) -> Result<u8> {
+    if json {
+        print_json(&output::json(job, goal, finished)?)?;
+    } else {
+        print(&output::text(job, goal, finished)?)?;
+    }
+    Ok(if finished.targets_met() { exit::DONE } else { exit::TARGET_MISSED })
+}
+
+fn show_report(run: &Path, json: bool) -> Result<u8> {
+    let data = stages::report::read(run)?;
+    if json {
+        return print_json(&data);
+    }
+    print(&output::headline(&data))?;
+    print(&format!("report: {}\n", run.join(stages::report::PAGE).display()))?;
+    Ok(exit::DONE)
+}
+
+fn show_status(run: &Path, json: bool) -> Result<u8> {
+    let stages = status::status(run)?;
+    if json {
+        return print_json(&stages);
+    }
+    print(&output::status(&stages))?;
+    Ok(exit::DONE)
+}
+
+fn print_json<T: serde::Serialize>(value: &T) -> Result<u8> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(exit::DONE)
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! The engine: a job's stages in their order, as far as the goal asks.
+//!
+//! Every verb is the same walk with another end. Stages that are finished are skipped, so `evenset plan` after
+//! `evenset scan` only plans, and a run that was killed goes on where it was.
+
+use std::path::PathBuf;
+
+use evenset_core::{Fingerprint, Group, Progress};
+use evenset_data::Dataset;
+use evenset_diffusion::ConditionalModel;
+use evenset_evidence::Evidence;
+use evenset_plan::Plan;
+use evenset_verify::{Verdict, Verifier};
+
+use crate::error::Result;
+use crate::images::Frame;
+use crate::job::{Job, Model, Role};
+use crate::rounds::{Accepted, Progress as RoundsProgress};
+use crate::run::{Context, Done, Run};
+use crate::stages::audit::{AuditStage, Counts};
+use crate::stages::evidence::{EvidenceStage, obstacle};
+use crate::stages::generate::{Candidate, GenerateStage};
+use crate::stages::hook::{HookRecord, HookStage};
+use crate::stages::model::ModelStage;
+use crate::stages::plan::PlanStage;
+use crate::stages::report::ReportStage;
+use crate::stages::scan::{Scan, ScanStage};
+use crate::stages::verifier::VerifierStage;
+use crate::stages::verify::VerifyStage;
+use crate::stages::write::{self, WriteStage, Written};
+
+/// Where a walk over the stages ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Goal {
+    /// Every row read and decoded.
+    Scan,
+    /// Who is there.
+    Audit,
+    /// Who is missing.
+    Plan,
+    /// The first round's candidates.
+    Generate,
+    /// All rounds.
+    Verify,
+    /// The balanced dataset, and the hook.
+    Write,
+    /// Whether it helped.
+    Evidence,
+    /// The report page.
+    Report,
+}
+
+/// One round of a finished run.
+#[derive(Debug)]
+pub struct Round {
+    /// From 1.
+    pub round: u32,
+    /// Its candidates.
+    pub candidates: Vec<Candidate>,
+    /// What the gates said of each.
+    pub verdicts: Vec<Verdict>,
+    /// Images still missing after it.
+    pub remaining: u64,
+}
+
+/// Everything that a walk has finished, in the order of the stages.
+#[derive(Debug)]
+pub struct Finished {
+    /// The opened dataset.
+    pub dataset: Dataset,
+    /// The scanned rows.
+    pub scan: Done<Scan>,
+    /// The size that models work at.
+    pub frame: Frame,
+    /// The counts.
+    pub counts: Option<Done<Counts>>,
+    /// The plan.
+    pub plan: Option<Done<Plan>>,
+    /// The generator; `None` where nothing is missing.
+    pub model: Option<Done<ConditionalModel>>,
+    /// The gates.
+    pub verifier: Option<Done<Verifier>>,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+    /// How each group stands after them.
+    pub progress: RoundsProgress,
+    /// The accepted candidates that fill the plan, in the order of their requests.
+    pub accepted: Vec<Accepted>,
+    /// The balanced dataset.
+    pub written: Option<Done<Written>>,
+    /// The user's trainer.
+    pub hook: Option<Done<HookRecord>>,
+    /// Whether it helped.
+    pub evidence: Option<Done<Evidence>>,
+    /// The report page.
+    pub report: Option<PathBuf>,
+    /// Remarks that a reader must not miss.
+    pub notes: Vec<String>,
+}
+
+impl Finished {
+    /// The plan's target in one sentence.
+    pub fn target_sentence(&self) -> String {
+        let targets = self.plan.iter().flat_map(|plan| &plan.output.targets);
+        targets.map(|target| target.explanation.as_str()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether every group reached the plan's target; true where the walk ended before the rounds.
+    pub fn targets_met(&self) -> bool {
+        let planned = self.plan.as_ref().is_none_or(|plan| plan.output.targets.iter().all(|target| target.satisfied));
+        planned && (self.rounds.is_empty() || self.progress.remaining() == 0)
+    }
+}
+
+/// Walks over a job's stages up to `goal`.
+///
+/// # Errors
+/// The first [`PipelineError`](crate::PipelineError); finished stages stay finished.
+pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> Result<Finished> {
+    let dataset = open(job)?;
+    if goal >= Goal::Write {
+        write::check_output(job, overwrite)?;
+    }
+    let run = Run::open(job)?;
+    let context = Context { job, run: &run, progress, overwrite };
+    let scan = context.complete(&ScanStage { job: &job.dataset, dataset: &dataset })?;
+    let Model::Conditional(conditional) = &job.generate.model;
+    let frame = Frame::of(scan.output.role(Role::Train), conditional.resolution);
+    let mut finished = Finished {
+        dataset,
+        scan,
+        frame,
+        counts: None,
+        plan: None,
+        model: None,
+        verifier: None,
+        rounds: Vec::new(),
+        progress: RoundsProgress::default(),
+        accepted: Vec::new(),
+        written: None,
+        hook: None,
+        evidence: None,
+        report: None,
+        notes: Vec::new(),
+    };
+    if goal >= Goal::Audit {
+        finished.audit(&context)?;
+    }
+    if goal >= Goal::Plan && job.plan.is_some() {
+        finished.plan(&context)?;
+        if goal >= Goal::Generate {
+            let last = finished.rounds(&context, goal)?;
+            if goal >= Goal::Write {
+                finished.write(&context, &last)?;
+            }
+            if goal >= Goal::Evidence {
+                finished.evidence(&context, &last)?;
+            }
+        }
+    }
+    if goal >= Goal::Report {
+        let stage = ReportStage { job, finished: &finished };
+        finished.report = Some(context.complete(&stage)?.output);
+    }
+    Ok(finished)
+}
+
+/// Opens the dataset and checks that the job's columns are in it.
+fn open(job: &Job) -> Result<Dataset> {
+    let dataset = Dataset::open(&job.dataset.spec())?;
+    let keys = job.dataset.label.iter().map(|label| ("dataset.label", label));
+    for (key, column) in keys.chain(job.dataset.attributes.iter().map(|attribute| ("dataset.attributes", attribute))) {
+        if let Err(error) = dataset.require_column(column) {
+            return Err(job.invalid(key, error.to_string()).into());
+        }
+    }
+    Ok(dataset)
+}
+
+impl Finished {
+    fn audit(&mut self, context: &Context<'_>) -> Result<()> {
+        self.counts = Some(context.complete(&AuditStage { config: &context.job.audit, scan: &self.scan })?);
+        let leaked = self.scan.output.summary.leaked;
+        if leaked > 0 {
+            self.notes.push(format!(
+                "{leaked} images stand both in the training split and in a held-out split: accuracies on held-out \
+                 images are too high by an unknown amount"
+            ));
+        }
+        if self.frame.scaled {
+            self.notes.push(format!(
+                "models look at the images scaled to {}x{}, and generated images have that size; \
+                 `generate.model.resolution` sets another",
+                self.frame.width, self.frame.height
+            ));
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, context: &Context<'_>) -> Result<()> {
+        if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
+            self.plan = Some(context.complete(&PlanStage { job, counts })?);
+        }
+        Ok(())
+    }
+
+    /// Generates and verifies in rounds; gives the fingerprint of the last one.
+    fn rounds(&mut self, context: &Context<'_>, goal: Goal) -> Result<Fingerprint> {
+        let job = context.job;
+        let (Some(plan), Some(plan_job)) = (&self.plan, &job.plan) else { return Ok(self.scan.fingerprint.clone()) };
+        let mut last = plan.fingerprint.clone();
+        let mut so_far = RoundsProgress::start(&plan.output);
+        if so_far.remaining() == 0 {
+            return Ok(last);
+        }
+        let Model::Conditional(config) = &job.generate.model;
+        let groups: Vec<Group> = plan.output.groups.iter().map(|group| group.values.clone()).collect();
+        let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
+        let sampler = &job.generate.sampler;
+        let model = context.complete(&ModelStage { config, sampler, seed, dataset, scan, frame, groups })?;
+        let gates = &job.verify.gates;
+        let grouping = &plan_job.grouping;
+        let mut verifier = None;
+        if goal >= Goal::Verify {
+            verifier = Some(context.complete(&VerifierStage { gates, seed, dataset, scan, frame, grouping })?);
+        }
+        let mut accepted: Vec<Accepted> = Vec::new();
+        for round in 1..=job.verify.rounds {
+            let unit = job.generate.unit;
+            let stage = GenerateStage { round, so_far: &so_far, after: &last, sampler, unit, seed, model: &model, frame };
+            let candidates = context.complete(&stage)?;
+            let Some(verifier) = &verifier else { break };
+            let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();
+            let stage = VerifyStage { round, verifier, candidates: &candidates, accepted_before: &before };
+            let verdicts = context.complete(&stage)?;
+            for (candidate, verdict) in candidates.output.iter().zip(&verdicts.output) {
+                so_far.count(&candidate.request.group, verdict.accepted);
+                if verdict.accepted {
+                    accepted.push(Accepted { candidate: candidate.clone(), verdict: verdict.clone() });
+                }
+            }
+            last = verdicts.fingerprint;
+            let remaining = so_far.remaining();
+            self.rounds.push(Round { round, candidates: candidates.output, verdicts: verdicts.output, remaining });
+            if remaining == 0 {
+                break;
+            }
+        }
+        self.accepted = so_far.fill(accepted);
+        (self.model, self.verifier, self.progress) = (Some(model), verifier, so_far);
+        Ok(last)
+    }
+
+    fn write(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
+        let job = context.job;
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let companions = |written: &Written| crate::companions::texts(job, self, written);
+        let written = context.complete(&WriteStage {
+            job,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            accepted: &self.accepted,
+            model: self.model.as_ref(),
+            plan: &plan.fingerprint,
+            rounds: last,
+            companions: &companions,
+        })?;
+        if let Some(hook) = &job.hook {
+            self.hook = Some(context.complete(&HookStage { hook, job, written: &written })?);
+        }
+        self.written = Some(written);
+        Ok(())
+    }
+
+    fn evidence(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
+        let job = context.job;
+        if let Some(why) = obstacle(&self.scan.output, job.dataset.label.as_deref()) {
+            self.notes.push(why);
+            return Ok(());
+        }
+        let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(()) };
+        self.evidence = Some(context.complete(&EvidenceStage {
+            config: &job.evidence,
+            label,
+            grouping: &plan.grouping,
+            seed: job.seed,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            frame: self.frame,
+            accepted: &self.accepted,
+            rounds: last,
+        })?);
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! What can end a run, each with the thing and the remedy.
+
+use std::path::{Path, PathBuf};
+
+use crate::job::JobError;
+
+/// Why a run ended early. What was finished is on disk; the same command goes on from there.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The job file, or a value in it that the data contradicts.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Reading or writing a dataset.
+    #[error(transparent)]
+    Data(#[from] evenset_data::DataError),
+    /// Counting.
+    #[error("audit: {0}")]
+    Audit(#[from] evenset_audit::AuditError),
+    /// Planning.
+    #[error("plan: {0}")]
+    Plan(#[from] evenset_plan::PlanError),
+    /// Training the generator or drawing from it.
+    #[error("generate: {0}")]
+    Diffusion(#[from] evenset_diffusion::DiffusionError),
+    /// Handing images to a network.
+    #[error(transparent)]
+    Network(#[from] evenset_nn::Error),
+    /// Training the verifier or asking its gates.
+    #[error("verify: {0}")]
+    Verify(#[from] evenset_verify::VerifyError),
+    /// Training the downstream classifiers.
+    #[error("evidence: {0}")]
+    Evidence(#[from] evenset_evidence::Error),
+    /// Drawing the report page.
+    #[error("report: {0}")]
+    Report(#[from] evenset_report::ReportError),
+    /// The file system refused.
+    #[error("{}: {source}{}", path.display(), remedy(source))]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of the run is not what was written.
+    #[error("`{}` is damaged ({why}); remove the folder it is in and run the same command again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The dataset is not what the scan saw.
+    #[error("the dataset changed while it was read: {0}; run the same command again to scan it anew")]
+    Changed(String),
+    /// Another process works in the run folder.
+    #[error("another evenset is running in `{}`; wait for it, or give this job another `run:` folder", .0.display())]
+    Busy(PathBuf),
+    /// There is an output already that this job did not make.
+    #[error(
+        "`{}` exists and was not made by this job as it stands; choose another `write.out`, or run again with \
+         --overwrite to replace it",
+        .0.display()
+    )]
+    OutputExists(PathBuf),
+    /// A row is broken and the job says `on_error: fail`.
+    #[error("{file}: {reason} (the job says `on_error: fail`; with `reject` the row is left out and the run goes on)")]
+    BrokenRow {
+        /// The file, or the Parquet file and row.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// No training row is usable.
+    #[error("no usable training row in `{}`: {rows} rows were read, {rejected} rejected ({reason})", path.display())]
+    NoRows {
+        /// The dataset.
+        path: PathBuf,
+        /// Rows read.
+        rows: u64,
+        /// Rows rejected.
+        rejected: u64,
+        /// The most frequent reason.
+        reason: String,
+    },
+    /// The user's trainer failed.
+    #[error("hook: `{program}` {how}; its output is in `{}`", log.display())]
+    Hook {
+        /// The program.
+        program: String,
+        /// How it ended.
+        how: String,
+        /// Where its output is.
+        log: PathBuf,
+    },
+    /// The user asked for an end.
+    #[error(transparent)]
+    Interrupted(#[from] evenset_core::Interrupted),
+}
+
+/// A result of this room.
+pub type Result<T, E = PipelineError> = std::result::Result<T, E>;
+
+impl PipelineError {
+    /// Whether the user asked for the end.
+    pub fn interrupted(&self) -> bool {
+        matches!(self, Self::Interrupted(_))
+    }
+
+    /// For `map_err`: an I/O error at `path`.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// For `map_err`: a file of the run that cannot be read back.
+    pub(crate) fn damaged<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self + '_ {
+        move |why| Self::Damaged { path: path.to_owned(), why: why.to_string() }
+    }
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            " (the disk is full; nothing that was finished is lost: free some space and run the same command again)"
+        }
+        std::io::ErrorKind::PermissionDenied => " (check who owns the folder)",
+        _ => "",
+    }
+}

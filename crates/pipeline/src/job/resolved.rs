@@ -1,0 +1,396 @@
+//! The job that is run: defaults filled in, includes and overrides applied, paths and names checked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use evenset_audit::AuditConfig;
+use evenset_core::Seed;
+use evenset_data::DatasetSpec;
+use evenset_diffusion::SamplerConfig;
+use evenset_evidence::EvidenceConfig;
+use evenset_plan::{Limits, Target};
+use evenset_verify::GateConfig;
+use serde::Serialize;
+
+use super::tree::{Node, Position};
+use super::written::{Format, Model, OnError, Role, WrittenHook, WrittenJob};
+use super::{JobError, written};
+
+/// A job that can be run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Job {
+    /// Names the run folder and the dataset.
+    pub name: String,
+    /// Seed of everything random.
+    pub seed: Seed,
+    /// Folder of the run.
+    pub run: PathBuf,
+    /// The labelled images.
+    pub dataset: Dataset,
+    /// What the audit counts.
+    pub audit: AuditConfig,
+    /// What is missing; `None` ends the job after the audit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+    /// How images are made.
+    pub generate: Generate,
+    /// How they are checked.
+    pub verify: Verify,
+    /// Where they go.
+    pub write: Write,
+    /// How balance is tried.
+    pub evidence: EvidenceConfig,
+    /// The user's trainer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Hook>,
+    /// The tree it was read from, for errors that are found later (a column that the data lacks).
+    #[serde(skip)]
+    tree: Node,
+}
+
+/// The labelled images.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dataset {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Column of the label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Columns beside the label.
+    pub attributes: Vec<String>,
+    /// Role to name in the data.
+    pub splits: BTreeMap<Role, String>,
+    /// Column of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// What a broken row does.
+    pub on_error: OnError,
+}
+
+impl Dataset {
+    /// Label and attributes: the columns that are counted, in order.
+    pub fn columns(&self) -> Vec<String> {
+        self.label.iter().chain(&self.attributes).cloned().collect()
+    }
+
+    /// What the data room needs to open it.
+    pub fn spec(&self) -> DatasetSpec {
+        DatasetSpec {
+            path: self.path.clone(),
+            image: self.image.clone(),
+            splits: self.splits.iter().map(|(role, name)| (role.name().to_owned(), name.clone())).collect(),
+        }
+    }
+}
+
+/// What is missing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The distribution to reach.
+    pub target: Target,
+    /// What it may cost.
+    pub limits: Limits,
+    /// Attributes whose combinations are the groups.
+    pub grouping: Vec<String>,
+}
+
+/// How images are made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Generate {
+    /// The model.
+    pub model: Model,
+    /// How images are drawn.
+    pub sampler: SamplerConfig,
+    /// Images per unit.
+    pub unit: usize,
+}
+
+/// How images are checked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verify {
+    /// The gates in order.
+    pub gates: Vec<GateConfig>,
+    /// Rounds at most.
+    pub rounds: u32,
+    /// Rejected images kept.
+    pub keep_rejected: usize,
+}
+
+/// Where the balanced dataset goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Write {
+    /// Formats.
+    pub formats: Vec<Format>,
+    /// Folder.
+    pub out: PathBuf,
+    /// Licence for the card.
+    pub license: String,
+}
+
+/// The user's trainer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Hook {
+    /// Program and arguments with placeholders.
+    pub run: Vec<String>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+}
+
+impl Job {
+    /// Reads a job file, applies `--set` overrides in order, and checks everything that can be checked without
+    /// reading the data.
+    ///
+    /// # Errors
+    /// [`JobError`], naming file, line, key and what was expected.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, JobError> {
+        let mut tree = Node::read(path)?;
+        for assignment in overrides {
+            tree.set(assignment)?;
+        }
+        let written = deserialise(&tree)?;
+        let stem = path.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
+        resolve(written, &stem, tree)
+    }
+
+    /// An error about a key of this job, at the line where it (or its nearest parent) was written.
+    pub fn invalid(&self, path: &str, message: impl Into<String>) -> JobError {
+        invalid(&self.tree, path, message)
+    }
+
+    /// The resolved job as YAML, as it is saved into the run.
+    pub fn to_yaml(&self) -> String {
+        let json = serde_json::to_string(self).unwrap_or_default();
+        let mut text = String::new();
+        // JSON is YAML: the emitter only changes the clothes.
+        if let Ok(documents) = <saphyr::Yaml<'_> as saphyr::LoadableYamlNode>::load_from_str(&json)
+            && let Some(document) = documents.first()
+            && saphyr::YamlEmitter::new(&mut text).dump(document).is_ok()
+        {
+            text = text.trim_start_matches("---").trim_start().to_owned();
+            text.push('\n');
+            return text;
+        }
+        json
+    }
+}
+
+fn invalid(tree: &Node, path: &str, message: impl Into<String>) -> JobError {
+    JobError::Invalid { at: position(tree, path), path: path.to_owned(), message: message.into() }
+}
+
+/// The position of the node at `path`, or of its nearest parent that was written.
+fn position(tree: &Node, path: &str) -> Position {
+    let mut node = tree;
+    for key in path.split('.') {
+        match node.child(key) {
+            Some(child) => node = child,
+            None => break,
+        }
+    }
+    node.at.clone()
+}
+
+fn deserialise(tree: &Node) -> Result<WrittenJob, JobError> {
+    serde_path_to_error::deserialize(tree.to_json()).map_err(|error| {
+        let path: Vec<String> = error
+            .path()
+            .iter()
+            .filter_map(|segment| match segment {
+                serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+                serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        locate(tree, path, &error.into_inner().to_string())
+    })
+}
+
+/// Finds the line of an error that serde reports.
+///
+/// Inside a part that is tagged by `type`, serde buffers the contents and loses the path below; the offending key or
+/// value is named in the message, so it is looked for below the last node that is known.
+fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
+    let mut node = tree;
+    let mut at = tree.at.clone();
+    let mut known = 0;
+    for key in &path {
+        let Some(child) = node.child(key) else { break };
+        (node, known) = (child, known + 1);
+        at = child.at.clone();
+    }
+    let quoted = |prefix: &str| {
+        message.strip_prefix(prefix).and_then(|rest| rest.split(['`', '"']).next()).map(str::to_owned)
+    };
+    let found = if let Some(key) = quoted("unknown field `") {
+        path.truncate(known);
+        if path.last() == Some(&key) { None } else { node.find_key(&key) }
+    } else if let Some(text) = quoted("invalid type: string \"").or_else(|| quoted("invalid value: string \"")) {
+        node.find_scalar(&|scalar| scalar.as_str() == Some(&text))
+    } else if let Some(text) = quoted("unknown variant `") {
+        node.find_scalar(&|scalar| scalar.as_str() == Some(&text))
+    } else if let Some(number) = quoted("invalid type: integer `")
+        .or_else(|| quoted("invalid type: floating point `"))
+        .or_else(|| quoted("invalid value: integer `"))
+        .or_else(|| quoted("invalid type: boolean `"))
+    {
+        node.find_scalar(&|scalar| scalar.to_string() == number)
+    } else {
+        None
+    };
+    if let Some((below, place)) = found {
+        path.extend(below);
+        at = place;
+    }
+    let path = if path.is_empty() { "(the whole file)".to_owned() } else { path.join(".") };
+    let message = message.replace("unknown field", "unknown key").replace("missing field", "missing key");
+    JobError::Invalid { at, path, message }
+}
+
+fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError> {
+    let bad = |path: &str, message: String| Err(invalid(&tree, path, message));
+    let name = written.name.unwrap_or_else(|| stem.to_owned());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return bad("name", format!("`{name}` cannot name a folder; use letters, digits, `-`, `_` and `.`"));
+    }
+
+    let dataset = resolve_dataset(written.dataset, &tree)?;
+    let columns = dataset.columns();
+    let known = |column: &String| columns.contains(column);
+    for (i, grouping) in written.audit.groupings.iter().flatten().enumerate() {
+        if let Some(column) = grouping.iter().find(|c| !known(c)) {
+            let message = format!("`{column}` is neither the label nor one of the attributes ({})", columns.join(", "));
+            return bad(&format!("audit.groupings.{i}"), message);
+        }
+    }
+
+    let plan = written.plan.map(|plan| resolve_plan(plan, &columns, &tree)).transpose()?;
+    let generate = written.generate;
+    let unit = generate.unit.unwrap_or(256);
+    if !(1..=65_536).contains(&unit) {
+        return bad("generate.unit", format!("{unit} images per unit; expected 1 to 65536"));
+    }
+    if let Model::Conditional(config) = &generate.model {
+        config.validate().or_else(|error| bad("generate.model", error.to_string()))?;
+    }
+    generate.sampler.validate().or_else(|error| bad("generate.sampler", error.to_string()))?;
+    if !(1..=1000).contains(&written.verify.rounds) {
+        return bad("verify.rounds", format!("{} rounds; expected 1 to 1000", written.verify.rounds));
+    }
+    if written.write.formats.is_empty() {
+        return bad("write.formats", "no format; expected `parquet`, `webdataset` or both".into());
+    }
+    check_evidence(&written.evidence).or_else(|(key, message)| bad(key, message))?;
+    let hook = match written.hook {
+        Some(WrittenHook::Command { run, timeout }) => {
+            if run.first().is_none_or(String::is_empty) {
+                return bad("hook.run", "empty; expected a program and its arguments, such as [python, train.py]".into());
+            }
+            Some(Hook { run, timeout })
+        }
+        None => None,
+    };
+    let run = written.run.unwrap_or_else(|| Path::new("runs").join(&name));
+    let out = written.write.out.unwrap_or_else(|| Path::new("out").join(&name));
+    for (key, folder) in [("run", &run), ("write.out", &out)] {
+        if folder.is_file() {
+            return bad(key, format!("`{}` is a file; expected a folder", folder.display()));
+        }
+        if dataset.path.is_dir() && folder.starts_with(&dataset.path) {
+            let message = format!("`{}` lies inside the dataset and would be read as part of it", folder.display());
+            return bad(key, message);
+        }
+    }
+    if run.starts_with(&out) || out.starts_with(&run) {
+        return bad("write.out", format!("`{}` and the run folder `{}` overlap", out.display(), run.display()));
+    }
+    Ok(Job {
+        name,
+        seed: Seed(written.seed),
+        run,
+        dataset,
+        audit: written.audit,
+        plan,
+        generate: Generate { model: generate.model, sampler: generate.sampler, unit },
+        verify: Verify {
+            gates: written.verify.gates,
+            rounds: written.verify.rounds,
+            keep_rejected: written.verify.keep_rejected,
+        },
+        write: Write { formats: written.write.formats, out, license: written.write.license },
+        evidence: written.evidence,
+        hook,
+        tree,
+    })
+}
+
+fn check_evidence(evidence: &EvidenceConfig) -> Result<(), (&'static str, String)> {
+    let within = |key, value: u32, low: u32, high: u32| {
+        let ok = (low..=high).contains(&value);
+        if ok { Ok(()) } else { Err((key, format!("{value}; expected {low} to {high}"))) }
+    };
+    within("evidence.seeds", evidence.seeds, 1, 100)?;
+    within("evidence.steps", evidence.steps, 1, u32::MAX)?;
+    within("evidence.batch", evidence.batch, 1, 4096)?;
+    within("evidence.width", evidence.width, 4, 256)?;
+    if !(evidence.learning_rate > 0.0 && evidence.learning_rate <= 1.0) {
+        let message = format!("{}; expected a number above 0, at most 1", evidence.learning_rate);
+        return Err(("evidence.learning_rate", message));
+    }
+    Ok(())
+}
+
+fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Dataset, JobError> {
+    if !written.path.exists() {
+        let here = std::env::current_dir().unwrap_or_default();
+        let message = format!(
+            "`{}` does not exist (looked in `{}`; paths in a job are relative to the folder evenset is started in)",
+            written.path.display(),
+            here.display()
+        );
+        return Err(invalid(tree, "dataset.path", message));
+    }
+    let dataset = Dataset {
+        path: written.path,
+        label: written.label,
+        attributes: written.attributes,
+        splits: written.splits,
+        image: written.image,
+        on_error: written.on_error,
+    };
+    let columns = dataset.columns();
+    if columns.is_empty() {
+        let message = "name the `label` column, `attributes`, or both: they are what is counted";
+        return Err(invalid(tree, "dataset", message));
+    }
+    for (i, column) in columns.iter().enumerate() {
+        if columns[..i].contains(column) {
+            return Err(invalid(tree, "dataset.attributes", format!("`{column}` is named twice")));
+        }
+    }
+    if !dataset.splits.is_empty() && !dataset.splits.contains_key(&Role::Train) {
+        return Err(invalid(tree, "dataset.splits", "no `train` split; expected `train: NAME`"));
+    }
+    Ok(dataset)
+}
+
+fn resolve_plan(written: written::WrittenPlan, columns: &[String], tree: &Node) -> Result<Plan, JobError> {
+    written.target.validate().map_err(|error| invalid(tree, "plan.target", error.to_string()))?;
+    written.limits.validate().map_err(|error| invalid(tree, "plan.limits", error.to_string()))?;
+    let named: Vec<String> = written.target.attributes().into_iter().map(str::to_owned).collect();
+    let grouping = written.grouping.unwrap_or_else(|| if named.is_empty() { columns.to_vec() } else { named.clone() });
+    for (path, wanted) in [("plan.target", &named), ("plan.grouping", &grouping)] {
+        if let Some(column) = wanted.iter().find(|column| !columns.contains(column)) {
+            let message = format!("`{column}` is neither the label nor one of the attributes ({})", columns.join(", "));
+            return Err(invalid(tree, path, message));
+        }
+    }
+    if let Some(column) = named.iter().find(|column| !grouping.contains(column)) {
+        let message = format!("the target is about `{column}`, which is not part of this grouping");
+        return Err(invalid(tree, "plan.grouping", message));
+    }
+    // Groups list their attributes in the job's order: label first.
+    let grouping = columns.iter().filter(|column| grouping.contains(column)).cloned().collect();
+    Ok(Plan { target: written.target, limits: written.limits, grouping })
+}

@@ -1,0 +1,207 @@
+//! The job file as it is written: every key optional where a default serves the common case.
+//!
+//! These types are the job file's reference: `evenset schema` prints their JSON Schema, and the first sentence of each
+//! key's comment is its line in `docs/job-file.md`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use evenset_audit::AuditConfig;
+use evenset_diffusion::{ConditionalConfig, SamplerConfig};
+use evenset_evidence::EvidenceConfig;
+use evenset_plan::{Limits, Target};
+use evenset_verify::GateConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A job: what to measure, what to fill up, and where to put it.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "evenset job")]
+pub struct WrittenJob {
+    /// Name of the job; names the run folder. Default: the job file's name.
+    pub name: Option<String>,
+    /// Seed of everything random: the same seed, data and version give the same bytes. Default: 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Folder of the run, which resumes. Default: `runs/NAME`.
+    pub run: Option<PathBuf>,
+    /// The labelled images.
+    pub dataset: WrittenDataset,
+    /// What the audit counts.
+    #[serde(default)]
+    pub audit: AuditConfig,
+    /// What is missing. Without it the job ends after the audit.
+    pub plan: Option<WrittenPlan>,
+    /// How the missing images are made.
+    #[serde(default)]
+    pub generate: WrittenGenerate,
+    /// How each generated image is checked.
+    #[serde(default)]
+    pub verify: WrittenVerify,
+    /// Where the balanced dataset goes, and in which formats.
+    #[serde(default)]
+    pub write: WrittenWrite,
+    /// How it is proved on real held-out images whether balance helped.
+    #[serde(default)]
+    pub evidence: EvidenceConfig,
+    /// Your own trainer, started on the finished dataset.
+    pub hook: Option<WrittenHook>,
+}
+
+/// The labelled images.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenDataset {
+    /// A Parquet file, a folder of Parquet files in the Hugging Face layout, or a folder of images; relative to the
+    /// folder that evenset is started in.
+    pub path: PathBuf,
+    /// Column of the label; in class folders without metadata it is called `label`.
+    pub label: Option<String>,
+    /// Columns, beside the label, that can be under-represented.
+    #[serde(default)]
+    pub attributes: Vec<String>,
+    /// Role (`train`, `validation`, `test`) to the split's name in the data. Default: the splits that are found.
+    #[serde(default)]
+    pub splits: BTreeMap<Role, String>,
+    /// Column of the image. Default: the first image column.
+    pub image: Option<String>,
+    /// What a broken row does: `reject` it and go on, or `fail` the run. Default: reject.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+/// What a split is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Rows to learn from; the only split that generated images may enter.
+    Train,
+    /// Real rows for choosing settings.
+    Validation,
+    /// Real rows for the evidence, never learned from.
+    Test,
+}
+
+impl Role {
+    /// The role's name in job files and columns.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// What a broken row does to the run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The row goes to `rejected.parquet` with its reason, and the run goes on.
+    #[default]
+    Reject,
+    /// The first broken row ends the run.
+    Fail,
+}
+
+/// What is missing.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenPlan {
+    /// The distribution to reach.
+    pub target: Target,
+    /// What the plan may cost.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Attributes whose combinations are the groups. Default: those that the target names, else label and attributes.
+    pub grouping: Option<Vec<String>>,
+}
+
+/// How the missing images are made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenGenerate {
+    /// The model. Default: a conditional model of size `small`, trained on the dataset itself.
+    #[serde(default)]
+    pub model: Model,
+    /// How images are drawn from the model.
+    #[serde(default)]
+    pub sampler: SamplerConfig,
+    /// Images per unit, the smallest piece that is retried as a whole. Default: 256.
+    pub unit: Option<usize>,
+}
+
+/// A model that images are drawn from.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Model {
+    /// A diffusion model of label and attributes, trained on the dataset itself.
+    Conditional(ConditionalConfig),
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self::Conditional(ConditionalConfig::default())
+    }
+}
+
+/// How each generated image is checked.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WrittenVerify {
+    /// The gates, in the order in which they are asked. Default: decode, attributes, in-distribution, novelty.
+    pub gates: Vec<GateConfig>,
+    /// Rounds of generating at most, until every target is met by accepted images. Default: 4.
+    pub rounds: u32,
+    /// Rejected images that are kept for the report and for review, over all rounds. Default: 1000.
+    pub keep_rejected: usize,
+}
+
+impl Default for WrittenVerify {
+    fn default() -> Self {
+        Self { gates: GateConfig::default_cascade(), rounds: 4, keep_rejected: 1000 }
+    }
+}
+
+/// Where the balanced dataset goes.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WrittenWrite {
+    /// Formats to write, each in a folder of its own where there are several. Default: parquet.
+    pub formats: Vec<Format>,
+    /// Folder of the balanced dataset; never overwritten without `--overwrite`. Default: `out/NAME`.
+    pub out: Option<PathBuf>,
+    /// Licence of the dataset, as its card states it (an SPDX identifier in lower case). Default: `other`.
+    pub license: String,
+}
+
+impl Default for WrittenWrite {
+    fn default() -> Self {
+        Self { formats: vec![Format::Parquet], out: None, license: "other".into() }
+    }
+}
+
+/// A format of the balanced dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Parquet in the Hugging Face layout.
+    Parquet,
+    /// WebDataset tar shards.
+    Webdataset,
+}
+
+/// Your own trainer.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum WrittenHook {
+    /// A program, started without a shell; paths and figures come as JSON on standard input and as `EVENSET_*`
+    /// environment variables.
+    Command {
+        /// Program and arguments; `{dataset}`, `{run}` and `{name}` are replaced.
+        run: Vec<String>,
+        /// Seconds after which the program is ended. Default: no limit.
+        timeout: Option<u64>,
+    },
+}

@@ -1,0 +1,154 @@
+//! Generate: one round's requests become candidates.
+
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use evenset_core::{Fingerprint, Group, Seed};
+use evenset_diffusion::{ConditionalModel, ImageRequest, SamplerConfig};
+use evenset_plan::Request;
+
+use crate::columns::{self, Reader};
+use crate::error::Result;
+use crate::images::{self, Frame};
+use crate::rounds::{Progress as RoundsProgress, asks};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint};
+use crate::units;
+
+const REQUESTS: &str = "requests.parquet";
+
+/// Draws the candidates of one round.
+pub struct GenerateStage<'a> {
+    /// From 1.
+    pub round: u32,
+    /// What is still missing, and how candidates fared so far.
+    pub so_far: &'a RoundsProgress,
+    /// What `so_far` was counted from: the plan, or the verification of the round before.
+    pub after: &'a Fingerprint,
+    /// How images are drawn.
+    pub sampler: &'a SamplerConfig,
+    /// Images per unit.
+    pub unit: usize,
+    /// The job's seed.
+    pub seed: Seed,
+    /// The trained model.
+    pub model: &'a Done<ConditionalModel>,
+    /// The size of an image.
+    pub frame: Frame,
+}
+
+/// A generated image before the gates.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What asked for it.
+    pub request: Request,
+    /// The image as a PNG file.
+    pub png: Vec<u8>,
+}
+
+impl Stage for GenerateStage<'_> {
+    type Output = Vec<Candidate>;
+
+    fn name(&self) -> String {
+        format!("generate-{}", self.round)
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        // The unit size is left out: an image depends on its request alone, and units have fingerprints of their own.
+        fingerprint(&self.name(), &(self.sampler, self.seed), &[self.after, &self.model.fingerprint])
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let requests = self.requests()?;
+        evenset_data::write_parquet(&folder.join(REQUESTS), &request_table(&requests)?)?;
+        let chunks: Vec<&[Request]> = requests.chunks(self.unit).collect();
+        let units: Vec<(Fingerprint, u64)> = chunks.iter().map(|chunk| (chunk_fingerprint(chunk), chunk.len() as u64)).collect();
+        let task = format!("generate, round {}", self.round);
+        units::map(folder, &task, &units, context, |index| {
+            let batch = self.draw(chunks[index], context)?;
+            Ok((batch, StageReport { rows: chunks[index].len() as u64, rejected: 0 }))
+        })
+    }
+
+    fn load(&self, folder: &Path) -> Result<Vec<Candidate>> {
+        let mut candidates = Vec::new();
+        let requests = self.requests()?;
+        for batch in units::read(folder, requests.chunks(self.unit).len())? {
+            let reader = Reader { batch: &batch, path: folder };
+            let pngs = reader.blobs("png")?;
+            let requests = read_requests(&reader)?;
+            candidates.extend(requests.into_iter().zip(pngs).map(|(request, png)| Candidate { request, png }));
+        }
+        Ok(candidates)
+    }
+}
+
+impl GenerateStage<'_> {
+    fn requests(&self) -> Result<Vec<Request>> {
+        Ok(evenset_plan::requests(self.seed, self.round, &asks(self.so_far)?)?)
+    }
+
+    fn draw(&self, requests: &[Request], context: &Context<'_>) -> Result<RecordBatch> {
+        let wanted: Vec<ImageRequest> = requests
+            .iter()
+            .map(|request| ImageRequest { group: request.group.clone(), seed: request.seed })
+            .collect();
+        let images = self.model.output.generate(&wanted, self.sampler, context.progress)?;
+        let pngs: Vec<Vec<u8>> = requests
+            .iter()
+            .zip(&images)
+            .map(|(request, image)| {
+                images::encode(self.frame, &image.pixels, &[("parameters", &self.parameters(&request.group, request.seed))])
+            })
+            .collect();
+        let mut table = request_columns(requests);
+        table.push(("png", columns::blobs(pngs.iter().map(Vec::as_slice))));
+        columns::table(table)
+    }
+
+    /// The `parameters` text chunk in the form that image tools read.
+    fn parameters(&self, group: &Group, seed: Seed) -> String {
+        format!(
+            "{group}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
+            self.sampler.steps(),
+            self.sampler.name(),
+            self.sampler.guidance(),
+            seed.0,
+            self.frame.width,
+            self.frame.height,
+            self.model.output.sha256().get(..10).unwrap_or_default(),
+        )
+    }
+}
+
+fn chunk_fingerprint(requests: &[Request]) -> Fingerprint {
+    Fingerprint::of(requests.iter().map(|request| ("request", request.id.as_bytes())))
+}
+
+fn request_columns(requests: &[Request]) -> Vec<(&'static str, arrow_array::ArrayRef)> {
+    vec![
+        ("id", columns::texts(requests.iter().map(|r| Some(r.id.as_str())))),
+        ("group", columns::strings(requests.iter().map(|r| r.group.to_string()))),
+        ("round", columns::numbers(requests.iter().map(|r| r.round.into()))),
+        ("index", columns::numbers(requests.iter().map(|r| r.index))),
+        ("seed", columns::numbers(requests.iter().map(|r| r.seed.0))),
+    ]
+}
+
+fn request_table(requests: &[Request]) -> Result<RecordBatch> {
+    columns::table(request_columns(requests))
+}
+
+fn read_requests(reader: &Reader<'_>) -> Result<Vec<Request>> {
+    let (ids, groups) = (reader.strings("id")?, reader.parsed::<Group>("group")?);
+    let (rounds, indices, seeds) = (reader.numbers("round")?, reader.numbers("index")?, reader.numbers("seed")?);
+    let rows = ids.into_iter().zip(groups).zip(rounds).zip(indices.into_iter().zip(seeds));
+    Ok(rows
+        .map(|(((id, group), round), (index, seed))| Request {
+            id,
+            group,
+            round: u32::try_from(round).unwrap_or(u32::MAX),
+            index,
+            seed: Seed(seed),
+        })
+        .collect())
+}

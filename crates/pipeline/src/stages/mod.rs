@@ -1,0 +1,13 @@
+//! The stages: each reads the folders of the stages before it and writes its own.
+
+pub mod audit;
+pub mod evidence;
+pub mod generate;
+pub mod hook;
+pub mod model;
+pub mod plan;
+pub mod report;
+pub mod scan;
+pub mod verifier;
+pub mod verify;
+pub mod write;

@@ -1,0 +1,468 @@
+//! Report: everything that the run found, on one page.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use evenset_core::{Fingerprint, Group};
+use evenset_report as page;
+use evenset_report::{Note, Picture, ReasonCount, ReportData};
+use evenset_verify::{Verdict, wilson};
+
+use super::generate::Candidate;
+use super::model::sample_grid;
+use super::scan::Row;
+use crate::engine::Finished;
+use crate::error::{PipelineError, Result};
+use crate::job::{Job, Model, Role};
+use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
+
+/// The page, in the stage's folder and, as a copy, at the top of the run.
+pub const PAGE: &str = "report.html";
+/// What the page says, for machines.
+pub const DATA: &str = "report.json";
+/// Images of each kind that a group shows.
+const SAMPLES: usize = 6;
+/// Points that the loss curve keeps.
+const LOSS_POINTS: usize = 300;
+
+/// Draws the report page.
+pub struct ReportStage<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// What the run found.
+    pub finished: &'a Finished,
+}
+
+impl Stage for ReportStage<'_> {
+    type Output = PathBuf;
+
+    fn name(&self) -> String {
+        "report".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let finished = self.finished;
+        let reads: Vec<&Fingerprint> = [
+            Some(&finished.scan.fingerprint),
+            finished.counts.as_ref().map(|done| &done.fingerprint),
+            finished.plan.as_ref().map(|done| &done.fingerprint),
+            finished.written.as_ref().map(|done| &done.fingerprint),
+            finished.hook.as_ref().map(|done| &done.fingerprint),
+            finished.evidence.as_ref().map(|done| &done.fingerprint),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        fingerprint("report", &self.job.to_yaml(), &reads)
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let data = self.data()?;
+        write_json(&folder.join(DATA), &data)?;
+        let html = page::render(&data)?;
+        evenset_data::atomic::write_file(&folder.join(PAGE), html.as_bytes())?;
+        for name in [PAGE, DATA] {
+            let text = std::fs::read(folder.join(name)).map_err(PipelineError::io(&folder.join(name)))?;
+            evenset_data::atomic::write_file(&context.run.root.join(name), &text)?;
+        }
+        Ok(StageReport::default())
+    }
+
+    fn load(&self, _folder: &Path) -> Result<PathBuf> {
+        Ok(self.job.run.join(PAGE))
+    }
+}
+
+/// What the report of a finished run says.
+///
+/// # Errors
+/// Where the run has no report yet.
+pub fn read(run: &Path) -> Result<ReportData> {
+    read_json_of(&run.join(DATA))
+}
+
+impl ReportStage<'_> {
+    fn data(&self) -> Result<ReportData> {
+        let (job, finished) = (self.job, self.finished);
+        let grouping = job.plan.as_ref().map_or_else(|| job.dataset.columns(), |plan| plan.grouping.clone());
+        Ok(ReportData {
+            name: job.name.clone(),
+            evenset: crate::VERSION.to_owned(),
+            seed: job.seed.0,
+            label: job.dataset.label.clone(),
+            attributes: job.dataset.attributes.clone(),
+            grouping: grouping.clone(),
+            dataset: Some(self.dataset()),
+            groups: self.groups(&grouping)?,
+            balance: self.balance(&grouping),
+            plan: self.plan(),
+            acceptance: self.acceptance(),
+            rounds: self.rounds(),
+            generator: self.generator()?,
+            calibration: self.calibration(),
+            evidence: finished.evidence.as_ref().map(|evidence| self.evidence(&evidence.output)),
+            outputs: self.outputs(),
+            hook: finished.hook.as_ref().map(|hook| page::Hook {
+                command: hook.output.command.clone(),
+                exit_code: hook.output.exit_code,
+                output_tail: hook.output.output_tail.clone(),
+            }),
+            notes: finished.notes.iter().map(Note::warning).collect(),
+            job: job.to_yaml(),
+        })
+    }
+
+    fn dataset(&self) -> page::Dataset {
+        let summary = &self.finished.scan.output.summary;
+        page::Dataset {
+            path: self.job.dataset.path.display().to_string(),
+            kind: self.finished.dataset.kind.to_string(),
+            splits: [Role::Train, Role::Validation, Role::Test]
+                .iter()
+                .filter_map(|role| {
+                    summary.rows.get(role.name()).map(|&rows| page::SplitRows { split: role.name().into(), rows })
+                })
+                .collect(),
+            rejected: summary
+                .rejected
+                .iter()
+                .map(|rejected| page::RejectedRows {
+                    reason: rejected.reason.clone(),
+                    rows: rejected.rows,
+                    examples: rejected.examples.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn groups(&self, grouping: &[String]) -> Result<Vec<page::GroupRow>> {
+        let finished = self.finished;
+        let counts = match &finished.counts {
+            Some(counts) => counts.output.cube.roll_up(grouping)?,
+            None => Vec::new(),
+        };
+        let real = self.real_samples(grouping)?;
+        let judged = self.judged();
+        let row = |(group, before): (Group, u64)| {
+            let planned = finished.plan.as_ref().and_then(|plan| plan.output.groups.iter().find(|g| g.values == group));
+            let mine: &[(&Candidate, &Verdict)] = judged.get(&group).map_or(&[], Vec::as_slice);
+            let accepted = mine.iter().filter(|(_, verdict)| verdict.accepted).count() as u64;
+            let used = finished.accepted.iter().filter(|a| a.candidate.request.group == group).count() as u64;
+            let show = |candidate: &Candidate| Picture::png(candidate.png.clone(), format!("generated: {group}"));
+            page::GroupRow {
+                before,
+                want: planned.map(evenset_plan::PlannedGroup::goal),
+                generated: mine.len() as u64,
+                accepted,
+                rejected: mine.len() as u64 - accepted,
+                after: finished.written.as_ref().map(|_| before + used),
+                acceptance_interval: (!mine.is_empty()).then(|| wilson(accepted, mine.len() as u64)),
+                reasons: reasons(mine.iter().map(|(_, verdict)| *verdict)),
+                samples_real: real.get(&group).cloned().unwrap_or_default(),
+                samples_generated: finished
+                    .accepted
+                    .iter()
+                    .filter(|a| a.candidate.request.group == group)
+                    .take(SAMPLES)
+                    .map(|a| show(&a.candidate))
+                    .collect(),
+                samples_rejected: mine
+                    .iter()
+                    .filter_map(|(candidate, verdict)| Some((candidate, verdict.reject_reason.clone()?)))
+                    .take(SAMPLES)
+                    .map(|(candidate, reason)| page::RejectedPicture { picture: show(candidate), reason })
+                    .collect(),
+                values: group,
+            }
+        };
+        Ok(counts.into_iter().map(row).collect())
+    }
+
+    /// Some real training images of each group, as they are in the dataset.
+    fn real_samples(&self, grouping: &[String]) -> Result<BTreeMap<Group, Vec<Picture>>> {
+        let scan = &self.finished.scan.output;
+        let columns: Vec<usize> = grouping.iter().filter_map(|name| scan.column(name)).collect();
+        let mut wanted: BTreeMap<Group, Vec<&Row>> = BTreeMap::new();
+        for row in scan.role(Role::Train) {
+            let pairs = columns.iter().map(|&column| {
+                (scan.columns[column].as_str(), row.values[column].as_deref().unwrap_or(evenset_core::MISSING))
+            });
+            let Ok(group) = Group::new(pairs) else { continue };
+            let rows = wanted.entry(group).or_default();
+            if rows.len() < SAMPLES {
+                rows.push(row);
+            }
+        }
+        let mut pictures: BTreeMap<Group, Vec<Picture>> = BTreeMap::new();
+        for (index, unit) in self.finished.dataset.units.iter().enumerate() {
+            if !wanted.values().flatten().any(|row| row.unit == index) {
+                continue;
+            }
+            let table = self.finished.dataset.read(unit)?;
+            for (group, rows) in &wanted {
+                for row in rows.iter().filter(|row| row.unit == index) {
+                    let Some((bytes, _)) = table.image(row.row) else { continue };
+                    pictures.entry(group.clone()).or_default().push(picture(bytes, self.finished.frame, group));
+                }
+            }
+        }
+        Ok(pictures)
+    }
+
+    /// All candidates and verdicts by group, in the order of the requests.
+    fn judged(&self) -> BTreeMap<Group, Vec<(&Candidate, &Verdict)>> {
+        let mut judged: BTreeMap<Group, Vec<(&Candidate, &Verdict)>> = BTreeMap::new();
+        for round in &self.finished.rounds {
+            for (candidate, verdict) in round.candidates.iter().zip(&round.verdicts) {
+                judged.entry(candidate.request.group.clone()).or_default().push((candidate, verdict));
+            }
+        }
+        judged
+    }
+
+    fn balance(&self, grouping: &[String]) -> Option<page::BalanceChange> {
+        let counts = self.finished.counts.as_ref()?;
+        let before = counts.output.cube.roll_up(grouping).ok()?;
+        let after = self.finished.written.as_ref().map(|_| {
+            let used = |group: &Group| {
+                self.finished.accepted.iter().filter(|a| a.candidate.request.group == *group).count() as u64
+            };
+            balance(&before.iter().map(|(group, count)| (group.clone(), count + used(group))).collect::<Vec<_>>())
+        });
+        Some(page::BalanceChange { before: balance(&before), after })
+    }
+
+    fn plan(&self) -> Option<page::Plan> {
+        let (plan, job) = (self.finished.plan.as_ref()?, self.job.plan.as_ref()?);
+        let limits = limits(&job.limits);
+        let mut unreachable: Vec<String> =
+            plan.output.targets.iter().filter(|t| !t.satisfied).map(|t| t.explanation.clone()).collect();
+        if !self.finished.rounds.is_empty() {
+            let missed = self.finished.progress.groups.iter().filter(|group| group.remaining() > 0);
+            unreachable.extend(missed.map(|group| {
+                format!(
+                    "{}: {} of {} images are missing after {} rounds ({} of {} candidates were accepted)",
+                    group.group,
+                    group.remaining(),
+                    group.add,
+                    self.finished.rounds.len(),
+                    group.accepted,
+                    group.requested
+                )
+            }));
+        }
+        Some(page::Plan {
+            target: self.finished.target_sentence(),
+            limits,
+            images: plan.output.images,
+            satisfied: self.finished.targets_met(),
+            unreachable,
+        })
+    }
+
+    fn acceptance(&self) -> Option<page::Acceptance> {
+        let verdicts: Vec<&Verdict> = self.finished.rounds.iter().flat_map(|round| &round.verdicts).collect();
+        if verdicts.is_empty() {
+            return None;
+        }
+        let mut asked = verdicts.len() as u64;
+        let gates = self
+            .job
+            .verify
+            .gates
+            .iter()
+            .map(|gate| {
+                let dropped: Vec<&Verdict> =
+                    verdicts.iter().copied().filter(|verdict| verdict.gate.as_deref() == Some(gate.name())).collect();
+                let row = page::GateRow {
+                    gate: gate.name().to_owned(),
+                    checked: asked,
+                    dropped: dropped.len() as u64,
+                    reasons: reasons(dropped.into_iter()),
+                };
+                asked = asked.saturating_sub(row.dropped);
+                row
+            })
+            .collect();
+        let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
+        let candidates = verdicts.len() as u64;
+        Some(page::Acceptance { candidates, accepted, rejected: candidates - accepted, gates })
+    }
+
+    fn rounds(&self) -> Vec<page::Round> {
+        let round = |round: &crate::engine::Round| page::Round {
+            round: round.round,
+            requested: round.candidates.len() as u64,
+            accepted: round.verdicts.iter().filter(|verdict| verdict.accepted).count() as u64,
+            remaining: round.remaining,
+        };
+        self.finished.rounds.iter().map(round).collect()
+    }
+
+    fn generator(&self) -> Result<Option<page::Generator>> {
+        let Some(model) = &self.finished.model else { return Ok(None) };
+        let Model::Conditional(config) = &self.job.generate.model;
+        let sampler = &self.job.generate.sampler;
+        let curve = model.output.loss_curve(&model.folder)?;
+        let every = curve.len().div_ceil(LOSS_POINTS).max(1);
+        let loss = curve.chunks(every).filter_map(|chunk| {
+            let mean = chunk.iter().map(|(_, loss)| loss).sum::<f64>() / chunk.len() as f64;
+            chunk.last().map(|&(step, _)| page::LossPoint { step, loss: mean })
+        });
+        Ok(Some(page::Generator {
+            kind: "conditional".into(),
+            size: config.size.to_string(),
+            parameters: Some(model.output.parameters() as u64),
+            steps: Some(config.steps()),
+            loss: loss.collect(),
+            sampler: sampler.name().to_owned(),
+            sampler_steps: Some(sampler.steps()),
+            guidance: Some(sampler.guidance()),
+            device: "cpu f32".into(),
+            model_sha256: Some(model.output.sha256().to_owned()),
+            sample_grid: Some(Picture::png(sample_grid(&model.folder)?, "one row of samples for each group")),
+        }))
+    }
+
+    fn calibration(&self) -> Vec<page::Calibration> {
+        let Some(verifier) = &self.finished.verifier else { return Vec::new() };
+        verifier
+            .output
+            .calibration()
+            .iter()
+            .map(|attribute| page::Calibration {
+                attribute: attribute.attribute.clone(),
+                accuracy: attribute.accuracy,
+                images: attribute.images,
+                classes: attribute.classes.clone(),
+                confusion: attribute.confusion.clone(),
+            })
+            .collect()
+    }
+
+    fn evidence(&self, evidence: &evenset_evidence::Evidence) -> page::Evidence {
+        use evenset_evidence::Verdict;
+        page::Evidence {
+            verdict: match evidence.verdict {
+                Verdict::Helped => page::Verdict::Helped,
+                Verdict::NoDifference => page::Verdict::NoDifference,
+                Verdict::Harmed => page::Verdict::Harmed,
+            },
+            sentence: evidence.sentence.clone(),
+            seeds: u32::try_from(evidence.seeds).unwrap_or(u32::MAX),
+            gain: Some(page::Gain {
+                over: evidence.against_best_baseline.with.to_string(),
+                worst_group: evidence.against_best_baseline.worst_group,
+                interval: evidence.against_best_baseline.worst_group_interval,
+            }),
+            arms: evidence
+                .arms
+                .iter()
+                .map(|arm| page::Arm {
+                    name: arm.name.to_string(),
+                    accuracy: arm.accuracy,
+                    accuracy_interval: Some(arm.accuracy_interval),
+                    worst_group: arm.worst_group,
+                    worst_group_interval: Some(arm.worst_group_interval),
+                    gap: Some(arm.gap),
+                    gap_interval: Some(arm.gap_interval),
+                    groups: arm
+                        .per_group
+                        .iter()
+                        .map(|group| page::GroupAccuracy {
+                            values: group.group.clone(),
+                            accuracy: group.accuracy,
+                            interval: Some(group.interval),
+                            images: group.total.into(),
+                        })
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+
+    fn outputs(&self) -> Option<page::Outputs> {
+        let written = &self.finished.written.as_ref()?.output;
+        Some(page::Outputs {
+            path: self.job.write.out.display().to_string(),
+            formats: self.job.write.formats.iter().map(ToString::to_string).collect(),
+            rows_real: written.rows_real,
+            rows_generated: written.rows_generated,
+            files: written
+                .files
+                .iter()
+                .map(|file| page::OutputFile { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() })
+                .collect(),
+        })
+    }
+}
+
+/// The limits that are set, in words.
+fn limits(limits: &evenset_plan::Limits) -> Vec<String> {
+    let evenset_plan::Limits { images, per_group, synthetic_share } = limits;
+    [
+        images.map(|n| format!("at most {n} generated images")),
+        per_group.map(|n| format!("at most {n} generated images in one group")),
+        synthetic_share.map(|share| format!("at most {:.0} % of the dataset generated", 100.0 * share)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// A real image for the page: the original bytes where they are small, else a copy at the models' size.
+fn picture(bytes: &[u8], frame: crate::images::Frame, group: &Group) -> Picture {
+    const SMALL: usize = 8 << 10;
+    let alt = format!("real: {group}");
+    if bytes.len() <= SMALL && bytes.starts_with(b"\x89PNG") {
+        return Picture::png(bytes.to_vec(), alt);
+    }
+    match evenset_data::decode(bytes, &evenset_data::Limits::default()) {
+        Ok(image) => {
+            let rgb = evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height);
+            Picture::png(evenset_data::encode_png(frame.width, frame.height, 3, &rgb, &[]), alt)
+        }
+        Err(_) => Picture { alt, ..Picture::default() },
+    }
+}
+
+/// Reasons without their figures, most frequent first.
+fn reasons<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<ReasonCount> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for reason in verdicts.filter_map(|verdict| verdict.reject_reason.as_ref()) {
+        // `… (0.81)` is one reason whatever the score.
+        let plain = reason.split(" (").next().unwrap_or(reason);
+        *counts.entry(plain.to_owned()).or_default() += 1;
+    }
+    let mut reasons: Vec<ReasonCount> =
+        counts.into_iter().map(|(reason, count)| ReasonCount { reason, count }).collect();
+    reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
+    reasons
+}
+
+fn balance(groups: &[(Group, u64)]) -> page::Balance {
+    use evenset_audit::statistics as s;
+    let counts: Vec<u64> = groups.iter().map(|(_, count)| *count).collect();
+    page::Balance {
+        normalised_entropy: Some(s::normalised_entropy(&counts)),
+        largest_to_smallest: s::largest_to_smallest(&counts),
+        total_variation: Some(s::total_variation(&counts)),
+        cramers_v: label_table(groups).and_then(|table| s::cramers_v(&table)),
+        effective_groups: Some(s::effective_groups(&counts)),
+    }
+}
+
+/// Counts with the grouping's first attribute (the label) as rows and the rest as columns.
+fn label_table(groups: &[(Group, u64)]) -> Option<Vec<Vec<u64>>> {
+    let mut rows: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
+    for (group, count) in groups {
+        let mut values = group.values();
+        let label = values.next()?;
+        let rest: Vec<&str> = values.collect();
+        if rest.is_empty() {
+            return None;
+        }
+        rows.entry(label).or_default().insert(rest.join("\u{1f}"), *count);
+    }
+    Some(rows.into_values().map(|row| row.into_values().collect()).collect())
+}

@@ -1,0 +1,282 @@
+//! Scan: every row is read and decoded once; what is broken gets a reason instead of ending the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use arrow_array::RecordBatch;
+use evenset_core::{Fingerprint, SampleId};
+use evenset_data::{Dataset, Limits, Mode, Table, Unit};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::columns::{self, Reader};
+use crate::error::{PipelineError, Result};
+use crate::job::{self, OnError, Role};
+use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
+use crate::units;
+
+/// Prefix of the columns that hold attribute values, so that no attribute can hide one of our own columns.
+const ATTRIBUTE: &str = "attribute.";
+const SUMMARY: &str = "summary.json";
+const REJECTED: &str = "rejected.parquet";
+
+/// Reads and decodes every row of the dataset.
+pub struct ScanStage<'a> {
+    /// The part of the job that it follows.
+    pub job: &'a job::Dataset,
+    /// The opened dataset.
+    pub dataset: &'a Dataset,
+}
+
+/// A usable row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Name of the image by its bytes.
+    pub id: SampleId,
+    /// The unit of the dataset it is in.
+    pub unit: usize,
+    /// Its place in the unit.
+    pub row: usize,
+    /// What its split is for.
+    pub role: Role,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Whether the image has no colour channels.
+    pub grey: bool,
+    /// One value an attribute (label first); `None` where it is missing.
+    pub values: Vec<Option<String>>,
+}
+
+/// What the scan found.
+#[derive(Debug)]
+pub struct Scan {
+    /// Label and attributes, in the order of [`Row::values`].
+    pub columns: Vec<String>,
+    /// Usable rows, in the dataset's order.
+    pub rows: Vec<Row>,
+    /// Rows that were left out, by split and reason.
+    pub summary: ScanSummary,
+}
+
+/// Counts of a scan, as they are saved beside its units.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ScanSummary {
+    /// Usable rows of each split.
+    pub rows: BTreeMap<String, u64>,
+    /// Rejected rows by reason, with the first files.
+    pub rejected: Vec<RejectedReason>,
+    /// Images that stand in `train` and in a held-out split too.
+    pub leaked: u64,
+}
+
+/// Rows that were rejected for one reason.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RejectedReason {
+    /// Why.
+    pub reason: String,
+    /// How many rows.
+    pub rows: u64,
+    /// The first of them, at most twenty.
+    pub examples: Vec<String>,
+}
+
+impl Scan {
+    /// Usable rows of one role, in order.
+    pub fn role(&self, role: Role) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.role == role)
+    }
+
+    /// Index of a column in [`Row::values`].
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column == name)
+    }
+}
+
+impl Stage for ScanStage<'_> {
+    type Output = Scan;
+
+    fn name(&self) -> String {
+        "scan".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let units: Vec<&str> = self.dataset.units.iter().map(|unit| unit.fingerprint.as_str()).collect();
+        // Where the dataset lies does not matter, only what is in it.
+        let read = (self.job.columns(), &self.job.image, self.job.on_error, &self.job.splits, units);
+        fingerprint("scan", &read, &[])
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let columns = self.job.columns();
+        let units: Vec<(Fingerprint, u64)> =
+            self.dataset.units.iter().map(|unit| (self.unit_fingerprint(unit), unit.rows as u64)).collect();
+        let report = units::map(folder, "scan", &units, context, |index| self.scan_unit(index, &columns))?;
+        let summary = self.summarise(folder)?;
+        write_json(&folder.join(SUMMARY), &summary)?;
+        Ok(report)
+    }
+
+    fn load(&self, folder: &Path) -> Result<Scan> {
+        let columns = self.job.columns();
+        let mut rows = Vec::new();
+        for (index, unit) in self.dataset.units.iter().enumerate() {
+            for batch in units::read_one(folder, index)? {
+                rows.extend(usable_rows(&batch, folder, index, role(&unit.split), &columns)?);
+            }
+        }
+        let summary: ScanSummary = read_json_of(&folder.join(SUMMARY))?;
+        if !rows.iter().any(|row| row.role == Role::Train) {
+            let rejected = summary.rejected.iter().map(|reason| reason.rows).sum();
+            return Err(PipelineError::NoRows {
+                path: self.job.path.clone(),
+                rows: rejected + rows.len() as u64,
+                rejected,
+                reason: summary.rejected.first().map_or("the training split is empty".into(), |r| r.reason.clone()),
+            });
+        }
+        Ok(Scan { columns, rows, summary })
+    }
+}
+
+impl ScanStage<'_> {
+    fn unit_fingerprint(&self, unit: &Unit) -> Fingerprint {
+        fingerprint("scan-unit", &(&unit.fingerprint, self.job.columns(), &self.job.image), &[])
+    }
+
+    fn scan_unit(&self, index: usize, columns: &[String]) -> Result<(RecordBatch, StageReport)> {
+        let unit = &self.dataset.units[index];
+        let table = self.dataset.read(unit)?;
+        let values: Vec<Vec<Option<String>>> =
+            columns.iter().map(|column| table.values(column)).collect::<Result<_, _>>()?;
+        let looked: Vec<Looked> = (0..table.batch.num_rows()).into_par_iter().map(|row| look(&table, row)).collect();
+        if self.job.on_error == OnError::Fail
+            && let Some((row, reason)) =
+                looked.iter().enumerate().find_map(|(row, looked)| looked.result.as_ref().err().map(|e| (row, e)))
+        {
+            let file = file_name(&table, unit, row);
+            return Err(PipelineError::BrokenRow { file, reason: reason.clone() });
+        }
+        let ok = |looked: &Looked| looked.result.as_ref().ok().copied();
+        let mut batch = vec![
+            ("row", columns::numbers((0..looked.len()).map(|row| row as u64))),
+            ("id", columns::strings(looked.iter().map(|l| l.id.map(|id| id.to_string()).unwrap_or_default()))),
+            ("file", columns::strings((0..looked.len()).map(|row| file_name(&table, unit, row)))),
+            ("split", columns::strings(looked.iter().map(|_| unit.split.clone()))),
+            ("width", columns::numbers(looked.iter().map(|l| ok(l).map_or(0, |size| size.0.into())))),
+            ("height", columns::numbers(looked.iter().map(|l| ok(l).map_or(0, |size| size.1.into())))),
+            ("grey", columns::flags(looked.iter().map(|l| ok(l).is_some_and(|size| size.2)))),
+            ("status", columns::texts(looked.iter().map(|l| Some(if l.result.is_ok() { "ok" } else { "rejected" })))),
+            ("error", columns::texts(looked.iter().map(|l| l.result.as_ref().err().map(String::as_str)))),
+        ];
+        let names: Vec<String> = columns.iter().map(|column| format!("{ATTRIBUTE}{column}")).collect();
+        for (name, values) in names.iter().zip(&values) {
+            batch.push((name, columns::texts(values.iter().map(Option::as_deref))));
+        }
+        let rejected = looked.iter().filter(|l| l.result.is_err()).count() as u64;
+        Ok((columns::table(batch)?, StageReport { rows: looked.len() as u64 - rejected, rejected }))
+    }
+
+    /// Collects the rejected rows into one table, and counts.
+    fn summarise(&self, folder: &Path) -> Result<ScanSummary> {
+        let mut summary = ScanSummary::default();
+        let mut reasons: BTreeMap<String, RejectedReason> = BTreeMap::new();
+        let mut train = BTreeSet::new();
+        let mut held_out = BTreeSet::new();
+        let mut rejected: [Vec<Option<String>>; 3] = Default::default();
+        for (index, unit) in self.dataset.units.iter().enumerate() {
+            for batch in units::read_one(folder, index)? {
+                let reader = Reader { batch: &batch, path: folder };
+                let (ids, files) = (reader.strings("id")?, reader.strings("file")?);
+                for ((error, file), id) in reader.texts("error")?.into_iter().zip(files).zip(ids) {
+                    let Some(error) = error else {
+                        *summary.rows.entry(unit.split.clone()).or_default() += 1;
+                        let seen = if role(&unit.split) == Role::Train { &mut train } else { &mut held_out };
+                        seen.insert(id);
+                        continue;
+                    };
+                    let reason = reasons.entry(error.clone()).or_default();
+                    reason.reason.clone_from(&error);
+                    reason.rows += 1;
+                    if reason.examples.len() < 20 {
+                        reason.examples.push(file.clone());
+                    }
+                    for (column, value) in rejected.iter_mut().zip([file, unit.split.clone(), error]) {
+                        column.push(Some(value));
+                    }
+                }
+            }
+        }
+        let [files, splits, errors] = &rejected;
+        let column = |values: &[Option<String>]| columns::texts(values.iter().map(Option::as_deref));
+        let status = columns::texts(files.iter().map(|_| Some("rejected")));
+        let table = columns::table(vec![
+            ("file", column(files)),
+            ("split", column(splits)),
+            ("status", status),
+            ("error", column(errors)),
+        ])?;
+        evenset_data::write_parquet(&folder.join(REJECTED), &table)?;
+        summary.leaked = train.intersection(&held_out).count() as u64;
+        summary.rejected = reasons.into_values().collect();
+        summary.rejected.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
+        Ok(summary)
+    }
+}
+
+/// What a look at one row found: width, height and whether it is grey, or why it is broken.
+struct Looked {
+    id: Option<SampleId>,
+    result: Result<(u32, u32, bool), String>,
+}
+
+fn look(table: &Table, row: usize) -> Looked {
+    if let Some((_, error)) = table.errors.iter().find(|(broken, _)| *broken == row) {
+        return Looked { id: None, result: Err(error.clone()) };
+    }
+    let Some((bytes, _)) = table.image(row) else {
+        return Looked { id: None, result: Err("no image in this row".into()) };
+    };
+    let result = evenset_data::decode(bytes, &Limits::default())
+        .map(|image| (image.width, image.height, matches!(image.mode, Mode::L | Mode::La)))
+        .map_err(|error| error.to_string());
+    Looked { id: Some(SampleId::of(bytes)), result }
+}
+
+fn file_name(table: &Table, unit: &Unit, row: usize) -> String {
+    let path = table.image(row).and_then(|(_, path)| path.map(str::to_owned));
+    path.unwrap_or_else(|| format!("{} unit {} row {row}", unit.split, unit.index))
+}
+
+pub(crate) fn role(split: &str) -> Role {
+    match split {
+        "test" => Role::Test,
+        "validation" => Role::Validation,
+        _ => Role::Train,
+    }
+}
+
+fn usable_rows(batch: &RecordBatch, path: &Path, unit: usize, role: Role, columns: &[String]) -> Result<Vec<Row>> {
+    let reader = Reader { batch, path };
+    let (status, ids, places) = (reader.strings("status")?, reader.strings("id")?, reader.numbers("row")?);
+    let (widths, heights, grey) = (reader.numbers("width")?, reader.numbers("height")?, reader.flags("grey")?);
+    let values: Vec<Vec<Option<String>>> =
+        columns.iter().map(|column| reader.texts(&format!("{ATTRIBUTE}{column}"))).collect::<Result<_>>()?;
+    let size = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    (0..batch.num_rows())
+        .filter(|&i| status[i] == "ok")
+        .map(|i| {
+            Ok(Row {
+                id: ids[i].parse().map_err(PipelineError::damaged(path))?,
+                unit,
+                row: usize::try_from(places[i]).unwrap_or(usize::MAX),
+                role,
+                width: size(widths[i]),
+                height: size(heights[i]),
+                grey: grey[i],
+                values: values.iter().map(|column| column[i].clone()).collect(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,263 @@
+//! Write: the balanced dataset, real rows first, generated rows in `train` only.
+//!
+//! Real images pass through byte for byte. That generated images go to `train` and nowhere else is in the types: a
+//! [`Candidate`] has no split, and [`Writers::generated`] is the only function that writes one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use evenset_core::Fingerprint;
+use evenset_data::atomic::AtomicFolder;
+use evenset_data::{Dataset, DatasetWriter, Features, ParquetOptions, ParquetWriter, WebDatasetOptions, WebDatasetWriter};
+use evenset_diffusion::ConditionalModel;
+use serde::{Deserialize, Serialize};
+
+use super::scan::Scan;
+use crate::error::{PipelineError, Result};
+use crate::job::{Format, Job, Role};
+use crate::provenance::{Layout, Origin};
+use crate::rounds::Accepted;
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+
+const RECORD: &str = "written.json";
+/// The file in the output folder that says which job made it.
+const MARKER: &str = "evenset.json";
+/// Folder of the tar shards in the output folder.
+const WEBDATASET: &str = "webdataset";
+
+/// Writes the balanced dataset.
+pub struct WriteStage<'a> {
+    /// The job.
+    pub job: &'a Job,
+    /// The images.
+    pub dataset: &'a Dataset,
+    /// The scanned rows.
+    pub scan: &'a Done<Scan>,
+    /// Accepted candidates that fill the plan.
+    pub accepted: &'a [Accepted],
+    /// What drew them, where any were drawn.
+    pub model: Option<&'a Done<ConditionalModel>>,
+    /// The plan's fingerprint.
+    pub plan: &'a Fingerprint,
+    /// The fingerprint of the last round.
+    pub rounds: &'a Fingerprint,
+    /// Text files that stand beside the data: name and content, given what was written.
+    pub companions: &'a dyn Fn(&Written) -> Result<Vec<(String, String)>>,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Written {
+    /// Real rows over all splits.
+    pub rows_real: u64,
+    /// Generated rows, all of them in `train`.
+    pub rows_generated: u64,
+    /// Rows of each split.
+    pub splits: Vec<(String, u64)>,
+    /// Columns and what they hold.
+    pub features: Features,
+    /// The data files.
+    pub files: Vec<WrittenFile>,
+}
+
+/// One data file.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WrittenFile {
+    /// Path under the output folder.
+    pub path: String,
+    /// The split it belongs to.
+    pub split: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+/// The marker in the output folder.
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    evenset: String,
+    job: String,
+    fingerprint: Fingerprint,
+}
+
+/// Refuses, before any long work, an output folder that this job could not have made.
+///
+/// An output of this very job is told apart from another's by its fingerprint only when the rounds are over; here an
+/// existing folder without a marker, or one of another job's name, is enough to stop.
+pub fn check_output(job: &Job, overwrite: bool) -> Result<()> {
+    let out = &job.write.out;
+    if overwrite || is_empty_or_absent(out)? {
+        return Ok(());
+    }
+    match read_json::<Marker>(&out.join(MARKER)) {
+        Ok(Some(marker)) if marker.job == job.name => Ok(()),
+        _ => Err(PipelineError::OutputExists(out.clone())),
+    }
+}
+
+fn is_empty_or_absent(folder: &Path) -> Result<bool> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(PipelineError::Io { path: folder.to_owned(), source }),
+    }
+}
+
+impl Stage for WriteStage<'_> {
+    type Output = Written;
+
+    fn name(&self) -> String {
+        "write".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let config = (&self.job.name, &self.job.write.formats, &self.job.write.license, &self.job.write.out);
+        fingerprint("write", &config, &[&self.scan.fingerprint, self.plan, self.rounds])
+    }
+
+    fn intact(&self, _folder: &Path) -> bool {
+        self.marker().is_some_and(|marker| marker.fingerprint == self.fingerprint())
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let out = &self.job.write.out;
+        if !context.overwrite && !is_empty_or_absent(out)? && !self.intact(folder) {
+            return Err(PipelineError::OutputExists(out.clone()));
+        }
+        let building = AtomicFolder::create(out, true)?;
+        let written = self.write_into(building.path(), context)?;
+        for (name, text) in (self.companions)(&written)? {
+            evenset_data::atomic::write_file(&building.path().join(name), text.as_bytes())?;
+        }
+        let marker = Marker {
+            evenset: crate::VERSION.into(),
+            job: self.job.name.clone(),
+            fingerprint: self.fingerprint(),
+        };
+        write_json(&building.path().join(MARKER), &marker)?;
+        // The record first: a kill between the two leaves an output without a record, which is written again.
+        write_json(&folder.join(RECORD), &written)?;
+        building.commit()?;
+        Ok(StageReport { rows: written.rows_real + written.rows_generated, rejected: 0 })
+    }
+
+    fn load(&self, folder: &Path) -> Result<Written> {
+        read_json_of(&folder.join(RECORD))
+    }
+}
+
+impl WriteStage<'_> {
+    fn marker(&self) -> Option<Marker> {
+        read_json(&self.job.write.out.join(MARKER)).ok().flatten()
+    }
+
+    fn write_into(&self, folder: &Path, context: &Context<'_>) -> Result<Written> {
+        let layout = Layout::of(self.dataset, &self.scan.output.columns, self.origin())?;
+        let mut writers = Writers::create(folder, self.job, &layout)?;
+        let mut written = Written { features: layout.features.clone(), ..Written::default() };
+        let total = self.scan.output.rows.len() + self.accepted.len();
+        context.progress.begin("write", total as u64);
+        for role in [Role::Train, Role::Validation, Role::Test] {
+            let before = written.rows_real + written.rows_generated;
+            written.rows_real += self.write_real(role, &layout, &mut writers, context)?;
+            if role == Role::Train {
+                for chunk in self.accepted.chunks(1024) {
+                    context.progress.check()?;
+                    writers.generated(&layout.generated(chunk)?)?;
+                    written.rows_generated += chunk.len() as u64;
+                    context.progress.advance(chunk.len() as u64);
+                }
+            }
+            let rows = written.rows_real + written.rows_generated - before;
+            if rows > 0 {
+                written.splits.push((role.name().to_owned(), rows));
+            }
+        }
+        written.files = writers.finish()?;
+        context.progress.end();
+        Ok(written)
+    }
+
+    fn write_real(&self, role: Role, layout: &Layout, writers: &mut Writers, context: &Context<'_>) -> Result<u64> {
+        let mut count = 0;
+        for (index, unit) in self.dataset.units.iter().enumerate() {
+            let rows: Vec<_> = self.scan.output.role(role).filter(|row| row.unit == index).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            context.progress.check()?;
+            let table = self.dataset.read(unit)?;
+            writers.real(role, &layout.real(&table, &rows)?)?;
+            count += rows.len() as u64;
+            context.progress.advance(rows.len() as u64);
+        }
+        Ok(count)
+    }
+
+    fn origin(&self) -> Origin {
+        let sampler = &self.job.generate.sampler;
+        Origin {
+            model_id: self.model.map(|model| model.output.model_id()),
+            model_sha256: self.model.map(|model| model.output.sha256().to_owned()),
+            scheduler: sampler.name().to_owned(),
+            steps: sampler.steps(),
+            guidance: sampler.guidance(),
+            config_hash: self.model.map(|model| model.fingerprint.to_string()),
+            plan_hash: self.plan.to_string(),
+            grouping: self.job.plan.as_ref().map(|plan| plan.grouping.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The open writers, one a format.
+struct Writers(Vec<(PathBuf, Box<dyn DatasetWriter>)>);
+
+impl Writers {
+    fn create(folder: &Path, job: &Job, layout: &Layout) -> Result<Self> {
+        let mut writers = Vec::new();
+        let schema: SchemaRef = Arc::clone(&layout.schema);
+        for format in &job.write.formats {
+            let writer: (PathBuf, Box<dyn DatasetWriter>) = match format {
+                Format::Parquet => {
+                    let options = ParquetOptions::default();
+                    let writer = ParquetWriter::create(folder, Arc::clone(&schema), &layout.features, options)?;
+                    (PathBuf::new(), Box::new(writer))
+                }
+                Format::Webdataset => {
+                    let options = WebDatasetOptions { label: job.dataset.label.clone(), ..WebDatasetOptions::default() };
+                    let writer = WebDatasetWriter::create(&folder.join(WEBDATASET), &layout.features, options)?;
+                    (PathBuf::from(WEBDATASET), Box::new(writer))
+                }
+            };
+            writers.push(writer);
+        }
+        Ok(Self(writers))
+    }
+
+    fn real(&mut self, role: Role, batch: &RecordBatch) -> Result<()> {
+        self.0.iter_mut().try_for_each(|(_, writer)| Ok(writer.write(role.name(), batch)?))
+    }
+
+    fn generated(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.0.iter_mut().try_for_each(|(_, writer)| Ok(writer.write(Role::Train.name(), batch)?))
+    }
+
+    fn finish(self) -> Result<Vec<WrittenFile>> {
+        let mut files = Vec::new();
+        for (under, writer) in self.0 {
+            files.extend(writer.finish()?.into_iter().map(|shard| WrittenFile {
+                path: under.join(&shard.path).to_string_lossy().into_owned(),
+                split: shard.split,
+                rows: shard.rows,
+                bytes: shard.bytes,
+                sha256: shard.sha256,
+            }));
+        }
+        Ok(files)
+    }
+}

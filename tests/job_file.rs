@@ -1,0 +1,155 @@
+//! A wrong job stops before any work, with exit code 2, the path, the line, and what was expected.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use support::{fail, job, run, shapes, succeed};
+
+/// Writes a job whose dataset exists, and gives the folder.
+fn folder(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    shapes(folder.path(), 4, 2, 2, 8);
+    std::fs::write(folder.path().join("job.yaml"), text).unwrap();
+    folder
+}
+
+fn refused(text: &str, expected: &[&str]) {
+    let folder = folder(text);
+    let error = fail(folder.path(), &["run", "job.yaml"], 2);
+    for part in expected {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(!folder.path().join("runs").exists(), "no work may begin: {error}");
+}
+
+const DATASET: &str = "dataset: {path: shapes, label: shape, attributes: [colour]}\n";
+
+#[test]
+fn a_missing_job_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = fail(folder.path(), &["run", "nowhere.yaml"], 2);
+    assert!(error.contains("nowhere.yaml"), "{error}");
+}
+
+#[test]
+fn a_missing_dataset_is_named_with_line_and_where_it_was_looked_for() {
+    refused("name: x\ndataset:\n  path: nowhere\n  label: a\n", &["job.yaml:3", "dataset.path", "nowhere", "relative"]);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_known_ones() {
+    refused(&format!("{DATASET}seeds: 3\n"), &["job.yaml:2", "seeds", "expected one of", "`seed`"]);
+    refused(&format!("{DATASET}verify:\n  rounds: 2\n  gatez: [decode]\n"), &["job.yaml:4", "verify.gatez", "`gates`"]);
+}
+
+#[test]
+fn an_unknown_key_inside_a_typed_part_is_refused_with_its_line() {
+    let text = format!("{DATASET}plan:\n  target:\n    type: at-least\n    image: 5\n");
+    refused(&text, &["job.yaml:5", "plan.target.image", "`images`"]);
+    let text = format!("{DATASET}generate:\n  model: {{type: conditional,\n    stepz: 5}}\n");
+    refused(&text, &["job.yaml:4", "generate.model.stepz", "`steps`"]);
+}
+
+#[test]
+fn a_wrong_type_and_an_unknown_variant_are_refused_with_what_was_expected() {
+    refused(&format!("{DATASET}seed: seven\n"), &["job.yaml:2", "seed", "seven", "u64"]);
+    refused(&format!("{DATASET}write:\n  formats: [tfrecord]\n"), &["job.yaml:3", "tfrecord", "`parquet`"]);
+    refused(&format!("{DATASET}plan: {{target: {{type: equal}}}}\n"), &["job.yaml:2", "equal", "`parity`"]);
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    refused(&format!("{DATASET}verify: {{rounds: 0}}\n"), &["verify.rounds", "1 to 1000"]);
+    refused(&format!("{DATASET}plan: {{target: {{type: at-least, images: 0}}}}\n"), &["plan.target"]);
+    refused(&format!("{DATASET}write: {{out: shapes/out}}\n"), &["write.out", "inside the dataset"]);
+    refused("dataset: {path: shapes}\n", &["dataset", "label"]);
+}
+
+#[test]
+fn an_attribute_that_is_no_column_is_refused_with_the_columns_there_are() {
+    let text = "dataset:\n  path: shapes\n  label: shape\n  attributes: [color]\n";
+    refused(text, &["job.yaml:4", "dataset.attributes", "color", "colour", "shape"]);
+    let text = format!("{DATASET}plan:\n  target: {{type: parity, of: size}}\n");
+    refused(&text, &["job.yaml:3", "plan.target", "size", "colour"]);
+}
+
+#[test]
+fn yaml_that_cannot_be_read_is_refused_with_its_line() {
+    refused("dataset: {path: shapes\nname: x\n", &["job.yaml:"]);
+    refused("name: a\nname: b\n", &["job.yaml:", "name"]);
+    refused("- a\n", &["job.yaml:1", "keys and values"]);
+}
+
+#[test]
+fn set_overrides_the_file_and_is_checked_like_it() {
+    let folder = folder(DATASET);
+    let error = fail(folder.path(), &["scan", "job.yaml", "--set", "verify.rounds=0"], 2);
+    assert!(error.contains("--set verify.rounds=0") && error.contains("1 to 1000"), "{error}");
+    let error = fail(folder.path(), &["scan", "job.yaml", "--set", "verify"], 2);
+    assert!(error.contains("path.to.key=value"), "{error}");
+    succeed(folder.path(), &["scan", "job.yaml", "--set", "name=other", "--set", "seed=9"]);
+    let resolved = std::fs::read_to_string(folder.path().join("runs/other/job.yaml")).unwrap();
+    assert!(resolved.contains("seed: 9"), "{resolved}");
+}
+
+#[test]
+fn the_resolved_job_in_the_run_is_a_job_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    shapes(folder.path(), 4, 2, 2, 8);
+    job(folder.path(), "hook: {type: command, run: [echo, done]}");
+    let first = succeed(folder.path(), &["plan", "job.yaml", "--json"]);
+    let again = succeed(folder.path(), &["plan", "runs/shapes/job.yaml", "--json"]);
+    assert_eq!(first, again);
+}
+
+#[test]
+fn includes_are_merged_under_the_job_and_their_errors_name_their_own_lines() {
+    let folder = folder("include: piece.yaml\nname: mine\ndataset: {path: shapes}\n");
+    let piece = folder.path().join("piece.yaml");
+    std::fs::write(&piece, "name: theirs\ndataset:\n  label: shape\n  attributes: [colour]\n").unwrap();
+    succeed(folder.path(), &["audit", "job.yaml"]);
+    assert!(folder.path().join("runs/mine").is_dir(), "the job's own name wins");
+    std::fs::write(&piece, "dataset:\n  labl: shape\n").unwrap();
+    let error = fail(folder.path(), &["audit", "job.yaml"], 2);
+    assert!(error.contains("piece.yaml:2") && error.contains("labl"), "{error}");
+    std::fs::write(&piece, "include: job.yaml\n").unwrap();
+    let error = fail(folder.path(), &["audit", "job.yaml"], 2);
+    assert!(error.contains("include itself"), "{error}");
+}
+
+#[test]
+fn the_schema_is_json_and_documents_every_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&succeed(folder.path(), &["schema"])).unwrap();
+    assert_eq!(schema["title"], "evenset job");
+    let mut undocumented = Vec::new();
+    let mut open = vec![("job".to_owned(), &schema)];
+    open.extend(schema["$defs"].as_object().unwrap().iter().map(|(name, part)| (name.clone(), part)));
+    for (name, part) in open {
+        for (key, value) in part["properties"].as_object().into_iter().flatten() {
+            let tag = key == "type" && value.get("const").is_some();
+            if value.get("description").is_none() && value.get("$ref").is_none() && !tag {
+                undocumented.push(format!("{name}.{key}"));
+            }
+        }
+    }
+    assert!(undocumented.is_empty(), "{undocumented:?}");
+}
+
+#[test]
+fn help_and_version_answer_on_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in ["run", "scan", "audit", "plan", "generate", "verify", "write", "evidence", "report", "status", "schema"] {
+        assert!(succeed(folder.path(), &[verb, "--help"]).contains("Usage"), "{verb}");
+    }
+    assert_eq!(run(folder.path(), &["frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_reference_in_the_docs_is_the_one_that_the_schema_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = succeed(folder.path(), &["schema", "--markdown"]);
+    let written = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/job-file.md")).unwrap();
+    assert!(made == written, "run `evenset schema --markdown > docs/job-file.md`");
+}
