@@ -3,6 +3,9 @@
 //! On the CPU in `f32` they run this crate's kernels; elsewhere they fall back on candle's own operations. An image's
 //! (or row's) result is the same bytes in any batch and with any number of threads.
 
+mod conv2d;
+mod host;
+mod parallel;
 mod slow;
 
 use candle_core::{DType, Result, Tensor, bail};
@@ -16,7 +19,10 @@ use candle_core::{DType, Result, Tensor, bail};
 /// # Errors
 /// Shapes that do not agree, a zero stride, or a kernel larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
-    slow::conv2d(x, weight, bias, stride, padding)
+    match fast(&[x, weight]) {
+        true => conv2d::conv2d(x, weight, bias, stride, padding),
+        false => slow::conv2d(x, weight, bias, stride, padding),
+    }
 }
 
 /// Group normalisation (Wu and He 2018) over `[batch, channels, ...]`, then SiLU where `silu` is set.

@@ -1,0 +1,10 @@
+//! Kernels on slices of `f32`: one image (or row block) at a time, no tensors.
+
+// Register tiles are loops over constant ranges that index several arrays at once.
+#![allow(clippy::needless_range_loop)]
+
+pub(crate) mod conv;
+pub(crate) mod norm;
+pub(crate) mod product;
+pub(crate) mod scratch;
+pub(crate) mod simd;

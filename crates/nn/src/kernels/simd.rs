@@ -1,0 +1,189 @@
+//! One kernel, compiled for each instruction set and chosen when the program runs.
+//!
+//! A kernel is written once against [`Simd`], whose every function is inlined into a function that has the instruction
+//! set switched on. Loops without explicit vectors inside a kernel are vectorised by the compiler for the same set.
+
+use std::sync::OnceLock;
+
+/// A vector of `f32`.
+///
+/// # Safety
+/// The functions may only run where the processor has the instruction set; pointers must be valid for `LANES` values.
+pub(crate) trait Simd: Copy {
+    type V: Copy;
+    const LANES: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(from: *const f32) -> Self::V;
+    unsafe fn store(to: *mut f32, x: Self::V);
+    /// `a * b + c`; rounded once where the instruction set can.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+}
+
+/// Work that [`dispatch`] runs with the best instruction set. `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Runs with vectors `S` and register tiles of `M` rows by `N` vectors.
+    ///
+    /// # Safety
+    /// The processor must have the instruction set of `S`.
+    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) -> Self::Output;
+}
+
+/// The most lanes of any instruction set: buffers are padded by multiples of it.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// The most vectors in a row of a register tile.
+pub(crate) const MAX_VECTORS: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+fn isa() -> Isa {
+    static ISA: OnceLock<Isa> = OnceLock::new();
+    *ISA.get_or_init(|| {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw")
+            {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    })
+}
+
+/// Lanes of a vector and rows of a register tile that [`dispatch`] will choose.
+pub(crate) fn tile_shape() -> (usize, usize) {
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => (Avx512::LANES, 8),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => (Avx2::LANES, 4),
+        Isa::Portable => (Portable::LANES, 4),
+    }
+}
+
+/// Runs `kernel` with the best instruction set of this processor.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: each arm runs only where `isa` found its instruction set.
+    match isa() {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { run_avx512(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { run_avx2(kernel) },
+        Isa::Portable => unsafe { kernel.run::<Portable, 4, 3>() },
+    }
+}
+
+/// A kernel without explicit vectors: the compiler vectorises its loops.
+pub(crate) fn vectorised<T>(f: impl FnOnce() -> T) -> T {
+    struct Plain<F>(F);
+    impl<T, F: FnOnce() -> T> Kernel for Plain<F> {
+        type Output = T;
+        #[inline(always)]
+        unsafe fn run<S: Simd, const M: usize, const N: usize>(self) -> T {
+            (self.0)()
+        }
+    }
+    dispatch(Plain(f))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller checked the instruction set.
+    unsafe { kernel.run::<Avx512, 8, 3>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller checked the instruction set.
+    unsafe { kernel.run::<Avx2, 4, 3>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Simd;
+
+    macro_rules! vectors {
+        ($name:ident, $v:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+            #[derive(Clone, Copy)]
+            pub(crate) struct $name;
+
+            // SAFETY (all): the trait's contract is the intrinsics' own.
+            impl Simd for $name {
+                type V = $v;
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> $v {
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> $v {
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn store(to: *mut f32, x: $v) {
+                    unsafe { $store(to, x) }
+                }
+                #[inline(always)]
+                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                    unsafe { $fma(a, b, c) }
+                }
+            }
+        };
+    }
+
+    vectors!(Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+    vectors!(Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+}
+
+/// Four lanes that every processor has; on ARM the compiler makes NEON of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable;
+
+// SAFETY (all): plain reads and writes of four values.
+impl Simd for Portable {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 4] {
+        [x; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> [f32; 4] {
+        unsafe { from.cast::<[f32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: [f32; 4]) {
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 4], b: [f32; 4], mut c: [f32; 4]) -> [f32; 4] {
+        for i in 0..4 {
+            // A fused operation is a library call where the processor has none.
+            c[i] = if cfg!(target_arch = "aarch64") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+        }
+        c
+    }
+}
