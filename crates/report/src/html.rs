@@ -1,5 +1,25 @@
-//! The report page.
+//! The report page: one HTML file that needs nothing else.
+//!
+//! Each part of the page is a small view (`html/*.rs`): plain text that the template escapes, and charts that come as
+//! finished SVG. The template only lays them out. No script, no outside request: a content security policy says so.
 
+mod checks;
+mod counts;
+mod evidence;
+mod headline;
+mod limits;
+mod made;
+mod samples;
+
+use evenset_core::Group;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, Value};
+use serde::Serialize;
+
+pub use headline::{Headline, headline};
+
+use crate::data::NoteLevel;
 use crate::{ReportData, ReportError};
 
 /// The report as one self-contained HTML page.
@@ -7,5 +27,97 @@ use crate::{ReportData, ReportError};
 /// # Errors
 /// [`ReportError::Template`] if the page cannot be rendered.
 pub fn render(data: &ReportData) -> Result<String, ReportError> {
-    Ok(data.name.clone())
+    let mut environment = Environment::new();
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    environment.add_template("report.html", include_str!("../templates/report.html"))?;
+    Ok(environment.get_template("report.html")?.render(Serde(Page::of(data)))?)
+}
+
+/// Everything the template shows.
+#[derive(Serialize)]
+struct Page<'a> {
+    css: Value,
+    name: &'a str,
+    evenset: &'a str,
+    headline: Headline,
+    figures: Vec<headline::Figure>,
+    warnings: Vec<&'a str>,
+    remarks: Vec<&'a str>,
+    counts: Option<counts::Counts>,
+    balance: Vec<counts::BalanceRow>,
+    plan: Option<&'a crate::Plan>,
+    evidence: Option<evidence::EvidenceView>,
+    samples: Folded<samples::Card>,
+    checks: Option<checks::Checks>,
+    rejected: Vec<samples::RejectedCard>,
+    rounds: Vec<checks::RoundRow>,
+    calibration: Vec<checks::CalibrationView>,
+    made: made::Made<'a>,
+    limits: Vec<String>,
+}
+
+impl<'a> Page<'a> {
+    fn of(data: &'a ReportData) -> Self {
+        let notes = |level: NoteLevel| data.notes.iter().filter(move |note| note.level == level);
+        Self {
+            css: safe(include_str!("../templates/report.css").to_owned()),
+            name: if data.name.is_empty() { "unnamed job" } else { &data.name },
+            evenset: &data.evenset,
+            headline: headline(data),
+            figures: headline::figures(data),
+            warnings: notes(NoteLevel::Warning).map(|note| note.text.as_str()).collect(),
+            remarks: notes(NoteLevel::Info).map(|note| note.text.as_str()).collect(),
+            counts: counts::counts(data),
+            balance: counts::balance(data),
+            plan: data.plan.as_ref(),
+            evidence: data.evidence.as_ref().and_then(evidence::evidence),
+            samples: samples::cards(data),
+            checks: checks::checks(data),
+            rejected: samples::rejected(data),
+            rounds: checks::rounds(data),
+            calibration: data.calibration.iter().map(checks::calibration).collect(),
+            made: made::made(data),
+            limits: limits::limits(data),
+        }
+    }
+}
+
+/// Rows that are shown at once, and the others, which open on demand.
+#[derive(Serialize)]
+struct Folded<T> {
+    shown: Vec<T>,
+    folded: Vec<T>,
+}
+
+impl<T> Folded<T> {
+    /// All rows where there are at most `limit`, else the first `shown` and the rest folded away.
+    fn new(mut rows: Vec<T>, limit: usize, shown: usize) -> Self {
+        let folded = if rows.len() > limit { rows.split_off(shown.min(rows.len())) } else { Vec::new() };
+        Self { shown: rows, folded }
+    }
+}
+
+/// Finished markup, which the template does not escape again.
+fn safe(markup: String) -> Value {
+    Value::from_safe_string(markup)
+}
+
+/// The values of a group as they are shown, one text each.
+fn values(group: &Group) -> Vec<String> {
+    group.values().map(shown).collect()
+}
+
+/// A value as it is shown: an empty one would be invisible.
+fn shown(value: &str) -> String {
+    if value.trim().is_empty() { "(empty)".to_owned() } else { value.to_owned() }
+}
+
+/// The values of a group in one plain text, for descriptions.
+fn spoken(group: &Group) -> String {
+    if group.is_empty() { "all images".to_owned() } else { values(group).join(", ") }
+}
+
+/// Part of a whole, 0 where there is no whole.
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -5,6 +5,7 @@
 //! balanced dataset. Nothing here reads files, asks the clock or prints.
 
 mod card;
+pub mod charts;
 mod data;
 mod html;
 pub mod terminal;
@@ -17,7 +18,7 @@ pub use data::{
     GroupRow, Hook, Interval, LossPoint, Note, NoteLevel, OutputFile, Outputs, Picture, Plan, ReasonCount,
     RejectedPicture, RejectedRows, ReportData, Round, SplitRows, Verdict,
 };
-pub use html::render;
+pub use html::{Headline, headline, render};
 pub use train_py::train_py;
 
 /// Why a report could not be made.

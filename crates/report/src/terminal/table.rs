@@ -168,8 +168,7 @@ impl Table {
 
     /// The width of each column; 0 leaves the column out.
     fn widths(&self, width: usize) -> Vec<usize> {
-        let natural: Vec<usize> = (0..self.columns.len()).map(|i| self.natural_width(i)).collect();
-        let mut widths = natural.clone();
+        let mut widths: Vec<usize> = (0..self.columns.len()).map(|i| self.natural_width(i)).collect();
         let bars = self.columns.iter().filter(|(_, column)| *column == Column::Bar).count();
         let gaps = GAP * self.columns.len().saturating_sub(1);
         let room = width.saturating_sub(gaps);

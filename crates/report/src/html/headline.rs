@@ -1,0 +1,189 @@
+//! The first minute of the page: the verdict in one sentence, and four figures.
+
+use serde::Serialize;
+
+use super::ratio;
+use crate::ReportData;
+use crate::data::{Arm, Evidence, Gain, Interval, Verdict};
+use crate::text::{count, percent, percent_interval, plural, points, signed_points};
+
+/// The verdict in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Headline {
+    /// Two or three words: `Helped`, `Not measured`.
+    pub chip: String,
+    /// The tone of the answer: `good`, `neutral`, `bad`.
+    pub tone: String,
+    /// The answer in one sentence with numbers.
+    pub sentence: String,
+    /// How sure it is and what it rests on; may be empty.
+    pub detail: String,
+}
+
+/// One of the four figures below the verdict.
+#[derive(Serialize)]
+pub struct Figure {
+    value: String,
+    label: &'static str,
+    detail: String,
+}
+
+/// The verdict of a run, finished or not.
+pub fn headline(data: &ReportData) -> Headline {
+    match data.evidence.as_ref().and_then(|evidence| Some((evidence, evidence.arms.last()?))) {
+        Some((evidence, balanced)) => measured(evidence, balanced),
+        None => unmeasured(data),
+    }
+}
+
+fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
+    let other = reference(evidence);
+    let with = percent(balanced.worst_group);
+    let without = other.map(|arm| format!(", against {} {}", percent(arm.worst_group), in_words(&arm.name)));
+    let without = without.unwrap_or_default();
+    let (chip, tone, begin) = match evidence.verdict {
+        Verdict::Helped => ("Helped", "good", "It helped"),
+        Verdict::NoDifference => ("No clear difference", "neutral", "No clear difference"),
+        Verdict::Harmed => ("Harmed", "bad", "It did harm"),
+    };
+    Headline {
+        chip: chip.to_owned(),
+        tone: tone.to_owned(),
+        sentence: format!(
+            "{begin}: trained on the balanced data, a classifier is right on {with} of its worst group{without}."
+        ),
+        detail: certainty(evidence, balanced),
+    }
+}
+
+/// The arm that the verdict compares with: the one the gain names, else the data as it was.
+fn reference(evidence: &Evidence) -> Option<&Arm> {
+    let over = evidence.gain.as_ref().map(|gain| gain.over.as_str());
+    let (_, others) = evidence.arms.split_last()?;
+    others.iter().find(|arm| Some(arm.name.as_str()) == over).or(others.first())
+}
+
+fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
+    let trainings = plural(u64::from(evidence.seeds), "training", "trainings");
+    let on = format!("measured on real held-out images, {trainings} of each kind.");
+    match (&evidence.gain, balanced.worst_group_interval) {
+        (Some(Gain { over, worst_group, interval: [low, high] }), _) => format!(
+            "That is {} points over `{over}` (95 % interval {} to {}), {on}",
+            signed_points(*worst_group),
+            signed_points(*low),
+            signed_points(*high)
+        ),
+        (None, Some(interval)) => format!("95 % interval {} %, {on}", percent_interval(interval)),
+        (None, None) => format!("It was {on}"),
+    }
+}
+
+fn in_words(arm: &str) -> String {
+    match arm {
+        "as-is" => "with the data as it was".to_owned(),
+        "oversample" => "with rare groups drawn more often".to_owned(),
+        "reweight" => "with rare groups weighted up".to_owned(),
+        "augment" => "with rare groups augmented".to_owned(),
+        other => format!("with `{other}`"),
+    }
+}
+
+fn unmeasured(data: &ReportData) -> Headline {
+    let thin = thin_groups(data);
+    let groups = plural(data.groups.len() as u64, "group", "groups");
+    let made: u64 = data.groups.iter().map(|group| group.accepted).sum();
+    let (chip, sentence) = match (&data.outputs, &data.plan) {
+        (Some(outputs), _) => {
+            let images = plural(outputs.rows_generated, "generated image", "generated images");
+            ("Not measured", format!("{images} joined the dataset; whether training on it helps was not measured."))
+        }
+        (None, Some(plan)) => {
+            let images = plural(plan.images, "image", "images");
+            (
+                "Not finished",
+                format!("{} of {images} that the plan asks for are made and accepted so far.", count(made)),
+            )
+        }
+        (None, None) if !data.groups.is_empty() => {
+            ("Audit only", format!("{} of {groups} have fewer than half the images of an even share.", count(thin)))
+        }
+        (None, None) => ("Not begun", "This run has no results yet.".to_owned()),
+    };
+    Headline { chip: chip.to_owned(), tone: "neutral".to_owned(), sentence, detail: String::new() }
+}
+
+/// Groups below their target, or below half of an even share where there is no target.
+fn thin_groups(data: &ReportData) -> u64 {
+    let total: u64 = data.groups.iter().map(|group| group.before).sum();
+    let even = ratio(total, data.groups.len() as u64);
+    let thin = |group: &&crate::GroupRow| match group.want {
+        Some(want) => group.before < want,
+        None => (group.before as f64) < even / 2.0,
+    };
+    data.groups.iter().filter(thin).count() as u64
+}
+
+/// Who was missing, what was made, what was thrown away, whether it helped.
+pub fn figures(data: &ReportData) -> Vec<Figure> {
+    [missing(data), made(data), thrown_away(data), helped(data)].into_iter().flatten().collect()
+}
+
+fn missing(data: &ReportData) -> Option<Figure> {
+    let smallest = data.groups.iter().map(|group| group.before).min()?;
+    let largest = data.groups.iter().map(|group| group.before).max()?;
+    let planned = data.groups.iter().any(|group| group.want.is_some());
+    Some(Figure {
+        value: format!("{} of {}", count(thin_groups(data)), count(data.groups.len() as u64)),
+        label: if planned { "groups had too few images" } else { "groups are thin" },
+        detail: format!("the smallest {}, the largest {}", count(smallest), count(largest)),
+    })
+}
+
+fn made(data: &ReportData) -> Option<Figure> {
+    let filled = data.groups.iter().filter(|group| group.accepted > 0).count() as u64;
+    let accepted = match &data.acceptance {
+        Some(acceptance) => acceptance.accepted,
+        None => data.groups.iter().map(|group| group.accepted).sum(),
+    };
+    if accepted == 0 {
+        let plan = data.plan.as_ref()?;
+        return Some(Figure {
+            value: count(plan.images),
+            label: "images are planned",
+            detail: "none is accepted yet".to_owned(),
+        });
+    }
+    Some(Figure {
+        value: count(accepted),
+        label: "generated images were accepted",
+        detail: format!("in {}", plural(filled, "group", "groups")),
+    })
+}
+
+fn thrown_away(data: &ReportData) -> Option<Figure> {
+    let acceptance = data.acceptance.as_ref().filter(|acceptance| acceptance.candidates > 0)?;
+    let worst = acceptance.gates.iter().max_by_key(|gate| gate.dropped).filter(|gate| gate.dropped > 0);
+    let mostly = worst.map(|gate| format!(", most by the gate `{}`", gate.gate)).unwrap_or_default();
+    Some(Figure {
+        value: percent(ratio(acceptance.rejected, acceptance.candidates)),
+        label: "of the candidates were thrown away",
+        detail: format!("{} of {}{mostly}", count(acceptance.rejected), count(acceptance.candidates)),
+    })
+}
+
+fn helped(data: &ReportData) -> Option<Figure> {
+    let evidence = data.evidence.as_ref()?;
+    let (first, last) = (evidence.arms.first()?, evidence.arms.last()?);
+    let interval =
+        |interval: Option<Interval>| interval.map(|i| format!(" ({})", percent_interval(i))).unwrap_or_default();
+    Some(Figure {
+        value: format!("{} → {}", points(first.worst_group), percent(last.worst_group)),
+        label: "accuracy in the worst group",
+        detail: format!(
+            "95 % intervals{},{}",
+            interval(first.worst_group_interval),
+            interval(last.worst_group_interval)
+        ),
+    })
+    .filter(|_| evidence.arms.len() > 1)
+}
