@@ -3,7 +3,9 @@
 // Register tiles are loops over constant ranges that index several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod product;
 pub(crate) mod scratch;

@@ -3,8 +3,12 @@
 //! On the CPU in `f32` they run this crate's kernels; elsewhere they fall back on candle's own operations. An image's
 //! (or row's) result is the same bytes in any batch and with any number of threads.
 
+mod attention;
 mod conv2d;
+mod elementwise;
+mod group_norm;
 mod host;
+mod linear;
 mod parallel;
 mod slow;
 
@@ -32,7 +36,10 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize,
 /// # Errors
 /// Shapes that do not agree, or channels that `groups` does not divide.
 pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, silu: bool) -> Result<Tensor> {
-    slow::group_norm(x, groups, weight, bias, eps, silu)
+    match fast(&[x, weight, bias]) {
+        true => group_norm::group_norm(x, groups, weight, bias, eps, silu),
+        false => slow::group_norm(x, groups, weight, bias, eps, silu),
+    }
 }
 
 /// `x weight^T + bias`: `x` is `[.., inputs]`, `weight` `[outputs, inputs]`, `bias` `[outputs]`, the result
@@ -41,7 +48,10 @@ pub fn group_norm(x: &Tensor, groups: usize, weight: &Tensor, bias: &Tensor, eps
 /// # Errors
 /// Shapes that do not agree.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    slow::linear(x, weight, bias)
+    match fast(&[x, weight]) {
+        true => linear::linear(x, weight, bias),
+        false => slow::linear(x, weight, bias),
+    }
 }
 
 /// Multi-head self-attention over pixels: softmax over all pixels of `q . k / sqrt(channels / heads)`, applied to `v`.
@@ -52,7 +62,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// # Errors
 /// Shapes that do not agree, or channels that `heads` does not divide.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    slow::attention(q, k, v, heads)
+    match fast(&[q, k, v]) {
+        true => attention::attention(q, k, v, heads),
+        false => slow::attention(q, k, v, heads),
+    }
 }
 
 /// Every pixel becomes a square of four: `[batch, channels, height, width]` to `[batch, channels, 2 height, 2 width]`.
@@ -60,7 +73,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Ten
 /// # Errors
 /// A tensor that has not four dimensions.
 pub fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
-    slow::upsample_nearest2x(x)
+    match fast(&[x]) {
+        true => elementwise::upsample_nearest2x(x),
+        false => slow::upsample_nearest2x(x),
+    }
 }
 
 /// Every square of four pixels becomes its mean: `[batch, channels, height, width]` with even height and width to
@@ -69,7 +85,10 @@ pub fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor that has not four dimensions, or an odd height or width.
 pub fn avg_pool2x(x: &Tensor) -> Result<Tensor> {
-    slow::avg_pool2x(x)
+    match fast(&[x]) {
+        true => elementwise::avg_pool2x(x),
+        false => slow::avg_pool2x(x),
+    }
 }
 
 /// The sum of two tensors of one shape.
@@ -77,7 +96,10 @@ pub fn avg_pool2x(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that differ.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.add(b)
+    match fast(&[a, b]) {
+        true => elementwise::add(a, b),
+        false => a.add(b),
+    }
 }
 
 /// `a` and `b` behind one another in the channels: `[batch, channels of a + channels of b, height, width]`.
@@ -85,7 +107,10 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that differ elsewhere than in the channels.
 pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Tensor::cat(&[a, b], 1)
+    match fast(&[a, b]) {
+        true => elementwise::concat_channels(a, b),
+        false => Tensor::cat(&[a, b], 1),
+    }
 }
 
 /// `x * sigmoid(x)` of every element.
@@ -93,7 +118,10 @@ pub fn concat_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// A tensor of integers.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    x.silu()
+    match fast(&[x]) {
+        true => elementwise::silu(x),
+        false => x.silu(),
+    }
 }
 
 /// Softmax over the last dimension, safe for large values, with a gradient.
