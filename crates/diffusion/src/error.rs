@@ -1,0 +1,90 @@
+//! What can go wrong in this room, each with its remedy.
+
+use std::path::{Path, PathBuf};
+
+use evenset_core::Interrupted;
+
+/// An error of configurations, training data, requests or model files.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffusionError {
+    /// A tensor operation failed: memory, or shapes that do not agree.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// A network, optimiser or weights file is not usable.
+    #[error(transparent)]
+    Network(#[from] evenset_nn::Error),
+    /// A setting has an impossible value.
+    #[error("`{key}`: {reason}")]
+    Setting {
+        /// The setting's key.
+        key: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+    /// The images or labels to train on do not fit together.
+    #[error("training set: {0}")]
+    TrainingSet(String),
+    /// A request names an attribute that the model was not trained with.
+    #[error("the model has no attribute `{attribute}`; it was trained with {known}")]
+    UnknownAttribute {
+        /// The attribute that is asked for.
+        attribute: String,
+        /// The model's attributes.
+        known: String,
+    },
+    /// A request names a value that the model has never seen.
+    #[error("the model has never seen `{attribute}={value}`; values of `{attribute}` are {known}")]
+    UnknownValue {
+        /// The attribute.
+        attribute: String,
+        /// The value that is asked for.
+        value: String,
+        /// The values that the model knows.
+        known: String,
+    },
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of a model or checkpoint is not what was written.
+    #[error("{}: damaged ({reason}); remove this folder to train again: {}", path.display(), folder.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The folder whose removal starts over.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The folder holds the training of other data, settings or another seed.
+    #[error("{}: holds a model or checkpoint of other data, settings or seed; train into another folder", .0.display())]
+    OtherTraining(PathBuf),
+    /// The loss or gradient was infinite or not a number for many steps in a row.
+    #[error(
+        "training diverged: at step {step} the loss was not finite for {in_a_row} steps in a row; \
+         lower `learning_rate`"
+    )]
+    Diverged {
+        /// The last step that was tried.
+        step: u64,
+        /// How many in a row failed.
+        in_a_row: u64,
+    },
+    /// The user asked for an end; what is finished is on disk.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// A result of this room.
+pub type Result<T, E = DiffusionError> = std::result::Result<T, E>;
+
+impl DiffusionError {
+    /// For `map_err`: an I/O error at `path`.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::File { path: path.to_owned(), source }
+    }
+}
