@@ -1,0 +1,41 @@
+//! PNG files from pixels: the same bytes for the same pixels and text.
+
+use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
+
+/// A PNG file with 8-bit pixels of shape [height, width, channels] and its text chunks in the order given.
+///
+/// A text chunk is `tEXt` where keyword and text fit Latin-1 and `iTXt` (UTF-8) where the text does not. NUL characters,
+/// which PNG text cannot hold, are left out.
+///
+/// # Panics
+/// Where the caller's pixels are not `width * height * channels` bytes, a side is zero, `channels` is neither 1 nor 3,
+/// or a keyword is not 1 to 79 Latin-1 characters.
+pub fn encode_png(width: u32, height: u32, channels: u32, pixels: &[u8], text: &[(&str, &str)]) -> Vec<u8> {
+    assert!(channels == 1 || channels == 3, "a PNG of {channels} channels; give 1 (grey) or 3 (RGB)");
+    let expected = width as usize * height as usize * channels as usize;
+    assert_eq!(pixels.len(), expected, "{width} x {height} x {channels} need {expected} bytes");
+    match encode(width, height, channels, pixels, text) {
+        Ok(png) => png,
+        Err(error) => panic!("a {width} x {height} PNG with {} text chunks: {error}", text.len()),
+    }
+}
+
+fn encode(w: u32, h: u32, channels: u32, pixels: &[u8], text: &[(&str, &str)]) -> Result<Vec<u8>, EncodingError> {
+    let mut png = Vec::new();
+    let mut encoder = Encoder::new(&mut png, w, h);
+    encoder.set_color(if channels == 1 { ColorType::Grayscale } else { ColorType::Rgb });
+    encoder.set_depth(BitDepth::Eight);
+    encoder.set_compression(Compression::Balanced);
+    for (keyword, value) in text {
+        let value = value.replace('\0', "");
+        if value.chars().all(|c| u32::from(c) < 256) {
+            encoder.add_text_chunk((*keyword).to_owned(), value)?;
+        } else {
+            encoder.add_itxt_chunk((*keyword).to_owned(), value)?;
+        }
+    }
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(png)
+}

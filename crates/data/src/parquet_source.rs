@@ -1,0 +1,406 @@
+//! Parquet files with an image column, as the Hugging Face library `datasets` writes them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::{DataType, FieldRef, Schema};
+use arrow_select::concat::concat;
+use evenset_core::Fingerprint;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
+use rayon::prelude::*;
+
+use crate::columns::{bytes_at, child, text_at};
+use crate::dataset::{DatasetSpec, Opened};
+use crate::decode::Limits;
+use crate::error::DataError;
+use crate::features::{Feature, Features, is_binary, is_image_struct, is_text};
+use crate::files::{base_name, checked_name, entries, extension, hash, hash_inside, join, read_inside};
+use crate::images::ImageColumn;
+use crate::layout::{Split, UNSPLIT, choose, role_of, split_of_stem};
+use crate::table::no_such_column;
+use crate::unit::{Source, Unit, cut};
+
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 1024;
+/// More rows than this in one file are a damaged footer.
+const MAX_ROWS: i64 = 1 << 31;
+
+/// Opened Parquet files.
+#[derive(Debug)]
+pub(crate) struct ParquetSource {
+    /// The folder that paths in the image column are relative to.
+    folder: PathBuf,
+    files: Vec<ParquetFile>,
+}
+
+#[derive(Debug)]
+struct ParquetFile {
+    /// Relative to the dataset.
+    name: String,
+    path: PathBuf,
+    footer: ArrowReaderMetadata,
+    bytes: u64,
+    hash: blake3::Hash,
+}
+
+/// Where the image files of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storage {
+    /// struct<bytes, path>.
+    Struct,
+    /// Bytes without a path.
+    Bytes,
+    /// struct<path> or text: files in the dataset's folder.
+    Paths,
+}
+
+impl ParquetSource {
+    /// Reads the footers, hashes the files, and cuts the rows of the splits into units. `names` are relative to `root`.
+    pub fn open(root: &Path, names: Vec<String>, spec: &DatasetSpec) -> Result<Opened<Self>, DataError> {
+        let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
+        let (splits, warnings) = split_files(root, &names, spec)?;
+        let chosen: Vec<&String> = splits.iter().flat_map(|(_, names)| names).collect();
+        let files = chosen.par_iter().map(|name| ParquetFile::open(folder, name)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = files.first() else {
+            return Err(DataError::NoData { path: root.to_path_buf(), found: "no Parquet file is in a split".into() });
+        };
+        let schema = Arc::clone(first.footer.schema());
+        let mut features = Features::of_schema(&schema);
+        for file in &files {
+            file.check_columns(&schema, &features)?;
+        }
+        let image = image_column(root, &schema, &features, spec.image.as_deref())?;
+        features.insert(image.clone(), Feature::Image);
+        let field =
+            |field: &FieldRef| if *field.name() == image { ImageColumn::field(&image) } else { Arc::clone(field) };
+        let fields = schema.fields().iter().map(field).collect();
+        let source = Self { folder: folder.to_path_buf(), files };
+        let units = source.units(&splits, &image, &features)?;
+        Ok(Opened { source, image, features, fields, units, warnings })
+    }
+
+    fn units(&self, splits: &[(Split, Vec<String>)], image: &str, features: &Features) -> Result<Vec<Unit>, DataError> {
+        let described = features.to_metadata_json();
+        let mut units = Vec::new();
+        for (split, names) in splits {
+            for file in self.files.iter().filter(|file| names.contains(&file.name)) {
+                let referenced = self.referenced(file, image)?;
+                let sizes: Box<dyn Iterator<Item = u64>> = match &referenced {
+                    Some(files) => Box::new(files.iter().map(|(size, _)| *size)),
+                    None => Box::new(file.row_groups().iter().flat_map(row_sizes)),
+                };
+                for run in cut(sizes) {
+                    let rows = format!("{}..{}", run.start, run.end);
+                    let contents = referenced.as_ref().map_or(&[][..], |files| &files[run.clone()]);
+                    let parts = [
+                        ("split", split.role.as_bytes()),
+                        ("image", image.as_bytes()),
+                        ("features", described.as_bytes()),
+                        ("file", file.hash.as_bytes()),
+                        ("rows", rows.as_bytes()),
+                    ];
+                    let parts = parts.into_iter().chain(contents.iter().map(|(_, hash)| ("content", hash.as_bytes())));
+                    units.push(Unit {
+                        index: units.len(),
+                        split: split.role.clone(),
+                        source: Source::Parquet { file: file.name.clone(), first_row: run.start },
+                        rows: run.len(),
+                        fingerprint: Fingerprint::of(parts),
+                    });
+                }
+            }
+        }
+        Ok(units)
+    }
+
+    /// Size and content of the files that an image column of paths names, one a row; none for other storage.
+    fn referenced(&self, file: &ParquetFile, image: &str) -> Result<Option<Vec<(u64, String)>>, DataError> {
+        let field = file.footer.schema().field_with_name(image);
+        if field.ok().and_then(|field| storage(field.data_type())) != Some(Storage::Paths) {
+            return Ok(None);
+        }
+        let reader = file.reader(0, file.rows(), Some(image))?;
+        let mut paths: Vec<Option<String>> = Vec::new();
+        for batch in reader {
+            let batch = batch.map_err(|error| DataError::parquet(&file.path, error.into()))?;
+            if let Some(column) = batch.column_by_name(image) {
+                paths.extend((0..column.len()).map(|row| path_at(column, row).map(str::to_owned)));
+            }
+        }
+        let content = |path: &Option<String>| {
+            let named = path.as_deref().ok_or_else(no_image).and_then(|path| checked_name("", path));
+            match named.and_then(|path| hash_inside(&self.folder, &path)) {
+                Ok((size, hash)) => (size, hash.to_hex().to_string()),
+                Err(problem) => (0, problem),
+            }
+        };
+        Ok(Some(paths.par_iter().map(content).collect()))
+    }
+
+    /// The image column and the others of `rows` rows of a file; none where the file is not part of the dataset or
+    /// changed its length.
+    pub fn read(
+        &self,
+        schema: &Schema,
+        image: &str,
+        name: &str,
+        first_row: usize,
+        rows: usize,
+        limits: &Limits,
+    ) -> Result<Option<(ImageColumn, Vec<ArrayRef>)>, DataError> {
+        let Some(file) = self.files.iter().find(|file| file.name == name) else { return Ok(None) };
+        let length = file.path.metadata().map_err(|error| DataError::io(&file.path, error))?.len();
+        if length != file.bytes || first_row.saturating_add(rows) > file.rows() {
+            return Ok(None);
+        }
+        let batches = file.reader(first_row, rows, None)?.collect::<Result<Vec<_>, _>>();
+        let batches = batches.map_err(|error| DataError::parquet(&file.path, error.into()))?;
+        let mut images = ImageColumn::default();
+        for batch in &batches {
+            if let Some(column) = batch.column_by_name(image) {
+                self.push_images(column, limits, &mut images);
+            }
+        }
+        let others = schema.fields().iter().filter(|field| field.name() != image);
+        let others = others.map(|field| joined(&file.path, &batches, field.name())).collect::<Result<_, _>>()?;
+        Ok(Some((images, others)))
+    }
+
+    fn push_images(&self, column: &ArrayRef, limits: &Limits, images: &mut ImageColumn) {
+        let rows = 0..column.len();
+        if storage(column.data_type()) == Some(Storage::Paths) {
+            let read = |row: usize| {
+                let path = path_at(column, row).ok_or_else(no_image)?;
+                read_inside(&self.folder, &checked_name("", path)?, limits.max_bytes)
+            };
+            let contents: Vec<Result<Vec<u8>, String>> = rows.clone().into_par_iter().map(read).collect();
+            for (row, content) in rows.zip(contents) {
+                images.push(content.as_deref().map_err(Clone::clone), path_at(column, row));
+            }
+            return;
+        }
+        let bytes = child(column, "bytes").unwrap_or(column);
+        for row in rows {
+            let path = path_at(column, row);
+            let content = match bytes_at(bytes, row).filter(|_| column.is_valid(row)) {
+                Some(bytes) if bytes.len() as u64 > limits.max_bytes => {
+                    Err(format!("{} bytes are more than the limit of {}", bytes.len(), limits.max_bytes))
+                }
+                Some(bytes) => Ok(bytes),
+                None => Err(path.map_or_else(no_image, |path| {
+                    format!("the row has the path `{path}` but not the file's bytes; embed the images")
+                })),
+            };
+            images.push(content, path);
+        }
+    }
+}
+
+impl ParquetFile {
+    fn open(folder: &Path, name: &str) -> Result<Self, DataError> {
+        let path = folder.join(name);
+        let io = |error| DataError::io(&path, error);
+        let file = File::open(&path).map_err(io)?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let footer = ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::parquet(&path, error))?;
+        let groups = footer.metadata().row_groups();
+        let counted = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
+        let sound = groups.iter().all(|group| group.num_rows() >= 0)
+            && counted.is_some_and(|rows| {
+                (0..MAX_ROWS).contains(&rows) && rows == footer.metadata().file_metadata().num_rows()
+            });
+        if !sound {
+            return Err(DataError::Parquet {
+                path,
+                problem: "the row counts in its footer contradict each other".into(),
+            });
+        }
+        let (bytes, hash) = hash(file).map_err(io)?;
+        Ok(Self { name: name.to_owned(), path, footer, bytes, hash })
+    }
+
+    fn row_groups(&self) -> &[RowGroupMetaData] {
+        self.footer.metadata().row_groups()
+    }
+
+    fn rows(&self) -> usize {
+        self.row_groups().iter().map(rows_of).sum()
+    }
+
+    /// Reads `rows` rows from `first` on, of all columns or of one.
+    fn reader(&self, first: usize, rows: usize, column: Option<&str>) -> Result<ParquetRecordBatchReader, DataError> {
+        let file = File::open(&self.path).map_err(|error| DataError::io(&self.path, error))?;
+        let (mut groups, mut start, mut skipped) = (Vec::new(), 0, 0);
+        for (index, group) in self.row_groups().iter().enumerate() {
+            let end = start + rows_of(group);
+            if end > first && start < first + rows {
+                groups.push(index);
+            } else if end <= first {
+                skipped = end;
+            }
+            start = end;
+        }
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+            .with_batch_size(BATCH_ROWS.min(rows.max(1)))
+            .with_row_groups(groups)
+            .with_offset(first - skipped)
+            .with_limit(rows);
+        if let Some(column) = column {
+            let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
+            builder = builder.with_projection(mask);
+        }
+        builder.build().map_err(|error| DataError::parquet(&self.path, error))
+    }
+
+    /// All files need the same columns in any order, and the same class names.
+    fn check_columns(&self, expected: &Schema, features: &Features) -> Result<(), DataError> {
+        let schema = self.footer.schema();
+        let differs = |problem: String| Err(DataError::SchemaMismatch { path: self.path.clone(), problem });
+        for field in expected.fields() {
+            match schema.field_with_name(field.name()) {
+                Err(_) => return differs(format!("column `{}` is missing", field.name())),
+                Ok(own) if own.data_type() != field.data_type() => {
+                    let (own, other) = (own.data_type(), field.data_type());
+                    return differs(format!("column `{}` is {own}, elsewhere {other}", field.name()));
+                }
+                Ok(_) => {}
+            }
+        }
+        if let Some(extra) = schema.fields().iter().find(|field| expected.field_with_name(field.name()).is_err()) {
+            return differs(format!("column `{}` is not in the other files", extra.name()));
+        }
+        let own = Features::of_schema(schema);
+        let mut names = features.iter().map(|(name, _)| name);
+        match names.find(|name| own.class_names(name) != features.class_names(name)) {
+            Some(name) => differs(format!("the class names of `{name}` differ from those of the other files")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The Parquet files of a folder, relative to it and sorted: in it, in `data/`, and in folders named after a split.
+pub(crate) fn parquet_files(root: &Path, spec: &DatasetSpec) -> Result<Vec<String>, DataError> {
+    let mut found = Vec::new();
+    let is_split = |name: &str| role_of(name).is_some() || spec.splits.values().any(|split| split == name);
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        let path = root.join(&folder);
+        for entry in entries(&path).map_err(|error| DataError::io(&path, error))? {
+            let name = join(&folder, &entry.name);
+            let may_hold_splits = folder.is_empty() || folder == "data";
+            if entry.is_folder && may_hold_splits && (is_split(&entry.name) || name == "data") {
+                folders.push(name);
+            } else if !entry.is_folder && is_data_file(&entry.name) {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A Parquet file that is not the metadata of an image folder.
+fn is_data_file(name: &str) -> bool {
+    extension(name).as_deref() == Some("parquet") && name != "metadata.parquet"
+}
+
+/// The files of each split that is read, and what is left out.
+fn split_files(
+    root: &Path,
+    names: &[String],
+    spec: &DatasetSpec,
+) -> Result<(Vec<(Split, Vec<String>)>, Vec<String>), DataError> {
+    let split_of = |name: &String| {
+        let folder = name.rsplit_once('/').map(|(folder, _)| base_name(folder)).filter(|folder| *folder != "data");
+        let stem = base_name(name).rsplit_once('.').map_or(base_name(name), |(stem, _)| stem);
+        folder.map(str::to_owned).or_else(|| split_of_stem(stem, &spec.splits))
+    };
+    let mut labelled: Vec<(&String, Option<String>)> = names.iter().map(|name| (name, split_of(name))).collect();
+    let known = |split: &String| role_of(split).is_some() || spec.splits.values().any(|name| name == split);
+    if !root.is_dir() || !labelled.iter().any(|(_, split)| split.as_ref().is_some_and(known)) {
+        labelled.iter_mut().for_each(|(_, split)| *split = Some(UNSPLIT.to_owned()));
+    }
+    let found: BTreeSet<String> = labelled.iter().filter_map(|(_, split)| split.clone()).collect();
+    let splits = choose(root, &spec.splits, &found)?;
+    let files = |split: &Split| {
+        let own = labelled.iter().filter(|(_, name)| name.as_ref() == Some(&split.name));
+        own.map(|(name, _)| (*name).clone()).collect()
+    };
+    let splits: Vec<(Split, Vec<String>)> = splits.into_iter().map(|split| (split.clone(), files(&split))).collect();
+    let left_out: Vec<&str> =
+        names.iter().filter(|name| !splits.iter().any(|(_, files)| files.contains(name))).map(String::as_str).collect();
+    let warning =
+        || format!("{} Parquet files belong to no split that is read: {}", left_out.len(), left_out.join(", "));
+    let warnings = if left_out.is_empty() { Vec::new() } else { vec![warning()] };
+    Ok((splits, warnings))
+}
+
+/// The image column: the one asked for, else the first that is one by its feature, by the name `image`, or by its type.
+fn image_column(root: &Path, schema: &Schema, features: &Features, asked: Option<&str>) -> Result<String, DataError> {
+    let no_image_column = |problem: String| Err(DataError::NoImageColumn { path: root.to_path_buf(), problem });
+    if let Some(name) = asked {
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let field = schema.field_with_name(name).map_err(|_| no_such_column(name, names))?;
+        return match storage(field.data_type()) {
+            Some(_) => Ok(name.to_owned()),
+            None => no_image_column(format!("column `{name}` holds {}", field.data_type())),
+        };
+    }
+    let fields = || schema.fields().iter().filter(|field| storage(field.data_type()).is_some());
+    let by_feature = fields().find(|field| features.get(field.name()) == Some(&Feature::Image));
+    let by_name = || fields().find(|field| field.name() == "image");
+    let by_type = || fields().find(|field| is_binary(field.data_type()));
+    match by_feature.or_else(by_name).or_else(by_type) {
+        Some(field) => Ok(field.name().clone()),
+        None => {
+            let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            no_image_column(format!("no column holds images; the columns are: {}", columns.join(", ")))
+        }
+    }
+}
+
+fn storage(data_type: &DataType) -> Option<Storage> {
+    match data_type {
+        DataType::Struct(fields) if is_image_struct(fields) => {
+            let bytes = fields.iter().any(|field| field.name() == "bytes");
+            Some(if bytes { Storage::Struct } else { Storage::Paths })
+        }
+        binary if is_binary(binary) => Some(Storage::Bytes),
+        text if is_text(text) => Some(Storage::Paths),
+        _ => None,
+    }
+}
+
+/// The path in a row of an image column, whatever its storage.
+fn path_at(column: &ArrayRef, row: usize) -> Option<&str> {
+    text_at(child(column, "path").unwrap_or(column), row).filter(|_| column.is_valid(row))
+}
+
+fn no_image() -> String {
+    "the row has no image".to_owned()
+}
+
+fn rows_of(group: &RowGroupMetaData) -> usize {
+    usize::try_from(group.num_rows()).unwrap_or(0)
+}
+
+/// The average size of a row, once for each row of the group.
+fn row_sizes(group: &RowGroupMetaData) -> impl Iterator<Item = u64> + use<> {
+    let rows = rows_of(group);
+    let bytes = u64::try_from(group.total_byte_size()).unwrap_or(0);
+    std::iter::repeat_n(bytes / (rows as u64).max(1), rows)
+}
+
+/// One column over all batches.
+fn joined(path: &Path, batches: &[RecordBatch], name: &str) -> Result<ArrayRef, DataError> {
+    let parts: Vec<&dyn Array> =
+        batches.iter().filter_map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
+    concat(&parts).map_err(DataError::arrow(format!("{}: column `{name}`", path.display())))
+}
