@@ -1,0 +1,92 @@
+//! `attributes`: a classifier that was trained on real images only recognises what was asked for.
+
+use evenset_core::MISSING;
+
+use super::{Gate, Outcome, Shown};
+use crate::{AttributesConfig, Candidate, VerifyError};
+
+/// The gate. Its score is the smallest probability among the requested values.
+#[derive(Debug)]
+pub struct Attributes {
+    threshold: f64,
+    /// Names and values, in the order of the classifier's heads.
+    attributes: Vec<(String, Vec<String>)>,
+}
+
+/// One requested value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// The attribute's place among the heads.
+    pub(crate) head: usize,
+    /// The value's place among the attribute's values; none where no real image has it.
+    pub(crate) class: Option<usize>,
+}
+
+/// What a candidate was asked for. A missing value asks for nothing.
+///
+/// # Errors
+/// [`VerifyError::UnknownAttribute`] for an attribute that the real images do not have.
+pub(crate) fn wishes(candidate: &Candidate, attributes: &[(String, Vec<String>)]) -> Result<Vec<Wish>, VerifyError> {
+    let asked = candidate.group.pairs().filter(|(_, value)| *value != MISSING);
+    asked
+        .map(|(attribute, value)| {
+            let unknown =
+                || VerifyError::UnknownAttribute { request: candidate.request_index, attribute: attribute.to_owned() };
+            let head = attributes.iter().position(|(name, _)| name == attribute).ok_or_else(unknown)?;
+            Ok(Wish { head, class: attributes[head].1.iter().position(|known| known == value) })
+        })
+        .collect()
+}
+
+impl Attributes {
+    pub(crate) fn new(config: &AttributesConfig, attributes: Vec<(String, Vec<String>)>) -> Self {
+        Self { threshold: config.threshold, attributes }
+    }
+
+    /// Judges the image in row `row` of `shown` by what the classifier sees in it.
+    pub(crate) fn judge(&self, shown: &super::Looks, row: usize, wishes: &[Wish]) -> Outcome {
+        let mut score = 1.0f64;
+        let mut reason = None;
+        for Wish { head, class } in wishes {
+            let (name, values) = &self.attributes[*head];
+            let value = |class: usize| values.get(class).map_or("?", String::as_str);
+            let Some(wanted) = *class else {
+                score = 0.0;
+                reason.get_or_insert_with(|| format!("attributes: no real image has the wanted {name}"));
+                continue;
+            };
+            let Some(prediction) = shown.heads.get(*head) else { continue };
+            let given = prediction.row(row).get(wanted).copied().map_or(0.0, f64::from);
+            let (seen, probability) = prediction.argmax(row);
+            score = score.min(given);
+            if seen as usize != wanted {
+                reason.get_or_insert_with(|| {
+                    let seen = value(seen as usize);
+                    format!("attributes: {name}={} wanted, {seen} seen ({probability:.2})", value(wanted))
+                });
+            } else if given < self.threshold {
+                reason.get_or_insert_with(|| {
+                    let least = self.threshold;
+                    format!("attributes: {name}={} not sure enough ({given:.2}, at least {least:.2})", value(wanted))
+                });
+            }
+        }
+        match reason {
+            Some(reason) => Outcome::drop(score, reason),
+            None => Outcome::keep(score),
+        }
+    }
+}
+
+impl Gate for Attributes {
+    fn name(&self) -> &'static str {
+        "attributes"
+    }
+
+    fn check(&self, shown: &Shown<'_>) -> Result<Vec<Outcome>, VerifyError> {
+        let candidates = shown.candidates.iter().enumerate();
+        candidates
+            .map(|(row, candidate)| Ok(self.judge(&shown.looks, row, &wishes(candidate, &self.attributes)?)))
+            .collect()
+    }
+}

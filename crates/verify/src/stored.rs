@@ -1,0 +1,146 @@
+//! A trained verifier's files: `verifier.json`, `references.safetensors` and the classifier's two.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use evenset_core::SampleId;
+use evenset_nn::classifier::Classifier;
+use serde::{Deserialize, Serialize};
+
+use crate::gates::{Looks, Scale};
+use crate::nearest::Points;
+use crate::{Calibration, GateConfig, VerifyError};
+
+const DESCRIPTION: &str = "verifier.json";
+const REFERENCES: &str = "references.safetensors";
+/// Stands for a real image that the classifier did not learn from, or that has no label.
+const NO_LABEL: u32 = u32::MAX;
+/// A larger file of references is a mistake: it would hold some ten million images.
+const LARGEST: u64 = 1 << 34;
+
+/// All of a verifier but tensors.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stored {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    /// In the order of the cascade.
+    pub(crate) gates: Vec<GateConfig>,
+    pub(crate) attributes: Vec<(String, Vec<String>)>,
+    pub(crate) calibration: Calibration,
+}
+
+/// The real images, as far as gates compare with them.
+#[derive(Debug)]
+pub(crate) struct References {
+    pub(crate) scale: Scale,
+    /// Of all real images; without predictions.
+    pub(crate) real: Looks,
+    /// The label of every real image that the classifier learned from.
+    pub(crate) labels: Vec<Option<u32>>,
+}
+
+impl Stored {
+    /// Writes all files into `folder`, the description last: a folder with it is complete.
+    pub(crate) fn save(&self, folder: &Path, trained: Option<&(Classifier, References)>) -> Result<(), VerifyError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| VerifyError::File { path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        if let Some((classifier, references)) = trained {
+            classifier.save(folder)?;
+            let path = folder.join(REFERENCES);
+            candle_core::safetensors::save(&references.tensors()?, &path)?;
+        }
+        let path = folder.join(DESCRIPTION);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| malformed(&path, &error))?;
+        fs::write(&path, text).map_err(failed(&path))
+    }
+
+    pub(crate) fn load(folder: &Path) -> Result<(Self, Option<(Classifier, References)>), VerifyError> {
+        let path = folder.join(DESCRIPTION);
+        let text = fs::read(&path).map_err(|source| VerifyError::File { path: path.clone(), source })?;
+        let stored: Self = serde_json::from_slice(&text).map_err(|error| malformed(&path, &error))?;
+        if !stored.gates.iter().any(|gate| !matches!(gate, GateConfig::Decode(_))) {
+            return Ok((stored, None));
+        }
+        let classifier = Classifier::load(folder)?;
+        let named: Vec<(&str, &[String])> = classifier.heads().collect();
+        let expected: Vec<(&str, &[String])> =
+            stored.attributes.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
+        if named != expected {
+            return Err(malformed(&path, &"its attributes are not those of the classifier beside it"));
+        }
+        let references = References::load(&folder.join(REFERENCES), classifier.feature_width())?;
+        Ok((stored, Some((classifier, references))))
+    }
+}
+
+impl References {
+    fn tensors(&self) -> Result<HashMap<String, Tensor>, VerifyError> {
+        let Self { scale, real, labels } = self;
+        let matrix = |points: &Points| Tensor::from_slice(&points.values, (points.len(), points.width), &Device::Cpu);
+        let labels: Vec<u32> = labels.iter().map(|label| label.unwrap_or(NO_LABEL)).collect();
+        let ids: Vec<u8> = real.ids.iter().flat_map(|id| *id.as_bytes()).collect();
+        let count = real.len();
+        let named = [
+            ("features", matrix(&real.features)?),
+            ("thumbnails", matrix(&real.thumbnails)?),
+            ("labels", Tensor::from_vec(labels, count, &Device::Cpu)?),
+            ("ids", Tensor::from_vec(ids, (count, 32), &Device::Cpu)?),
+            ("mean", Tensor::from_slice(&scale.mean, scale.mean.len(), &Device::Cpu)?),
+            ("deviation", Tensor::from_slice(&scale.deviation, scale.deviation.len(), &Device::Cpu)?),
+        ];
+        Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
+    }
+
+    fn load(path: &Path, feature_width: usize) -> Result<Self, VerifyError> {
+        let length = fs::metadata(path).map_err(|source| VerifyError::File { path: path.to_owned(), source })?.len();
+        if length > LARGEST {
+            return Err(malformed(path, &format_args!("{length} bytes are more than any verifier needs")));
+        }
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| malformed(path, &error))?;
+        let file = File { path: path.to_owned(), tensors };
+        let features = file.floats("features")?;
+        let thumbnails = file.floats("thumbnails")?;
+        let labels = file.get("labels")?.to_vec1::<u32>().map_err(|error| malformed(path, &error))?;
+        let ids = file.get("ids")?.to_vec2::<u8>().map_err(|error| malformed(path, &error))?;
+        let hex = |id: Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let ids = ids.into_iter().map(|id| hex(id).parse()).collect::<Result<Vec<SampleId>, _>>();
+        let (ids, count) = (ids.map_err(|error| malformed(path, &error))?, labels.len());
+        let scale = Scale { mean: file.floats("mean")?.values, deviation: file.floats("deviation")?.values };
+        let widths = [features.width, scale.mean.len(), scale.deviation.len()];
+        if [features.len(), thumbnails.len(), ids.len()] != [count; 3] || widths != [feature_width; 3] {
+            return Err(malformed(path, &"its tensors do not fit each other"));
+        }
+        let labels = labels.into_iter().map(|label| (label != NO_LABEL).then_some(label)).collect();
+        Ok(Self { scale, real: Looks { heads: Vec::new(), features, thumbnails, ids }, labels })
+    }
+}
+
+/// The tensors of a file.
+struct File {
+    path: PathBuf,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl File {
+    fn get(&self, name: &str) -> Result<&Tensor, VerifyError> {
+        self.tensors.get(name).ok_or_else(|| malformed(&self.path, &format_args!("`{name}` is missing")))
+    }
+
+    /// A vector or a matrix, row by row.
+    fn floats(&self, name: &str) -> Result<Points, VerifyError> {
+        let tensor = self.get(name)?;
+        let width = tensor.dims().last().copied().unwrap_or_default();
+        let values = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>());
+        Ok(Points::new(values.map_err(|error| malformed(&self.path, &error))?, width))
+    }
+}
+
+fn malformed(path: &Path, reason: &dyn std::fmt::Display) -> VerifyError {
+    VerifyError::Malformed { path: path.to_owned(), reason: reason.to_string() }
+}
