@@ -52,9 +52,12 @@ fn both_solvers_converge_at_second_order() {
 fn the_default_samplers_draw_from_the_data_distribution() {
     for config in [SamplerConfig::default(), heun(18)] {
         let x = config.sampler().sample(&denoise, &noise(64)).unwrap();
-        let exact = ((noise(64) * S).unwrap() + M).unwrap();
-        // The mean of the data is lost in noise of 80 up to 80 / 0.5 standard deviations' worth: 0.3 * 0.5 / 80.
-        assert!(largest_difference(&x, &exact) < 0.08, "{config:?}: {}", largest_difference(&x, &exact));
+        // The solution is affine in the noise. Few steps overshoot its slope by some per cent, and the mean is lost in the
+        // starting noise up to 0.3 * 0.5 / 80.
+        let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        for (x, n) in values(&x).into_iter().zip(values(&noise(64))) {
+            assert!((x - M - S * n).abs() < 0.08 * (S * n).abs() + 0.003, "{config:?}: {x} from {n}");
+        }
     }
 }
 
