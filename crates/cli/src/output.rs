@@ -191,7 +191,7 @@ fn verify(text: &mut String, finished: &Finished) -> Result<()> {
             values: group.group.clone(),
             candidates: group.requested,
             accepted: group.accepted,
-            interval: (group.requested > 0).then(|| evenset_verify::wilson(group.accepted, group.requested)),
+            interval: group.acceptance_interval(),
             reason: None,
         })
         .collect();

@@ -1,7 +1,7 @@
 //! The texts that stand beside a balanced dataset: its card and a ready training script.
 
 use evenset_data::Feature;
-use evenset_report::card::{self, CardData, CardGenerator, CardGroup, CardSplit};
+use evenset_report::{self as report, CardData, CardGenerator, CardGroup, CardSplit};
 
 use crate::engine::Finished;
 use crate::error::Result;
@@ -10,24 +10,27 @@ use crate::stages::write::Written;
 
 /// File names and contents.
 pub(crate) fn texts(job: &Job, finished: &Finished, written: &Written) -> Result<Vec<(String, String)>> {
-    let mut texts = vec![("README.md".to_owned(), card::dataset_card(&card_data(job, finished, written)))];
+    let mut texts = vec![("README.md".to_owned(), report::dataset_card(&card_data(job, finished, written)))];
     if let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan)
         && job.write.formats.contains(&Format::Parquet)
     {
         let side = finished.frame.width.max(finished.frame.height);
-        texts.push(("train.py".to_owned(), evenset_report::train_py(label, &plan.grouping, side)));
+        texts.push(("train.py".to_owned(), report::train_py(label, &plan.grouping, side)));
     }
     Ok(texts)
 }
 
 fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
-    let parquet = |split: &str| written.files.iter().filter(move |f| f.split == split && f.path.ends_with(".parquet"));
+    let parquet = |split: &str| -> u64 {
+        let mine = written.files.iter().filter(|file| file.split == split && file.path.ends_with(".parquet"));
+        mine.map(|file| file.bytes).sum()
+    };
     let splits = written
         .splits
         .iter()
         .map(|(name, rows)| CardSplit {
             name: name.clone(),
-            num_bytes: parquet(name).map(|file| file.bytes).sum(),
+            num_bytes: parquet(name),
             num_examples: *rows,
             generated: if name == "train" { written.rows_generated } else { 0 },
             files: format!("data/{name}-*"),
@@ -38,12 +41,12 @@ fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
         .iter()
         .filter_map(|(name, feature)| {
             let kind = match feature {
-                Feature::Image => card::FeatureKind::Image,
-                Feature::ClassLabel { names } => card::FeatureKind::ClassLabel(names.clone()),
-                Feature::Value { dtype } => card::FeatureKind::Value(dtype.clone()),
+                Feature::Image => report::FeatureKind::Image,
+                Feature::ClassLabel { names } => report::FeatureKind::ClassLabel(names.clone()),
+                Feature::Value { dtype } => report::FeatureKind::Value(dtype.clone()),
                 Feature::Other(_) => return None,
             };
-            Some(card::Feature { name: name.to_owned(), kind })
+            Some(report::Feature { name: name.to_owned(), kind })
         })
         .collect();
     let groups = finished.plan.iter().flat_map(|plan| &plan.output.groups).map(|group| CardGroup {

@@ -64,7 +64,6 @@ pub struct Round {
 }
 
 /// Everything that a walk has finished, in the order of the stages.
-#[derive(Debug)]
 pub struct Finished {
     /// The opened dataset.
     pub dataset: Dataset,
@@ -125,7 +124,8 @@ pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> R
     let context = Context { job, run: &run, progress, overwrite };
     let scan = context.complete(&ScanStage { job: &job.dataset, dataset: &dataset })?;
     let Model::Conditional(conditional) = &job.generate.model;
-    let frame = Frame::of(scan.output.role(Role::Train), conditional.resolution);
+    let train: Vec<_> = scan.output.role(Role::Train).collect();
+    let frame = Frame::of(&train, conditional.resolution);
     let mut finished = Finished {
         dataset,
         scan,
@@ -170,8 +170,12 @@ fn open(job: &Job) -> Result<Dataset> {
     let dataset = Dataset::open(&job.dataset.spec())?;
     let keys = job.dataset.label.iter().map(|label| ("dataset.label", label));
     for (key, column) in keys.chain(job.dataset.attributes.iter().map(|attribute| ("dataset.attributes", attribute))) {
-        if let Err(error) = dataset.require_column(column) {
-            return Err(job.invalid(key, error.to_string()).into());
+        let columns = dataset.columns();
+        if !columns.contains(column) {
+            let nearest = evenset_data::nearest(column, columns.iter().map(String::as_str));
+            let guess = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let message = format!("`{column}` is not a column of the dataset; it has {}{guess}", columns.join(", "));
+            return Err(job.invalid(key, message).into());
         }
     }
     Ok(dataset)
@@ -180,6 +184,7 @@ fn open(job: &Job) -> Result<Dataset> {
 impl Finished {
     fn audit(&mut self, context: &Context<'_>) -> Result<()> {
         self.counts = Some(context.complete(&AuditStage { config: &context.job.audit, scan: &self.scan })?);
+        self.notes.extend(self.dataset.warnings.iter().cloned());
         let leaked = self.scan.output.summary.leaked;
         if leaked > 0 {
             self.notes.push(format!(

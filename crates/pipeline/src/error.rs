@@ -104,7 +104,18 @@ pub type Result<T, E = PipelineError> = std::result::Result<T, E>;
 impl PipelineError {
     /// Whether the user asked for the end.
     pub fn interrupted(&self) -> bool {
-        matches!(self, Self::Interrupted(_))
+        use evenset_diffusion::DiffusionError;
+        use evenset_evidence::Error as EvidenceError;
+        use evenset_nn::Error as NetworkError;
+        use evenset_verify::VerifyError;
+        matches!(
+            self,
+            Self::Interrupted(_)
+                | Self::Network(NetworkError::Interrupted(_))
+                | Self::Diffusion(DiffusionError::Interrupted(_))
+                | Self::Verify(VerifyError::Interrupted(_) | VerifyError::Classifier(NetworkError::Interrupted(_)))
+                | Self::Evidence(EvidenceError::Classifier(NetworkError::Interrupted(_)))
+        )
     }
 
     /// For `map_err`: an I/O error at `path`.

@@ -32,13 +32,13 @@ pub struct Frame {
 
 impl Frame {
     /// The frame for these rows; `resolution` is the longest side that the job asks for.
-    pub fn of<'a>(rows: impl Iterator<Item = &'a Row> + Clone, resolution: Option<u32>) -> Self {
-        let grey = rows.clone().all(|row| row.grey);
+    pub fn of(rows: &[&Row], resolution: Option<u32>) -> Self {
+        let grey = rows.iter().all(|row| row.grey);
         let most = resolution.unwrap_or(DEFAULT_RESOLUTION).max(SMALLEST);
-        let mut sizes = rows.clone().map(|row| (row.width, row.height));
+        let mut sizes = rows.iter().map(|row| (row.width, row.height));
         let first = sizes.next().unwrap_or((most, most));
         if !sizes.all(|size| size == first) {
-            let mut sides: Vec<u32> = rows.map(|row| row.width.min(row.height)).collect();
+            let mut sides: Vec<u32> = rows.iter().map(|row| row.width.min(row.height)).collect();
             sides.sort_unstable();
             let median = sides[sides.len() / 2];
             let side = resolution.unwrap_or(median.clamp(SMALLEST, most));

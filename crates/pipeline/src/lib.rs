@@ -16,6 +16,7 @@ pub mod run;
 pub mod stages;
 pub mod status;
 mod units;
+mod within;
 
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;

@@ -84,7 +84,7 @@ impl Layout {
         let provenance = provenance_fields();
         let mut features = Features::default();
         let mut source = Vec::new();
-        for field in dataset.schema()?.fields() {
+        for field in dataset.schema().fields() {
             if provenance.iter().any(|ours| ours.name() == field.name()) {
                 continue;
             }
@@ -98,10 +98,10 @@ impl Layout {
             };
             let feature = match feature {
                 Some(feature @ (Feature::Image | Feature::ClassLabel { .. })) => Some(feature),
-                other if attribute => Some(dtype(field.data_type()).unwrap_or(other.unwrap_or_else(|| text_value()))),
+                other if attribute => Some(Feature::of_type(field.data_type()).unwrap_or(other.unwrap_or_else(|| text_value()))),
                 Some(other) => Some(other),
                 None if *field.name() == dataset.image => Some(Feature::Image),
-                None => dtype(field.data_type()),
+                None => Feature::of_type(field.data_type()),
             };
             if let Some(feature) = feature {
                 features.insert(field.name().clone(), feature);
@@ -109,7 +109,7 @@ impl Layout {
             source.push(field);
         }
         for field in &provenance {
-            if let Some(feature) = dtype(field.data_type()) {
+            if let Some(feature) = Feature::of_type(field.data_type()) {
                 features.insert(field.name().clone(), feature);
             }
         }
@@ -255,25 +255,4 @@ fn attribute_type(source: &DataType) -> DataType {
 
 fn text_value() -> Feature {
     Feature::Value { dtype: "string".into() }
-}
-
-/// The `datasets` name of a plain Arrow type.
-fn dtype(kind: &DataType) -> Option<Feature> {
-    let name = match kind {
-        DataType::Utf8 | DataType::Utf8View => "string",
-        DataType::LargeUtf8 => "large_string",
-        DataType::Boolean => "bool",
-        DataType::Int8 => "int8",
-        DataType::Int16 => "int16",
-        DataType::Int32 => "int32",
-        DataType::Int64 => "int64",
-        DataType::UInt8 => "uint8",
-        DataType::UInt16 => "uint16",
-        DataType::UInt32 => "uint32",
-        DataType::UInt64 => "uint64",
-        DataType::Float32 => "float32",
-        DataType::Float64 => "float64",
-        _ => return None,
-    };
-    Some(Feature::Value { dtype: name.into() })
 }

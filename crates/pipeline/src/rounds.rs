@@ -30,6 +30,11 @@ pub struct GroupProgress {
 }
 
 impl GroupProgress {
+    /// Wilson's 95 % interval of the acceptance rate; `None` before the first candidate.
+    pub fn acceptance_interval(&self) -> Option<[f64; 2]> {
+        (self.requested > 0).then(|| evenset_verify::wilson(self.accepted, self.requested))
+    }
+
     /// Images that it still misses.
     pub fn remaining(&self) -> u64 {
         self.add.saturating_sub(self.accepted)

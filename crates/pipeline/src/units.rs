@@ -28,9 +28,10 @@ fn paths(folder: &Path, index: usize) -> (PathBuf, PathBuf) {
     (units.join(format!("{index:05}.parquet")), units.join(format!("{index:05}.json")))
 }
 
-/// Runs `work` for every unit that is not done, in order, and reports a step for each row of a unit.
+/// Runs `work` for every unit that is not done, in order.
 ///
-/// `units` gives each unit's fingerprint and size in rows; `work` turns a unit's index into rows and a report.
+/// `units` gives each unit's fingerprint and size in rows; `work` turns a unit's index into rows and a report, and reports
+/// a step of progress for each row.
 pub(crate) fn map(
     folder: &Path,
     task: &str,
@@ -46,7 +47,10 @@ pub(crate) fn map(
         let (parquet, manifest) = paths(folder, index);
         let done: Option<UnitManifest> = read_json(&manifest)?;
         let report = match done {
-            Some(done) if done.fingerprint == *fingerprint && parquet.is_file() => done.report,
+            Some(done) if done.fingerprint == *fingerprint && parquet.is_file() => {
+                context.progress.advance(*rows);
+                done.report
+            }
             _ => {
                 context.progress.check()?;
                 let (batch, report) = work(index)?;
@@ -57,7 +61,6 @@ pub(crate) fn map(
             }
         };
         total = total + report;
-        context.progress.advance(*rows);
     }
     context.progress.end();
     Ok(total)

@@ -112,8 +112,6 @@ pub struct Verify {
     pub gates: Vec<GateConfig>,
     /// Rounds at most.
     pub rounds: u32,
-    /// Rejected images kept.
-    pub keep_rejected: usize,
 }
 
 /// Where the balanced dataset goes.
@@ -271,17 +269,19 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     if !(1..=65_536).contains(&unit) {
         return bad("generate.unit", format!("{unit} images per unit; expected 1 to 65536"));
     }
-    if let Model::Conditional(config) = &generate.model {
-        config.validate().or_else(|error| bad("generate.model", error.to_string()))?;
+    let Model::Conditional(config) = &generate.model;
+    config.validate().map_err(|error| invalid(&tree, "generate.model", error.to_string()))?;
+    generate.sampler.validate().map_err(|error| invalid(&tree, "generate.sampler", error.to_string()))?;
+    for (i, gate) in written.verify.gates.iter().enumerate() {
+        gate.check().map_err(|error| invalid(&tree, &format!("verify.gates.{i}"), error.to_string()))?;
     }
-    generate.sampler.validate().or_else(|error| bad("generate.sampler", error.to_string()))?;
     if !(1..=1000).contains(&written.verify.rounds) {
         return bad("verify.rounds", format!("{} rounds; expected 1 to 1000", written.verify.rounds));
     }
     if written.write.formats.is_empty() {
         return bad("write.formats", "no format; expected `parquet`, `webdataset` or both".into());
     }
-    check_evidence(&written.evidence).or_else(|(key, message)| bad(key, message))?;
+    check_evidence(&written.evidence).map_err(|(key, message)| invalid(&tree, key, message))?;
     let hook = match written.hook {
         Some(WrittenHook::Command { run, timeout }) => {
             if run.first().is_none_or(String::is_empty) {
@@ -313,11 +313,7 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         audit: written.audit,
         plan,
         generate: Generate { model: generate.model, sampler: generate.sampler, unit },
-        verify: Verify {
-            gates: written.verify.gates,
-            rounds: written.verify.rounds,
-            keep_rejected: written.verify.keep_rejected,
-        },
+        verify: Verify { gates: written.verify.gates, rounds: written.verify.rounds },
         write: Write { formats: written.write.formats, out, license: written.write.license },
         evidence: written.evidence,
         hook,

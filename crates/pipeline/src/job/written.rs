@@ -154,13 +154,11 @@ pub struct WrittenVerify {
     pub gates: Vec<GateConfig>,
     /// Rounds of generating at most, until every target is met by accepted images. Default: 4.
     pub rounds: u32,
-    /// Rejected images that are kept for the report and for review, over all rounds. Default: 1000.
-    pub keep_rejected: usize,
 }
 
 impl Default for WrittenVerify {
     fn default() -> Self {
-        Self { gates: GateConfig::default_cascade(), rounds: 4, keep_rejected: 1000 }
+        Self { gates: GateConfig::default_cascade(), rounds: 4 }
     }
 }
 
@@ -168,7 +166,7 @@ impl Default for WrittenVerify {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WrittenWrite {
-    /// Formats to write, each in a folder of its own where there are several. Default: parquet.
+    /// Formats to write: `parquet` goes to `data/`, `webdataset` to `webdataset/`. Default: parquet.
     pub formats: Vec<Format>,
     /// Folder of the balanced dataset; never overwritten without `--overwrite`. Default: `out/NAME`.
     pub out: Option<PathBuf>,
@@ -179,6 +177,15 @@ pub struct WrittenWrite {
 impl Default for WrittenWrite {
     fn default() -> Self {
         Self { formats: vec![Format::Parquet], out: None, license: "other".into() }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Parquet => "parquet",
+            Self::Webdataset => "webdataset",
+        })
     }
 }
 

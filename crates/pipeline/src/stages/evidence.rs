@@ -15,6 +15,7 @@ use crate::error::{PipelineError, Result};
 use crate::images::{self, Frame};
 use crate::job::Role;
 use crate::rounds::Accepted;
+use crate::within::Within;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
 
 const EVIDENCE: &str = "evidence.json";
@@ -76,19 +77,26 @@ impl Stage for EvidenceStage<'_> {
             .collect();
         let data = self.data()?;
         let mut runs: Vec<ArmRun> = Vec::with_capacity(wanted.len());
-        for (done, (arm, seed, path)) in wanted.iter().enumerate() {
+        let steps = u64::from(self.config.steps);
+        context.progress.begin("evidence", wanted.len() as u64 * steps);
+        for (arm, seed, path) in &wanted {
             let run = match read_json(path)? {
-                Some(run) => run,
+                Some(run) => {
+                    context.progress.advance(steps);
+                    run
+                }
                 None => {
                     context.progress.check()?;
-                    let task = format!("evidence {}/{}: {arm}, seed {seed}", done + 1, wanted.len());
-                    let run = self.train(*arm, *seed, &data, &task, context)?;
+                    context.progress.note(&format!("{arm}, seed {seed}"));
+                    let inside = Within(context.progress);
+                    let run = evenset_evidence::run_arm(*arm, &data, self.seed, *seed, self.config, &inside)?;
                     write_json(path, &run)?;
                     run
                 }
             };
             runs.push(run);
         }
+        context.progress.end();
         let evidence = evenset_evidence::summarise(&runs)?;
         write_json(&folder.join(EVIDENCE), &evidence)?;
         Ok(StageReport { rows: runs.len() as u64, rejected: 0 })
@@ -100,11 +108,6 @@ impl Stage for EvidenceStage<'_> {
 }
 
 impl EvidenceStage<'_> {
-    fn train(&self, arm: Arm, seed: u32, data: &EvidenceData, task: &str, context: &Context<'_>) -> Result<ArmRun> {
-        context.progress.note(task);
-        Ok(evenset_evidence::run_arm(arm, data, self.seed, seed, self.config, context.progress)?)
-    }
-
     fn data(&self) -> Result<EvidenceData> {
         let scan = &self.scan.output;
         let train: Vec<&Row> = scan.role(Role::Train).collect();
@@ -133,8 +136,12 @@ impl EvidenceStage<'_> {
             value.and_then(|value| classes.iter().position(|c| c == value)).and_then(|i| u32::try_from(i).ok())
         };
         let real = |rows: Vec<&Row>| -> Result<Labelled> {
-            let known = |row: &&Row| Some((*row, class(row.values[label].as_deref())?, code(group_of(row))?));
-            let known: Vec<(&Row, u32, u32)> = rows.iter().filter_map(known).collect();
+            let mut known: Vec<(&Row, u32, u32)> = Vec::with_capacity(rows.len());
+            for row in rows {
+                if let (Some(class), Some(group)) = (class(row.values[label].as_deref()), code(group_of(row))) {
+                    known.push((row, class, group));
+                }
+            }
             let rows: Vec<&Row> = known.iter().map(|(row, ..)| *row).collect();
             Ok(Labelled {
                 images: self.frame.image_set(images::load(self.dataset, &rows, self.frame)?)?,

@@ -15,6 +15,8 @@ use crate::run::{Context, Done, Stage, StageReport, fingerprint};
 use crate::units;
 
 const REQUESTS: &str = "requests.parquet";
+/// Images that are drawn at once.
+const BATCH: usize = 64;
 
 /// Draws the candidates of one round.
 pub struct GenerateStage<'a> {
@@ -92,7 +94,11 @@ impl GenerateStage<'_> {
             .iter()
             .map(|request| ImageRequest { group: request.group.clone(), seed: request.seed })
             .collect();
-        let images = self.model.output.generate(&wanted, self.sampler, context.progress)?;
+        let mut images = Vec::with_capacity(wanted.len());
+        for wanted in wanted.chunks(BATCH) {
+            images.extend(self.model.output.generate(wanted, self.sampler, context.progress)?);
+            context.progress.advance(wanted.len() as u64);
+        }
         let pngs: Vec<Vec<u8>> = requests
             .iter()
             .zip(&images)

@@ -116,7 +116,10 @@ impl ReportStage<'_> {
         let summary = &self.finished.scan.output.summary;
         page::Dataset {
             path: self.job.dataset.path.display().to_string(),
-            kind: self.finished.dataset.kind.to_string(),
+            kind: match self.finished.dataset.kind {
+                evenset_data::Kind::Parquet => "parquet".to_owned(),
+                evenset_data::Kind::ImageFolder => "image-folder".to_owned(),
+            },
             splits: [Role::Train, Role::Validation, Role::Test]
                 .iter()
                 .filter_map(|role| {
@@ -329,6 +332,7 @@ impl ReportStage<'_> {
         verifier
             .output
             .calibration()
+            .attributes
             .iter()
             .map(|attribute| page::Calibration {
                 attribute: attribute.attribute.clone(),

@@ -112,7 +112,11 @@ impl Stage for ScanStage<'_> {
         let columns = self.job.columns();
         let units: Vec<(Fingerprint, u64)> =
             self.dataset.units.iter().map(|unit| (self.unit_fingerprint(unit), unit.rows as u64)).collect();
-        let report = units::map(folder, "scan", &units, context, |index| self.scan_unit(index, &columns))?;
+        let report = units::map(folder, "scan", &units, context, |index| {
+            let done = self.scan_unit(index, &columns)?;
+            context.progress.advance(units[index].1);
+            Ok(done)
+        })?;
         let summary = self.summarise(folder)?;
         write_json(&folder.join(SUMMARY), &summary)?;
         Ok(report)
