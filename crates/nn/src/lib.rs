@@ -13,6 +13,7 @@ mod error;
 mod grad_mode;
 #[doc(hidden)]
 pub mod gradcheck;
+mod kernels;
 pub mod layers;
 pub mod ops;
 pub mod optim;

@@ -57,7 +57,7 @@ impl Head {
 
             // slopes: the gradient of the scores, through the softmax of each column.
             self.by_pixel(v, grads, slopes);
-            vectorised(|| softmax_backward(shares, slopes, row));
+            softmax_backward(shares, slopes, row);
             self.by_channel(k, pixels, slopes, result);
             self.unpad(result, self.scale(), out.q);
             transpose_square(slopes, pixels, row, turned);
@@ -71,7 +71,7 @@ impl Head {
         self.pad(q, self.scale(), queries);
         self.by_pixel(k, queries, shares);
         let row = self.row();
-        vectorised(|| softmax_columns(shares, row));
+        softmax_columns(shares, row);
     }
 
     /// `out[j][i] = sum over channels of left[channel][j] * right[channel][i]`.
@@ -119,43 +119,43 @@ fn transpose_square(from: &[f32], pixels: usize, row: usize, to: &mut [f32]) {
 /// Columns are processed in strips of this many.
 const STRIP: usize = 16;
 
-/// Softmax down every column of a matrix with rows of `row`.
-#[inline(always)]
-fn softmax_columns(scores: &mut [f32], row: usize) {
-    for strip in (0..row).step_by(STRIP) {
-        let mut largest = [f32::NEG_INFINITY; STRIP];
-        for scores in scores.chunks_exact(row) {
-            for (largest, score) in largest.iter_mut().zip(&scores[strip..strip + STRIP]) {
-                *largest = if *score > *largest { *score } else { *largest };
+vectorised! {
+    /// Softmax down every column of a matrix with rows of `row`.
+    fn softmax_columns(scores: &mut [f32], row: usize) {
+        for strip in (0..row).step_by(STRIP) {
+            let mut largest = [f32::NEG_INFINITY; STRIP];
+            for scores in scores.chunks_exact(row) {
+                for (largest, score) in largest.iter_mut().zip(&scores[strip..strip + STRIP]) {
+                    *largest = if *score > *largest { *score } else { *largest };
+                }
             }
-        }
-        let mut sums = [0.0f32; STRIP];
-        for scores in scores.chunks_exact_mut(row) {
-            for ((score, sum), largest) in scores[strip..strip + STRIP].iter_mut().zip(&mut sums).zip(&largest) {
-                *score = exp(*score - largest);
-                *sum += *score;
+            let mut sums = [0.0f32; STRIP];
+            for scores in scores.chunks_exact_mut(row) {
+                for ((score, sum), largest) in scores[strip..strip + STRIP].iter_mut().zip(&mut sums).zip(&largest) {
+                    *score = exp(*score - largest);
+                    *sum += *score;
+                }
             }
-        }
-        let factors = sums.map(|sum| 1.0 / sum);
-        for scores in scores.chunks_exact_mut(row) {
-            scores[strip..strip + STRIP].iter_mut().zip(&factors).for_each(|(score, factor)| *score *= factor);
+            let factors = sums.map(|sum| 1.0 / sum);
+            for scores in scores.chunks_exact_mut(row) {
+                scores[strip..strip + STRIP].iter_mut().zip(&factors).for_each(|(score, factor)| *score *= factor);
+            }
         }
     }
-}
 
-/// From the gradient of the shares, in `slopes`, that of the scores.
-#[inline(always)]
-fn softmax_backward(shares: &[f32], slopes: &mut [f32], row: usize) {
-    for strip in (0..row).step_by(STRIP) {
-        let mut dots = [0.0f32; STRIP];
-        for (shares, slopes) in shares.chunks_exact(row).zip(slopes.chunks_exact(row)) {
-            let lines = shares[strip..strip + STRIP].iter().zip(&slopes[strip..strip + STRIP]);
-            dots.iter_mut().zip(lines).for_each(|(dot, (share, slope))| *dot += share * slope);
-        }
-        for (shares, slopes) in shares.chunks_exact(row).zip(slopes.chunks_exact_mut(row)) {
-            let lines = shares[strip..strip + STRIP].iter().zip(&dots);
-            let slopes = slopes[strip..strip + STRIP].iter_mut();
-            slopes.zip(lines).for_each(|(slope, (share, dot))| *slope = share * (*slope - dot));
+    /// From the gradient of the shares, in `slopes`, that of the scores.
+    fn softmax_backward(shares: &[f32], slopes: &mut [f32], row: usize) {
+        for strip in (0..row).step_by(STRIP) {
+            let mut dots = [0.0f32; STRIP];
+            for (shares, slopes) in shares.chunks_exact(row).zip(slopes.chunks_exact(row)) {
+                let lines = shares[strip..strip + STRIP].iter().zip(&slopes[strip..strip + STRIP]);
+                dots.iter_mut().zip(lines).for_each(|(dot, (share, slope))| *dot += share * slope);
+            }
+            for (shares, slopes) in shares.chunks_exact(row).zip(slopes.chunks_exact_mut(row)) {
+                let lines = shares[strip..strip + STRIP].iter().zip(&dots);
+                let slopes = slopes[strip..strip + STRIP].iter_mut();
+                slopes.zip(lines).for_each(|(slope, (share, dot))| *slope = share * (*slope - dot));
+            }
         }
     }
 }

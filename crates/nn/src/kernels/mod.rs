@@ -8,5 +8,6 @@ pub(crate) mod conv;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod product;
+pub(crate) mod resnet;
 pub(crate) mod scratch;
 pub(crate) mod simd;

@@ -5,9 +5,16 @@ use super::simd::vectorised;
 /// Partial sums that are formed beside one another; a fixed number, so that sums are the same on every processor.
 const LANES: usize = 32;
 
-/// The sum of the values, in a fixed order.
-pub(crate) fn sum(values: &[f32]) -> f32 {
-    vectorised(|| sum_of(values, |x| x))
+vectorised! {
+    /// The sum of the values, in a fixed order.
+    pub(crate) fn sum(values: &[f32]) -> f32 {
+        sum_of(values, |x| x)
+    }
+
+    /// `to += from`.
+    pub(crate) fn add_to(to: &mut [f32], from: &[f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    }
 }
 
 #[inline(always)]
@@ -88,75 +95,6 @@ impl GroupNorm<'_> {
         (mean, 1.0 / (variance + self.eps).sqrt())
     }
 
-    /// One image, `[channels, pixels]`, into `out`.
-    pub(crate) fn forward(&self, image: &[f32], out: &mut [f32]) {
-        vectorised(|| self.forward_groups(image, out));
-    }
-
-    #[inline(always)]
-    fn forward_groups(&self, image: &[f32], out: &mut [f32]) {
-        let pixels = image.len() / self.weight.len();
-        let per_group = self.weight.len() / self.groups;
-        for group in 0..self.groups {
-            let span = group * per_group * pixels..(group + 1) * per_group * pixels;
-            let (mean, scale) = self.statistics(&image[span]);
-            for channel in group * per_group..(group + 1) * per_group {
-                let span = channel * pixels..(channel + 1) * pixels;
-                let factor = scale * self.weight[channel];
-                let shift = self.bias[channel] - mean * factor;
-                let lines = out[span.clone()].iter_mut().zip(&image[span]);
-                if self.silu {
-                    lines.for_each(|(out, x)| {
-                        let y = x * factor + shift;
-                        *out = y * sigmoid(y);
-                    });
-                } else {
-                    lines.for_each(|(out, x)| *out = x * factor + shift);
-                }
-            }
-        }
-    }
-
-    /// From one image and the gradient of its result, the gradient of the image into `out`; adds the gradients of weight
-    /// and bias to `sums`, `[2, channels]`.
-    pub(crate) fn backward(&self, image: &[f32], gradient: &[f32], out: &mut [f32], sums: &mut [f32]) {
-        vectorised(|| self.backward_groups(image, gradient, out, sums));
-    }
-
-    #[inline(always)]
-    fn backward_groups(&self, image: &[f32], gradient: &[f32], out: &mut [f32], sums: &mut [f32]) {
-        let pixels = image.len() / self.weight.len();
-        let per_group = self.weight.len() / self.groups;
-        let (weight_sums, bias_sums) = sums.split_at_mut(self.weight.len());
-        for group in 0..self.groups {
-            let span = group * per_group * pixels..(group + 1) * per_group * pixels;
-            let (mean, scale) = self.statistics(&image[span]);
-            // With normal = (x - mean) * scale and d = gradient before SiLU: the sums of d and of d * normal over each
-            // channel give the parameters' gradients, and weighted by the weights the two means that x's gradient needs.
-            let (mut plain, mut weighted) = (0.0f32, 0.0f32);
-            for channel in group * per_group..(group + 1) * per_group {
-                let span = channel * pixels..(channel + 1) * pixels;
-                let (x, g, d) = (&image[span.clone()], &gradient[span.clone()], &mut out[span]);
-                let (sum, dot) = self.before_activation(x, g, d, mean, scale, channel);
-                bias_sums[channel] += sum;
-                weight_sums[channel] += dot;
-                plain += self.weight[channel] * sum;
-                weighted += self.weight[channel] * dot;
-            }
-            let count = 1.0 / (per_group * pixels) as f32;
-            let (plain, weighted) = (plain * count, weighted * count);
-            for channel in group * per_group..(group + 1) * per_group {
-                let span = channel * pixels..(channel + 1) * pixels;
-                let factor = scale * self.weight[channel];
-                let slope = -scale * scale * weighted;
-                let shift = -scale * plain - mean * slope;
-                for (d, x) in out[span.clone()].iter_mut().zip(&image[span]) {
-                    *d = *d * factor + (x * slope + shift);
-                }
-            }
-        }
-    }
-
     /// Writes the gradient before the activation to `d`; the sums of `d` and of `d` times the normalised value.
     #[inline(always)]
     fn before_activation(
@@ -191,6 +129,76 @@ impl GroupNorm<'_> {
             dots[i] += d * (x - mean);
         }
         (fold(sums), fold(dots) * scale)
+    }
+}
+
+vectorised! {
+    /// Normalises one image, `[channels, pixels]`, into `out`.
+    pub(crate) fn forward(norm: &GroupNorm<'_>, image: &[f32], out: &mut [f32]) {
+        let pixels = image.len() / norm.weight.len();
+        let per_group = norm.weight.len() / norm.groups;
+        for group in 0..norm.groups {
+            let span = group * per_group * pixels..(group + 1) * per_group * pixels;
+            let (mean, scale) = norm.statistics(&image[span]);
+            for channel in group * per_group..(group + 1) * per_group {
+                let span = channel * pixels..(channel + 1) * pixels;
+                let factor = scale * norm.weight[channel];
+                let shift = norm.bias[channel] - mean * factor;
+                let lines = out[span.clone()].iter_mut().zip(&image[span]);
+                // Loops, not closures: a closure this long might not be inlined, and would miss the instruction set.
+                if norm.silu {
+                    for (out, x) in lines {
+                        let y = x * factor + shift;
+                        *out = y * sigmoid(y);
+                    }
+                } else {
+                    for (out, x) in lines {
+                        *out = x * factor + shift;
+                    }
+                }
+            }
+        }
+    }
+
+    /// From one image and the gradient of its result, the gradient of the image into `out`; adds the gradients of weight
+    /// and bias to `sums`, `[2, channels]`.
+    pub(crate) fn backward(
+        norm: &GroupNorm<'_>,
+        image: &[f32],
+        gradient: &[f32],
+        out: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let pixels = image.len() / norm.weight.len();
+        let per_group = norm.weight.len() / norm.groups;
+        let (weight_sums, bias_sums) = sums.split_at_mut(norm.weight.len());
+        for group in 0..norm.groups {
+            let span = group * per_group * pixels..(group + 1) * per_group * pixels;
+            let (mean, scale) = norm.statistics(&image[span]);
+            // With normal = (x - mean) * scale and d = gradient before SiLU: the sums of d and of d * normal over each
+            // channel give the parameters' gradients, and weighted by the weights the two means that x's gradient needs.
+            let (mut plain, mut weighted) = (0.0f32, 0.0f32);
+            for channel in group * per_group..(group + 1) * per_group {
+                let span = channel * pixels..(channel + 1) * pixels;
+                let (x, g, d) = (&image[span.clone()], &gradient[span.clone()], &mut out[span]);
+                let (sum, dot) = norm.before_activation(x, g, d, mean, scale, channel);
+                bias_sums[channel] += sum;
+                weight_sums[channel] += dot;
+                plain += norm.weight[channel] * sum;
+                weighted += norm.weight[channel] * dot;
+            }
+            let count = 1.0 / (per_group * pixels) as f32;
+            let (plain, weighted) = (plain * count, weighted * count);
+            for channel in group * per_group..(group + 1) * per_group {
+                let span = channel * pixels..(channel + 1) * pixels;
+                let factor = scale * norm.weight[channel];
+                let slope = -scale * scale * weighted;
+                let shift = -scale * plain - mean * slope;
+                for (d, x) in out[span.clone()].iter_mut().zip(&image[span]) {
+                    *d = *d * factor + (x * slope + shift);
+                }
+            }
+        }
     }
 }
 

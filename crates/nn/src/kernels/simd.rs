@@ -37,8 +37,9 @@ pub(crate) const MAX_LANES: usize = 16;
 /// The most vectors in a row of a register tile.
 pub(crate) const MAX_VECTORS: usize = 3;
 
+/// The instruction sets that kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Isa {
+pub(crate) enum Isa {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -46,7 +47,8 @@ enum Isa {
     Portable,
 }
 
-fn isa() -> Isa {
+/// The best instruction set of this processor.
+pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
@@ -89,18 +91,42 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
-/// A kernel without explicit vectors: the compiler vectorises its loops.
-pub(crate) fn vectorised<T>(f: impl FnOnce() -> T) -> T {
-    struct Plain<F>(F);
-    impl<T, F: FnOnce() -> T> Kernel for Plain<F> {
-        type Output = T;
-        #[inline(always)]
-        unsafe fn run<S: Simd, const M: usize, const N: usize>(self) -> T {
-            (self.0)()
+/// Defines functions that are compiled for every instruction set and run the best: the compiler vectorises their loops.
+///
+/// What they call must be `#[inline(always)]` to be compiled along with them.
+macro_rules! vectorised {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block)*) => {$(
+        $(#[$doc])*
+        $vis fn $name($($argument: $type),*) $(-> $output)? {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $(-> $output)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+            fn avx512($($argument: $type),*) $(-> $output)? {
+                plain($($argument),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) $(-> $output)? {
+                plain($($argument),*)
+            }
+
+            match $crate::kernels::simd::isa() {
+                // SAFETY: `isa` found the instruction set.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Isa::Avx512 => unsafe { avx512($($argument),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::kernels::simd::Isa::Avx2 => unsafe { avx2($($argument),*) },
+                $crate::kernels::simd::Isa::Portable => plain($($argument),*),
+            }
         }
-    }
-    dispatch(Plain(f))
+    )*};
 }
+
+pub(crate) use vectorised;
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]

@@ -67,13 +67,9 @@ impl Conv2d {
         ops::conv2d(x, &used(&self.weight), Some(&used(&self.bias)), self.stride, self.padding)
     }
 
-    /// [`forward`](Self::forward) plus one value for each image and output channel: `shift` is `[batch, outputs]`.
-    ///
-    /// # Errors
-    /// As [`forward`](Self::forward), or another batch.
-    pub fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        let bias = shift.broadcast_add(&used(&self.bias))?;
-        ops::conv2d(x, &used(&self.weight), Some(&bias), self.stride, self.padding)
+    /// Weight and bias as a forward pass may use them.
+    pub(super) fn weights(&self) -> (Tensor, Tensor) {
+        (used(&self.weight), used(&self.bias))
     }
 }
 
@@ -117,8 +113,8 @@ impl Linear {
 pub struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
-    groups: usize,
-    eps: f64,
+    pub(super) groups: usize,
+    pub(super) eps: f64,
 }
 
 impl GroupNorm {
@@ -152,6 +148,11 @@ impl GroupNorm {
     /// Another number of channels.
     pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         ops::group_norm(x, self.groups, &used(&self.weight), &used(&self.bias), self.eps, true)
+    }
+
+    /// Weight and bias as a forward pass may use them.
+    pub(super) fn weights(&self) -> (Tensor, Tensor) {
+        (used(&self.weight), used(&self.bias))
     }
 }
 

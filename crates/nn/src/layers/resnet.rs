@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::{Conv2d, GroupNorm, Linear};
-use crate::ops;
+use crate::ops::{self, ResnetWeights};
 use crate::weights::Scope;
 
 /// `norm1`, SiLU, `conv1`, plus `time_emb_proj` of the time embedding; `norm2`, SiLU, `conv2`; plus the input, through
@@ -52,11 +52,18 @@ impl ResnetBlock {
     /// Another number of channels, or another batch.
     pub fn forward(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let shift = self.time_emb_proj.forward(embedding)?;
-        let h = self.conv1.forward_shifted(&self.norm1.forward_silu(x)?, &shift)?;
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
-        match &self.conv_shortcut {
-            Some(shortcut) => ops::add(&shortcut.forward(x)?, &h),
-            None => ops::add(x, &h),
-        }
+        let shortcut = self.conv_shortcut.as_ref().map(Conv2d::weights);
+        let (norm1, conv1) = (self.norm1.weights(), self.conv1.weights());
+        let (norm2, conv2) = (self.norm2.weights(), self.conv2.weights());
+        let weights = ResnetWeights {
+            norm1: (&norm1.0, &norm1.1),
+            conv1: (&conv1.0, &conv1.1),
+            norm2: (&norm2.0, &norm2.1),
+            conv2: (&conv2.0, &conv2.1),
+            shortcut: shortcut.as_ref().map(|(weight, bias)| (weight, bias)),
+            groups: self.norm1.groups,
+            eps: self.norm1.eps,
+        };
+        ops::resnet_block(x, &shift, &weights)
     }
 }

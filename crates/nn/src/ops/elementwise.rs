@@ -34,7 +34,7 @@ impl CustomOp2 for Add {
         let (a, b) = (values(a, a_layout)?, values(b, b_layout)?);
         let mut out = vec![0.0; a.len()];
         out.par_chunks_mut(TASK).zip(a.par_chunks(TASK).zip(b.par_chunks(TASK))).for_each(|(out, (a, b))| {
-            vectorised(|| out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = a + b));
+            add_values(out, a, b);
         });
         output(out, a_layout.shape())
     }
@@ -65,7 +65,7 @@ impl CustomOp1 for Silu {
         let x = values(x, layout)?;
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| {
-            vectorised(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = x * sigmoid(*x)));
+            silu_values(out, x);
         });
         output(out, layout.shape())
     }
@@ -77,12 +77,7 @@ impl CustomOp1 for Silu {
         let mut out = vec![0.0; grad.len()];
         out.par_chunks_mut(TASK).zip(x_values.par_chunks(TASK).zip(grad.par_chunks(TASK))).for_each(
             |(out, (x, grad))| {
-                vectorised(|| {
-                    for (out, (x, grad)) in out.iter_mut().zip(x.iter().zip(grad)) {
-                        let s = sigmoid(*x);
-                        *out = grad * (s + x * s * (1.0 - s));
-                    }
-                });
+                silu_gradient(out, x, grad);
             },
         );
         gradient(out, x)
@@ -231,5 +226,22 @@ impl CustomOp2 for Concat {
             b.copy_from_slice(&grad[a_size..]);
         });
         Ok((gradient(a_out, a)?, gradient(b_out, b)?))
+    }
+}
+
+vectorised! {
+    fn add_values(out: &mut [f32], a: &[f32], b: &[f32]) {
+        out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = a + b);
+    }
+
+    fn silu_values(out: &mut [f32], x: &[f32]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x * sigmoid(*x));
+    }
+
+    fn silu_gradient(out: &mut [f32], x: &[f32], grad: &[f32]) {
+        for (out, (x, grad)) in out.iter_mut().zip(x.iter().zip(grad)) {
+            let s = sigmoid(*x);
+            *out = grad * (s + x * s * (1.0 - s));
+        }
     }
 }

@@ -60,7 +60,7 @@ impl CustomOp3 for GroupNorm {
         let task = images_per_task(batch) * size;
         out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
             for (out, x) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
-                kernel.forward(x, out);
+                norm::forward(&kernel, x, out);
             }
         });
         output(out, x_layout.shape())
@@ -88,7 +88,7 @@ impl CustomOp3 for GroupNorm {
         images
             .zip(x_values.par_chunks_exact(size).zip(grad.par_chunks_exact(size)))
             .with_min_len(images_per_task(batch))
-            .for_each(|((out, sums), (x, grad))| kernel.backward(x, grad, out, sums));
+            .for_each(|((out, sums), (x, grad))| norm::backward(&kernel, x, grad, out, sums));
         let mut total = vec![0.0; 2 * channels];
         for sums in sums.chunks_exact(2 * channels) {
             for (total, sum) in total.iter_mut().zip(sums) {

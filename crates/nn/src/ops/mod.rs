@@ -10,6 +10,7 @@ mod group_norm;
 mod host;
 mod linear;
 mod parallel;
+mod resnet;
 mod slow;
 
 use candle_core::{DType, Result, Tensor, bail};
@@ -65,6 +66,38 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Ten
     match fast(&[q, k, v]) {
         true => attention::attention(q, k, v, heads),
         false => slow::attention(q, k, v, heads),
+    }
+}
+
+/// The weights of a [`resnet_block`], each with its bias.
+#[derive(Clone, Copy, Debug)]
+pub struct ResnetWeights<'a> {
+    /// `[inputs]` each.
+    pub norm1: (&'a Tensor, &'a Tensor),
+    /// `[outputs, inputs, 3, 3]` and `[outputs]`.
+    pub conv1: (&'a Tensor, &'a Tensor),
+    /// `[outputs]` each.
+    pub norm2: (&'a Tensor, &'a Tensor),
+    /// `[outputs, outputs, 3, 3]` and `[outputs]`.
+    pub conv2: (&'a Tensor, &'a Tensor),
+    /// `[outputs, inputs, 1, 1]` and `[outputs]`, where inputs and outputs differ in number.
+    pub shortcut: Option<(&'a Tensor, &'a Tensor)>,
+    /// Groups of both normalisations.
+    pub groups: usize,
+    /// What both normalisations add to the variance.
+    pub eps: f64,
+}
+
+/// A residual block: `conv2(silu(norm2(h))) + shortcut(x)` with `h = conv1(silu(norm1(x))) + shift`.
+///
+/// `x` is `[batch, inputs, height, width]`, `shift` `[batch, outputs]`, the result `[batch, outputs, height, width]`.
+///
+/// # Errors
+/// Shapes that do not agree.
+pub fn resnet_block(x: &Tensor, shift: &Tensor, weights: &ResnetWeights<'_>) -> Result<Tensor> {
+    match fast(&[x, shift, weights.conv1.0]) {
+        true => resnet::resnet_block(x, shift, weights),
+        false => slow::resnet_block(x, shift, weights),
     }
 }
 

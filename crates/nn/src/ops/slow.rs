@@ -5,6 +5,8 @@
 
 use candle_core::{D, Result, Tensor};
 
+use super::ResnetWeights;
+
 pub(super) fn conv2d(
     x: &Tensor,
     weight: &Tensor,
@@ -53,6 +55,18 @@ pub(super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Resu
         None => y,
     };
     y.reshape(shape)
+}
+
+pub(super) fn resnet_block(x: &Tensor, shift: &Tensor, weights: &ResnetWeights<'_>) -> Result<Tensor> {
+    let ResnetWeights { norm1, conv1, norm2, conv2, shortcut, groups, eps } = *weights;
+    let h = group_norm(x, groups, norm1.0, norm1.1, eps, true)?;
+    let h = conv2d(&h, conv1.0, Some(&shift.broadcast_add(conv1.1)?), 1, 1)?;
+    let h = group_norm(&h, groups, norm2.0, norm2.1, eps, true)?;
+    let h = conv2d(&h, conv2.0, Some(conv2.1), 1, 1)?;
+    match shortcut {
+        Some((weight, bias)) => conv2d(x, weight, Some(bias), 1, 0)?.add(&h),
+        None => x.add(&h),
+    }
 }
 
 pub(super) fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
