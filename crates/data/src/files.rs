@@ -1,7 +1,7 @@
 //! Reading files that a stranger's dataset names, without leaving the dataset's folder.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// Extensions of files that count as images, whether they can be decoded or not: none is passed over in silence.
@@ -143,8 +143,9 @@ pub(crate) fn hash_inside(root: &Path, path: &str) -> Result<(u64, blake3::Hash)
     hash(file).map_err(|error| unreadable(&error))
 }
 
-/// The size and the blake3 hash of what is left of a file.
+/// The size and the blake3 hash of a whole file, wherever its reader stands.
 pub(crate) fn hash(mut file: File) -> io::Result<(u64, blake3::Hash)> {
+    file.rewind()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = [0; 1 << 16];
     loop {

@@ -73,7 +73,7 @@ fn jsonl_rows(path: &Path) -> Result<Vec<Row>, DataError> {
     let rows = lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(index, line)| {
         let object: Result<Map<String, Value>, _> = serde_json::from_slice(line);
         match object {
-            Ok(mut object) => match object.remove(FILE_NAME) {
+            Ok(mut object) => match object.shift_remove(FILE_NAME) {
                 Some(Value::String(name)) => (Found { path: name, problem: None }, object),
                 Some(_) => broken_row(path, index + 1, "`file_name` is not a text"),
                 None => broken_row(path, index + 1, "there is no `file_name`"),
