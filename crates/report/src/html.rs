@@ -63,7 +63,7 @@ impl<'a> Page<'a> {
             css: safe(include_str!("../templates/report.css").to_owned()),
             name: if data.name.is_empty() { "unnamed job" } else { &data.name },
             evenset: &data.evenset,
-            headline: headline(data),
+            headline: headline(data).unbroken(),
             figures: headline::figures(data),
             warnings: notes(NoteLevel::Warning).map(|note| note.text.as_str()).collect(),
             remarks: notes(NoteLevel::Info).map(|note| note.text.as_str()).collect(),
@@ -115,6 +115,11 @@ fn shown(value: &str) -> String {
 /// The values of a group in one plain text, for descriptions.
 fn spoken(group: &Group) -> String {
     if group.is_empty() { "all images".to_owned() } else { values(group).join(", ") }
+}
+
+/// A sentence whose numbers stay on one line with their percent signs.
+fn unbroken(sentence: &str) -> String {
+    sentence.replace(" %", "\u{a0}%")
 }
 
 /// Part of a whole, 0 where there is no whole.

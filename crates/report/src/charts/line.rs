@@ -22,7 +22,8 @@ pub fn line_chart(points: &[LossPoint], description: &str) -> Option<String> {
         return None;
     }
     let across = Scale::new(first.step as f64, last.step as f64);
-    let up = Scale::new(low.min(0.0), if high > low { high } else { low + 1.0 });
+    let bottom = low.min(0.0);
+    let up = Scale::new(bottom, if high > bottom { high } else { bottom + 1.0 });
     let mut svg = Svg::new(HEIGHT);
     for tick in up.ticks() {
         let y = BOTTOM - (BOTTOM - TOP) * up.place(tick) / 100.0;

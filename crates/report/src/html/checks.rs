@@ -78,7 +78,7 @@ pub fn checks(data: &ReportData) -> Option<Checks> {
         accepted: count(acceptance.accepted),
         rejected: count(acceptance.rejected),
         gates: gates.collect(),
-        groups: Folded::new(groups.collect(), 60, 40),
+        groups: Folded::new(groups.collect(), 24, 12),
     })
 }
 

@@ -3,7 +3,7 @@
 use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, safe, values};
+use super::{Folded, safe, unbroken, values};
 use crate::charts::{Scale, axis, dot_on_interval, paired_dots};
 use crate::data::{Arm, Evidence, Interval};
 use crate::text::{count, percent, percent_interval, points, signed_points};
@@ -73,20 +73,20 @@ pub fn evidence(evidence: &Evidence) -> Option<EvidenceView> {
         }
     };
     Some(EvidenceView {
-        sentence: evidence.sentence.clone(),
+        sentence: unbroken(&evidence.sentence),
         seeds: evidence.seeds,
         arms: evidence.arms.iter().enumerate().map(row).collect(),
-        axis: safe(axis(&scale, percent)),
+        axis: safe(axis(&scale, points)),
         groups: groups(evidence),
     })
 }
 
 fn explained(arm: &str) -> &'static str {
     match arm {
-        "as-is" => "the real data, unchanged",
-        "oversample" => "real data, rare groups drawn more often",
-        "reweight" => "real data, rare groups weighted up",
-        "augment" => "real data, rare groups shifted and flipped",
+        "as-is" => "real data, unchanged",
+        "oversample" => "rare groups drawn more often",
+        "reweight" => "rare groups weighted up",
+        "augment" => "rare groups varied",
         "balanced" => "real and generated images",
         _ => "",
     }
@@ -128,7 +128,7 @@ fn groups(evidence: &Evidence) -> Option<Groups> {
         after: last.name.clone(),
         summary: summary(&changes),
         rows: Folded::new(rows.collect(), 60, 40),
-        axis: safe(axis(&scale, percent)),
+        axis: safe(axis(&scale, points)),
     })
 }
 

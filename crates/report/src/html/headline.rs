@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::ratio;
+use super::{ratio, unbroken};
 use crate::ReportData;
-use crate::data::{Arm, Evidence, Gain, Interval, Verdict};
+use crate::data::{Arm, Evidence, Gain, Verdict};
 use crate::text::{count, percent, percent_interval, plural, points, signed_points};
 
 /// The verdict in words.
@@ -20,6 +20,13 @@ pub struct Headline {
     pub detail: String,
 }
 
+impl Headline {
+    /// The same with sentences set for the page.
+    pub(super) fn unbroken(self) -> Self {
+        Self { sentence: unbroken(&self.sentence), detail: unbroken(&self.detail), ..self }
+    }
+}
+
 /// One of the four figures below the verdict.
 #[derive(Serialize)]
 pub struct Figure {
@@ -28,7 +35,7 @@ pub struct Figure {
     detail: String,
 }
 
-/// The verdict of a run, finished or not.
+/// The verdict of a run, finished or not: what the page begins with.
 pub fn headline(data: &ReportData) -> Headline {
     match data.evidence.as_ref().and_then(|evidence| Some((evidence, evidence.arms.last()?))) {
         Some((evidence, balanced)) => measured(evidence, balanced),
@@ -39,7 +46,7 @@ pub fn headline(data: &ReportData) -> Headline {
 fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
     let other = reference(evidence);
     let with = percent(balanced.worst_group);
-    let without = other.map(|arm| format!(", against {} {}", percent(arm.worst_group), in_words(&arm.name)));
+    let without = other.map(|arm| format!(" and {} {}", percent(arm.worst_group), in_words(&arm.name)));
     let without = without.unwrap_or_default();
     let (chip, tone, begin) = match evidence.verdict {
         Verdict::Helped => ("Helped", "good", "It helped"),
@@ -49,9 +56,7 @@ fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
     Headline {
         chip: chip.to_owned(),
         tone: tone.to_owned(),
-        sentence: format!(
-            "{begin}: trained on the balanced data, a classifier is right on {with} of its worst group{without}."
-        ),
+        sentence: format!("{begin}: accuracy in the worst group is {with} with the generated images{without}."),
         detail: certainty(evidence, balanced),
     }
 }
@@ -68,7 +73,7 @@ fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
     let on = format!("measured on real held-out images, {trainings} of each kind.");
     match (&evidence.gain, balanced.worst_group_interval) {
         (Some(Gain { over, worst_group, interval: [low, high] }), _) => format!(
-            "That is {} points over `{over}` (95 % interval {} to {}), {on}",
+            "That is {} points over “{over}” (95 % interval {} to {}), {on}",
             signed_points(*worst_group),
             signed_points(*low),
             signed_points(*high)
@@ -80,11 +85,11 @@ fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
 
 fn in_words(arm: &str) -> String {
     match arm {
-        "as-is" => "with the data as it was".to_owned(),
-        "oversample" => "with rare groups drawn more often".to_owned(),
-        "reweight" => "with rare groups weighted up".to_owned(),
-        "augment" => "with rare groups augmented".to_owned(),
-        other => format!("with `{other}`"),
+        "as-is" => "without them".to_owned(),
+        "oversample" => "with rare groups merely drawn more often".to_owned(),
+        "reweight" => "with rare groups merely weighted up".to_owned(),
+        "augment" => "with rare groups merely augmented".to_owned(),
+        other => format!("with “{other}”"),
     }
 }
 
@@ -125,7 +130,8 @@ fn thin_groups(data: &ReportData) -> u64 {
 
 /// Who was missing, what was made, what was thrown away, whether it helped.
 pub fn figures(data: &ReportData) -> Vec<Figure> {
-    [missing(data), made(data), thrown_away(data), helped(data)].into_iter().flatten().collect()
+    let figures = [missing(data), made(data), thrown_away(data), helped(data)].into_iter().flatten();
+    figures.map(|figure| Figure { detail: unbroken(&figure.detail), ..figure }).collect()
 }
 
 fn missing(data: &ReportData) -> Option<Figure> {
@@ -163,7 +169,7 @@ fn made(data: &ReportData) -> Option<Figure> {
 fn thrown_away(data: &ReportData) -> Option<Figure> {
     let acceptance = data.acceptance.as_ref().filter(|acceptance| acceptance.candidates > 0)?;
     let worst = acceptance.gates.iter().max_by_key(|gate| gate.dropped).filter(|gate| gate.dropped > 0);
-    let mostly = worst.map(|gate| format!(", most by the gate `{}`", gate.gate)).unwrap_or_default();
+    let mostly = worst.map(|gate| format!(", most by the check “{}”", gate.gate)).unwrap_or_default();
     Some(Figure {
         value: percent(ratio(acceptance.rejected, acceptance.candidates)),
         label: "of the candidates were thrown away",
@@ -174,16 +180,14 @@ fn thrown_away(data: &ReportData) -> Option<Figure> {
 fn helped(data: &ReportData) -> Option<Figure> {
     let evidence = data.evidence.as_ref()?;
     let (first, last) = (evidence.arms.first()?, evidence.arms.last()?);
-    let interval =
-        |interval: Option<Interval>| interval.map(|i| format!(" ({})", percent_interval(i))).unwrap_or_default();
+    let interval = |arm: &Arm| arm.worst_group_interval.map(percent_interval);
     Some(Figure {
         value: format!("{} → {}", points(first.worst_group), percent(last.worst_group)),
         label: "accuracy in the worst group",
-        detail: format!(
-            "95 % intervals{},{}",
-            interval(first.worst_group_interval),
-            interval(last.worst_group_interval)
-        ),
+        detail: match (interval(first), interval(last)) {
+            (Some(before), Some(after)) => format!("{before} before, {after} after (95 % intervals)"),
+            _ => plural(u64::from(evidence.seeds), "training of each kind", "trainings of each kind"),
+        },
     })
     .filter(|_| evidence.arms.len() > 1)
 }

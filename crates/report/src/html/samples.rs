@@ -1,14 +1,15 @@
 //! What it looks like: real and generated images of each group side by side, and some that were thrown away.
 
+use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, spoken, values};
+use super::{Folded, safe, spoken, values};
 use crate::ReportData;
 use crate::data::{GroupRow, Picture};
 use crate::text::count;
 
 const MOST_IMAGES: usize = 8;
-const MOST_REJECTED: usize = 36;
+const MOST_REJECTED: usize = 24;
 /// Pictures up to this many pixels a side are enlarged with visible pixels instead of a blur.
 const SMALL: u32 = 96;
 
@@ -32,7 +33,7 @@ pub struct RejectedCard {
 
 #[derive(Serialize)]
 pub struct Image {
-    uri: String,
+    uri: Value,
     alt: String,
     small: bool,
 }
@@ -76,7 +77,8 @@ fn images(pictures: &[Picture], otherwise: &str) -> Vec<Image> {
 /// A picture that the page can show; `otherwise` describes it where it does not describe itself.
 pub fn image(picture: &Picture, otherwise: &str) -> Option<Image> {
     let alt = if picture.alt.is_empty() { otherwise } else { &picture.alt };
-    Some(Image { uri: picture.data_uri()?, alt: alt.to_owned(), small: is_small(picture) })
+    // One of three fixed types and base64: nothing in it needs escaping, and escaped slashes would be long.
+    Some(Image { uri: safe(picture.data_uri()?), alt: alt.to_owned(), small: is_small(picture) })
 }
 
 /// By the width in a PNG's header; a file of another type counts as small when it has few bytes.
