@@ -5,7 +5,7 @@
 Rows are drawn by `sample_weight` where the dataset has it and by one over the size of their group otherwise.
 The last lines are the accuracy in every group of the test split, which holds real images only.
 """
-import argparse, collections, io, pathlib
+import argparse, collections, io, json, pathlib
 import pyarrow.parquet as pq, torch
 from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
@@ -15,7 +15,14 @@ LABEL, GROUP, SIZE = {{ columns }}
 
 def read(folder, split):
     files = sorted(pathlib.Path(folder, "data").glob(f"{split}-*.parquet"))
+    if not files:
+        raise SystemExit(f"there is no data/{split}-*.parquet in {folder}")
+    metadata = pq.read_schema(files[0]).metadata or {}
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
     rows = [row for file in files for row in pq.read_table(file).to_pylist() if row[LABEL] not in (None, -1)]
+    for row in rows:
+        row.update({column: known[row[column]] for column, known in names.items() if row[column] not in (None, -1)})
     pictures = [Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB").resize((SIZE, SIZE)) for row in rows]
     pixels = torch.stack([torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8) for p in pictures])
     return rows, pixels.view(-1, SIZE, SIZE, 3).permute(0, 3, 1, 2).float() / 127.5 - 1

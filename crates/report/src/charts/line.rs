@@ -28,7 +28,7 @@ pub fn line_chart(points: &[LossPoint], description: &str) -> Option<String> {
     for tick in up.ticks() {
         let y = BOTTOM - (BOTTOM - TOP) * up.place(tick) / 100.0;
         svg.line("grid", [0.0, y], [100.0, y]);
-        svg.text("start", [0.0, y - 3.0], &number(tick, 3));
+        svg.text("end", [100.0, y - 3.0], &number(tick, 3));
     }
     for (tick, anchor) in [(first.step, "start"), (last.step, "end")] {
         svg.text(anchor, [across.place(tick as f64), HEIGHT - 6.0], &format!("step {}", short_count(tick)));
