@@ -103,7 +103,7 @@ impl Drop for AtomicFile {
 /// What a killed process left of an earlier attempt is removed by the next [`create`](Self::create) for the same path.
 #[derive(Debug)]
 pub struct AtomicFolder {
-    path: PathBuf,
+    destination: PathBuf,
     temporary: PathBuf,
     retired: PathBuf,
     committed: bool,
@@ -128,7 +128,7 @@ impl AtomicFolder {
         }
         remove(&temporary).map_err(at)?;
         fs::create_dir(&temporary).map_err(at)?;
-        Ok(Self { path: path.to_path_buf(), temporary, retired, committed: false })
+        Ok(Self { destination: path.to_path_buf(), temporary, retired, committed: false })
     }
 
     /// Where to write: a folder beside the destination.
@@ -141,19 +141,19 @@ impl AtomicFolder {
     /// # Errors
     /// [`DataError::Io`]; what stood at the path before is then still there.
     pub fn commit(mut self) -> Result<(), DataError> {
-        let at = |error| DataError::io(&self.path, error);
-        let replaces = exists(&self.path);
+        let at = |error| DataError::io(&self.destination, error);
+        let replaces = exists(&self.destination);
         if replaces {
-            fs::rename(&self.path, &self.retired).map_err(at)?;
+            fs::rename(&self.destination, &self.retired).map_err(at)?;
         }
-        if let Err(error) = fs::rename(&self.temporary, &self.path) {
+        if let Err(error) = fs::rename(&self.temporary, &self.destination) {
             if replaces {
-                let _ = fs::rename(&self.retired, &self.path);
+                let _ = fs::rename(&self.retired, &self.destination);
             }
             return Err(at(error));
         }
         self.committed = true;
-        sync_folder(&self.path);
+        sync_folder(&self.destination);
         remove(&self.retired).map_err(at)
     }
 }

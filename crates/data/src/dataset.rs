@@ -16,7 +16,8 @@ use crate::features::Features;
 use crate::files::images;
 use crate::folder_source::FolderSource;
 use crate::images::ImageColumn;
-use crate::parquet_source::{ParquetSource, parquet_files};
+use crate::parquet_layout::parquet_files;
+use crate::parquet_source::ParquetSource;
 use crate::table::Table;
 use crate::unit::{Source, Unit};
 

@@ -7,6 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
+use crate::guard::without_panic;
 use crate::header::{Format, header};
 use crate::jpeg;
 
@@ -87,19 +88,22 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Image, DecodeError> {
         let (width, height, max_pixels) = (header.width, header.height, limits.max_pixels);
         return Err(DecodeError::TooManyPixels { width, height, max_pixels });
     }
-    let decoded = match header.format {
-        Format::Png => {
-            PngDecoder::with_limits(Cursor::new(bytes), allocation(limits)).and_then(|png| pixels(png, limits))
-        }
-        Format::Jpeg => {
-            jpeg::check_complete(bytes)?;
-            JpegDecoder::new(Cursor::new(bytes)).and_then(|jpeg| pixels(jpeg, limits))
-        }
-        Format::WebP => WebPDecoder::new(Cursor::new(bytes)).and_then(|webp| pixels(webp, limits)),
+    if header.format == Format::Jpeg {
+        jpeg::check_complete(bytes)?;
     }
-    .map_err(reason)?;
+    let decoded = without_panic(|| decode_as(header.format, bytes, limits)).map_err(DecodeError::Damaged)?;
+    let decoded = decoded.map_err(reason)?;
     let (mode, rgb) = to_rgb(&decoded)?;
     Ok(Image { width: decoded.width(), height: decoded.height(), mode, bits: header.bits, format: header.format, rgb })
+}
+
+fn decode_as(format: Format, bytes: &[u8], limits: &Limits) -> Result<DynamicImage, ImageError> {
+    let file = Cursor::new(bytes);
+    match format {
+        Format::Png => pixels(PngDecoder::with_limits(file, allocation(limits))?, limits),
+        Format::Jpeg => pixels(JpegDecoder::new(file)?, limits),
+        Format::WebP => pixels(WebPDecoder::new(file)?, limits),
+    }
 }
 
 /// Sixteen bytes a pixel hold any image and a decoder's working copy of it.

@@ -261,3 +261,15 @@ fn list(names: &[String]) -> String {
 fn suggestion(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_below_the_parquet_library_is_called_one() {
+        let full = parquet::errors::ParquetError::from(io::Error::from(io::ErrorKind::StorageFull));
+        let error = DataError::parquet(Path::new("out/data/train.parquet"), full);
+        assert!(matches!(error, DataError::DiskFull { .. }), "{error}");
+    }
+}

@@ -102,7 +102,10 @@ fn list(root: &Path, spec: &DatasetSpec) -> Result<Listing, DataError> {
         warn_of_images_outside(root, &splits, &mut warnings).map_err(io)?;
     }
     let listing = match metadata_files(root, &splits, under)? {
-        None => return Ok(Listing { warnings, ..by_class_folders(root, splits, under).map_err(io)? }),
+        None => {
+            refuse_metadata_in_class_folders(root, &splits, under)?;
+            return Ok(Listing { warnings, ..by_class_folders(root, splits, under).map_err(io)? });
+        }
         Some((paths, true)) => by_shared_metadata(splits, unsplit, &metadata::read(&paths)?, &mut warnings),
         Some((paths, false)) => by_split_metadata(splits, under, metadata::read(&paths)?),
     };
@@ -136,6 +139,26 @@ fn metadata_files(
         }
         (None, None) => Ok(None),
     }
+}
+
+/// A metadata file one folder too deep would be passed over, and the folder taken for a class.
+fn refuse_metadata_in_class_folders(
+    root: &Path,
+    splits: &[Split],
+    under: impl Fn(&Split) -> String,
+) -> Result<(), DataError> {
+    for split in splits {
+        let folder = root.join(under(split));
+        for entry in entries(&folder).map_err(|error| DataError::io(&folder, error))? {
+            if let Some(path) = metadata::find(&folder.join(&entry.name)).ok().flatten() {
+                let problem = "metadata in a folder below the split is not read; move it up into the folder of the \
+                               split, and let `file_name` begin with the folder's name"
+                    .to_owned();
+                return Err(DataError::Layout { path, problem });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One metadata file beside the split folders: the first part of `file_name` says the split.

@@ -1,6 +1,5 @@
 //! Parquet files with an image column, as the Hugging Face library `datasets` writes them.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +9,7 @@ use arrow_schema::{DataType, FieldRef, Schema};
 use arrow_select::concat::concat;
 use evenset_core::Fingerprint;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use rayon::prelude::*;
 
@@ -21,9 +18,11 @@ use crate::dataset::{DatasetSpec, Opened};
 use crate::decode::Limits;
 use crate::error::DataError;
 use crate::features::{Feature, Features, is_binary, is_image_struct, is_text};
-use crate::files::{base_name, checked_name, entries, extension, hash, hash_inside, join, read_inside};
+use crate::files::{checked_name, hash, hash_inside, read_inside};
+use crate::guard::guarded;
 use crate::images::ImageColumn;
-use crate::layout::{Split, UNSPLIT, choose, role_of, split_of_stem};
+use crate::layout::Split;
+use crate::parquet_layout::split_files;
 use crate::table::no_such_column;
 use crate::unit::{Source, Unit, cut};
 
@@ -126,10 +125,8 @@ impl ParquetSource {
         if field.ok().and_then(|field| storage(field.data_type())) != Some(Storage::Paths) {
             return Ok(None);
         }
-        let reader = file.reader(0, file.rows(), Some(image))?;
         let mut paths: Vec<Option<String>> = Vec::new();
-        for batch in reader {
-            let batch = batch.map_err(|error| DataError::parquet(&file.path, error.into()))?;
+        for batch in file.batches(0, file.rows(), Some(image))? {
             if let Some(column) = batch.column_by_name(image) {
                 paths.extend((0..column.len()).map(|row| path_at(column, row).map(str::to_owned)));
             }
@@ -160,8 +157,7 @@ impl ParquetSource {
         if length != file.bytes || first_row.saturating_add(rows) > file.rows() {
             return Ok(None);
         }
-        let batches = file.reader(first_row, rows, None)?.collect::<Result<Vec<_>, _>>();
-        let batches = batches.map_err(|error| DataError::parquet(&file.path, error.into()))?;
+        let batches = file.batches(first_row, rows, None)?;
         let mut images = ImageColumn::default();
         for batch in &batches {
             if let Some(column) = batch.column_by_name(image) {
@@ -209,7 +205,9 @@ impl ParquetFile {
         let io = |error| DataError::io(&path, error);
         let file = File::open(&path).map_err(io)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let footer = ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::parquet(&path, error))?;
+        let footer = guarded(&path, || {
+            ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::parquet(&path, error))
+        })?;
         let groups = footer.metadata().row_groups();
         let counted = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
         let sound = groups.iter().all(|group| group.num_rows() >= 0)
@@ -235,7 +233,7 @@ impl ParquetFile {
     }
 
     /// Reads `rows` rows from `first` on, of all columns or of one.
-    fn reader(&self, first: usize, rows: usize, column: Option<&str>) -> Result<ParquetRecordBatchReader, DataError> {
+    fn batches(&self, first: usize, rows: usize, column: Option<&str>) -> Result<Vec<RecordBatch>, DataError> {
         let file = File::open(&self.path).map_err(|error| DataError::io(&self.path, error))?;
         let (mut groups, mut start, mut skipped) = (Vec::new(), 0, 0);
         for (index, group) in self.row_groups().iter().enumerate() {
@@ -256,7 +254,9 @@ impl ParquetFile {
             let mask = ProjectionMask::columns(builder.parquet_schema(), [column]);
             builder = builder.with_projection(mask);
         }
-        builder.build().map_err(|error| DataError::parquet(&self.path, error))
+        let at = |error| DataError::parquet(&self.path, error);
+        let read = || builder.build().map_err(at)?.collect::<Result<_, _>>().map_err(|error| at(error.into()));
+        guarded(&self.path, read)
     }
 
     /// All files need the same columns in any order, and the same class names.
@@ -283,63 +283,6 @@ impl ParquetFile {
             None => Ok(()),
         }
     }
-}
-
-/// The Parquet files of a folder, relative to it and sorted: in it, in `data/`, and in folders named after a split.
-pub(crate) fn parquet_files(root: &Path, spec: &DatasetSpec) -> Result<Vec<String>, DataError> {
-    let mut found = Vec::new();
-    let is_split = |name: &str| role_of(name).is_some() || spec.splits.values().any(|split| split == name);
-    let mut folders = vec![String::new()];
-    while let Some(folder) = folders.pop() {
-        let path = root.join(&folder);
-        for entry in entries(&path).map_err(|error| DataError::io(&path, error))? {
-            let name = join(&folder, &entry.name);
-            let may_hold_splits = folder.is_empty() || folder == "data";
-            if entry.is_folder && may_hold_splits && (is_split(&entry.name) || name == "data") {
-                folders.push(name);
-            } else if !entry.is_folder && is_data_file(&entry.name) {
-                found.push(name);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// A Parquet file that is not the metadata of an image folder.
-fn is_data_file(name: &str) -> bool {
-    extension(name).as_deref() == Some("parquet") && name != "metadata.parquet"
-}
-
-/// The files of each split that is read, and what is left out.
-fn split_files(
-    root: &Path,
-    names: &[String],
-    spec: &DatasetSpec,
-) -> Result<(Vec<(Split, Vec<String>)>, Vec<String>), DataError> {
-    let split_of = |name: &String| {
-        let folder = name.rsplit_once('/').map(|(folder, _)| base_name(folder)).filter(|folder| *folder != "data");
-        let stem = base_name(name).rsplit_once('.').map_or(base_name(name), |(stem, _)| stem);
-        folder.map(str::to_owned).or_else(|| split_of_stem(stem, &spec.splits))
-    };
-    let mut labelled: Vec<(&String, Option<String>)> = names.iter().map(|name| (name, split_of(name))).collect();
-    let known = |split: &String| role_of(split).is_some() || spec.splits.values().any(|name| name == split);
-    if !root.is_dir() || !labelled.iter().any(|(_, split)| split.as_ref().is_some_and(known)) {
-        labelled.iter_mut().for_each(|(_, split)| *split = Some(UNSPLIT.to_owned()));
-    }
-    let found: BTreeSet<String> = labelled.iter().filter_map(|(_, split)| split.clone()).collect();
-    let splits = choose(root, &spec.splits, &found)?;
-    let files = |split: &Split| {
-        let own = labelled.iter().filter(|(_, name)| name.as_ref() == Some(&split.name));
-        own.map(|(name, _)| (*name).clone()).collect()
-    };
-    let splits: Vec<(Split, Vec<String>)> = splits.into_iter().map(|split| (split.clone(), files(&split))).collect();
-    let left_out: Vec<&str> =
-        names.iter().filter(|name| !splits.iter().any(|(_, files)| files.contains(name))).map(String::as_str).collect();
-    let warning =
-        || format!("{} Parquet files belong to no split that is read: {}", left_out.len(), left_out.join(", "));
-    let warnings = if left_out.is_empty() { Vec::new() } else { vec![warning()] };
-    Ok((splits, warnings))
 }
 
 /// The image column: the one asked for, else the first that is one by its feature, by the name `image`, or by its type.

@@ -13,6 +13,7 @@ use parquet::schema::types::ColumnPath;
 
 use crate::atomic::AtomicFile;
 use crate::error::DataError;
+use crate::guard::guarded;
 
 /// Who wrote a Parquet file, in its footer. Fixed, so that equal rows are equal bytes.
 pub(crate) const CREATED_BY: &str = "evenset";
@@ -46,9 +47,11 @@ pub fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, DataError> {
     if bytes > MAX_FILE_BYTES {
         return Err(DataError::TooLarge { path: path.to_path_buf(), bytes, limit: MAX_FILE_BYTES });
     }
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(at)?;
-    let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(at)?;
-    reader.collect::<Result<_, _>>().map_err(|error| at(error.into()))
+    guarded(path, || {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(at)?;
+        let reader = reader.with_batch_size(BATCH_ROWS).build().map_err(at)?;
+        reader.collect::<Result<_, _>>().map_err(|error| at(error.into()))
+    })
 }
 
 /// Snappy everywhere, our name in the footer.

@@ -4,7 +4,7 @@
 //! columns with Snappy; a page index and small row groups let the dataset viewer show any row without reading a shard.
 //! Pages, row groups and shards end where the sizes of the rows say, whatever batches the rows came in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -131,8 +131,9 @@ impl ParquetWriter {
             }
         }
         let properties = properties(&images, features);
-        // The metadata stands in the file's footer; in the Arrow schema it would be a second copy.
-        let schema = Arc::new(Schema::new(schema.fields().clone()));
+        // pyarrow looks for the features in the Arrow schema, other readers in the footer: they stand in both.
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), features.to_metadata_json())]);
+        let schema = Arc::new(Schema::new(schema.fields().clone()).with_metadata(metadata));
         let format = Format { schema, images, properties, options };
         Ok(Self { folder: folder.to_path_buf(), format, splits: BTreeMap::new() })
     }

@@ -1,7 +1,8 @@
 //! WebDataset tar shards: `{split}-{i:05}.tar` with the members `{key}.png|jpg|webp`, `.cls`, `.txt` and `.json`.
 //!
-//! Every sample of a dataset has the same kinds of members, because loaders take the first samples for the pattern of
-//! all. Keys count the rows of a split. Times, owners and modes are fixed, so equal rows are equal bytes. Beside each
+//! Every sample of a dataset has members of the same extensions, because loaders take the first samples for the pattern
+//! of all: the Hugging Face loader gives no image at all for a `.png` among `.jpg`. So the first image decides the
+//! extension of all images; image libraries, which look at the bytes, read a PNG that is called `.jpg`. Keys count the rows of a split. Times, owners and modes are fixed, so equal rows are equal bytes. Beside each
 //! tar stand the files that img2dataset writes: `{shard}.parquet` (all columns but the image) and `{shard}_stats.json`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -54,6 +55,8 @@ pub struct WebDatasetWriter {
     folder: PathBuf,
     features: Features,
     image: String,
+    /// The format of the first image.
+    format: Option<Format>,
     options: WebDatasetOptions,
     splits: BTreeMap<String, Split>,
 }
@@ -89,7 +92,7 @@ impl WebDatasetWriter {
         let problem = || "none of the features is an image".to_owned();
         let image = image.ok_or_else(|| DataError::NoImageColumn { path: folder.to_path_buf(), problem: problem() })?;
         let (folder, features) = (folder.to_path_buf(), features.clone());
-        Ok(Self { folder, features, image, options, splits: BTreeMap::new() })
+        Ok(Self { folder, features, image, format: None, options, splits: BTreeMap::new() })
     }
 }
 
@@ -104,6 +107,9 @@ impl DatasetWriter for WebDatasetWriter {
                 let names: Vec<&str> = columns().collect();
                 return Err(no_such_column(column, names.iter().copied()));
             }
+        }
+        if self.format.is_none() && batch.num_rows() > 0 {
+            self.format = self.image_bytes(batch, 0).and_then(Format::of);
         }
         let mut state = self.splits.remove(split).unwrap_or_default();
         let written = self.add_rows(split, &mut state, batch);
@@ -156,9 +162,9 @@ impl WebDatasetWriter {
 
     /// The members of a row's sample, or the reason why it cannot be one.
     fn members<'a>(&self, batch: &'a RecordBatch, row: usize) -> Result<Members<'a>, String> {
-        let image = batch.column_by_name(&self.image).and_then(|image| child(image, "bytes"));
-        let bytes = image.and_then(|bytes| bytes_at(bytes, row)).ok_or("the row has no image bytes; leave it out")?;
+        let bytes = self.image_bytes(batch, row).ok_or("the row has no image bytes; leave it out")?;
         let format = Format::of(bytes).ok_or("the image is neither PNG, JPEG nor WebP; leave the row out")?;
+        let format = self.format.unwrap_or(format);
         let mut members: Members<'a> = vec![(format.extension(), bytes.into())];
         if let Some(label) = self.options.label.as_ref().and_then(|label| batch.column_by_name(label))
             && label.data_type().is_integer()
@@ -181,6 +187,10 @@ impl WebDatasetWriter {
         }
         members.push(("json", Value::Object(object).to_string().into_bytes().into()));
         Ok(members)
+    }
+
+    fn image_bytes<'a>(&self, batch: &'a RecordBatch, row: usize) -> Option<&'a [u8]> {
+        bytes_at(child(batch.column_by_name(&self.image)?, "bytes")?, row)
     }
 
     fn open(&self, split: &str, index: usize) -> Result<Shard, DataError> {

@@ -222,6 +222,17 @@ fn contradictions_between_metadata_files_are_refused() {
 }
 
 #[test]
+fn metadata_one_folder_too_deep_is_refused_instead_of_passed_over() {
+    let folder = tempdir().unwrap();
+    write_files(
+        folder.path(),
+        [("train/images/1.png", flat_png([1; 3])), ("train/images/metadata.csv", b"file_name\n1.png\n".to_vec())],
+    );
+    let error = open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("train/images/metadata.csv: metadata in a folder below the split is not read"), "{error}");
+}
+
+#[test]
 fn a_metadata_column_that_is_called_like_the_images_is_refused_until_the_images_are_called_otherwise() {
     let folder = tempdir().unwrap();
     write_files(

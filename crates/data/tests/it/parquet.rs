@@ -100,6 +100,9 @@ fn shards_and_row_groups_stay_below_their_limits_and_the_pages_are_indexed() {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
         let metadata = reader.metadata();
         assert_eq!(metadata.file_metadata().created_by(), Some("evenset"));
+        let pairs = metadata.file_metadata().key_value_metadata().unwrap();
+        let keys: Vec<&str> = pairs.iter().map(|pair| pair.key.as_str()).collect();
+        assert_eq!(keys, ["huggingface", "ARROW:schema"]);
         for group in metadata.row_groups() {
             assert!(group.num_rows() <= 100 && group.total_byte_size() <= 25_000, "{}", group.total_byte_size());
             let bytes = group.columns().iter().find(|column| column.column_path().string() == "image.bytes").unwrap();

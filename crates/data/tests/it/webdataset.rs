@@ -90,7 +90,7 @@ fn shards_stay_below_their_size_and_their_sidecars_name_the_keys() {
 }
 
 #[test]
-fn the_extension_is_that_of_the_bytes_and_a_row_without_an_image_is_refused() {
+fn the_first_image_says_the_extension_of_all_and_a_row_without_an_image_is_refused() {
     let folder = tempdir().unwrap();
     let jpeg = jpeg();
     let rows = |files: Vec<Option<&[u8]>>| {
@@ -103,9 +103,12 @@ fn the_extension_is_that_of_the_bytes_and_a_row_without_an_image_is_refused() {
     };
     let mut writer =
         Box::new(WebDatasetWriter::create(folder.path(), &labelled_schema().1, WebDatasetOptions::default()).unwrap());
-    writer.write("train", &rows(vec![Some(&jpeg)])).unwrap();
+    let png = flat_png([1; 3]);
+    writer.write("train", &rows(vec![Some(&jpeg), Some(&png)])).unwrap();
     let error = writer.write("train", &rows(vec![Some(&jpeg), None])).unwrap_err();
-    assert!(matches!(&error, DataError::Unwritable { row: 2, .. }), "{error}");
+    assert!(matches!(&error, DataError::Unwritable { row: 3, .. }), "{error}");
     writer.finish().unwrap();
-    assert_eq!(members(&folder.path().join("train-00000.tar"))[0].0, "000000000.jpg");
+    let members = members(&folder.path().join("train-00000.tar"));
+    assert_eq!((members[0].0.as_str(), &members[0].1), ("000000000.jpg", &jpeg));
+    assert_eq!((members[2].0.as_str(), &members[2].1), ("000000001.jpg", &png));
 }
