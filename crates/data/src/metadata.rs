@@ -317,7 +317,8 @@ mod tests {
 
     #[test]
     fn csv_columns_get_the_type_that_all_their_cells_have() {
-        let text = "n,file_name,zip,flag,colour\n1,a.png,007,True,\"dark, blue\"\n,b.png,12,false,\n3,c.png,13,,red\n";
+        let text =
+            "\u{feff}n,file_name,zip,flag,colour\n1,a.png,007,True,\"dark, blue\"\n,b.png,12,false,\n3,c.png,13,,red\n";
         let read = metadata("metadata.csv", text).unwrap();
         assert_eq!(column(&read, "n"), (DataType::Int64, words([Some("1"), None, Some("3")])));
         assert_eq!(column(&read, "zip"), (DataType::Utf8, words([Some("007"), Some("12"), Some("13")])));
