@@ -19,8 +19,8 @@ const DROP_ALL: f64 = 0.1;
 pub(crate) struct Batch {
     /// `c_in x`.
     pub(crate) input: Tensor,
-    /// `c_noise`, `[batch]`.
-    pub(crate) noise: Tensor,
+    /// Noise level of each image.
+    pub(crate) sigmas: Vec<f64>,
     /// What the network should answer.
     pub(crate) target: Tensor,
     /// Embedding rows for each image; 0 is hidden or missing.
@@ -70,7 +70,7 @@ impl<'a> Batches<'a> {
         let len = self.frame.len();
         let mut input = self.seed.derive("noise").index(step).normal(n * len);
         let mut target = vec![0f32; n * len];
-        let (mut codes, mut noise) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        let (mut codes, mut sigmas) = (Vec::with_capacity(n), Vec::with_capacity(n));
         for ((input, target), level) in input.chunks_exact_mut(len).zip(target.chunks_exact_mut(len)).zip(levels) {
             let row = self.row(rng.random(), rng.random());
             let hide_all = rng.random::<f64>() < DROP_ALL;
@@ -81,7 +81,7 @@ impl<'a> Batches<'a> {
             codes.push(self.set.conditions[row].iter().map(hidden).collect());
             let mirrored = self.config.flip && rng.random::<bool>();
             let sigma = training_sigma(f64::from(level));
-            noise.push(self.edm.c_noise(sigma) as f32);
+            sigmas.push(sigma);
             let size = self.set.image_len();
             self.frame.load(&self.set.pixels[row * size..(row + 1) * size], mirrored, target);
             self.corrupt(sigma, input, target);
@@ -89,7 +89,7 @@ impl<'a> Batches<'a> {
         let (channels, height, width) = self.frame.shape();
         Ok(Batch {
             input: Tensor::from_vec(input, (n, channels, height, width), device)?,
-            noise: Tensor::from_vec(noise, n, device)?,
+            sigmas,
             target: Tensor::from_vec(target, (n, channels, height, width), device)?,
             codes,
         })
@@ -249,8 +249,7 @@ mod tests {
         let batch = Batches::new(&set, &config, Seed(1), frame, edm).at(3, &Device::Cpu).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (input, target) = (values(&batch.input), values(&batch.target));
-        for (i, level) in values(&batch.noise).into_iter().enumerate() {
-            let sigma = (4.0 * f64::from(level)).exp();
+        for (i, sigma) in batch.sigmas.into_iter().enumerate() {
             for j in 16 * i..16 * (i + 1) {
                 let x = f64::from(input[j]) / edm.c_in(sigma);
                 let clean = edm.c_skip(sigma) * x + edm.c_out(sigma) * f64::from(target[j]);

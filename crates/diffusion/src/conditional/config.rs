@@ -40,17 +40,17 @@ impl Size {
         }
     }
 
-    /// The UNet for images of this many channels, after patches are folded into channels.
+    /// The UNet for images of this many channels, after patches are folded into channels; it has two heads.
     pub(crate) fn unet(self, channels: usize) -> UNetConfig {
         let folded = channels * self.patch() * self.patch();
         let (block_out_channels, layers_per_block, attention, embedding_dim) = match self {
-            Self::Tiny => (vec![48, 64], 1, vec![false, false], 128),
+            Self::Tiny => (vec![32, 48], 1, vec![false, false], 96),
             Self::Small => (vec![32, 64, 64], 1, vec![false, false, true], 128),
             Self::Base => (vec![64, 128, 192], 2, vec![false, true, true], 256),
         };
         UNetConfig {
             in_channels: folded,
-            out_channels: folded,
+            out_channels: 2 * folded,
             block_out_channels,
             layers_per_block,
             norm_num_groups: 8,
@@ -66,7 +66,7 @@ impl Size {
 
     fn default_steps(self) -> u64 {
         match self {
-            Self::Tiny => 1500,
+            Self::Tiny => 1800,
             Self::Small => 6000,
             Self::Base => 30_000,
         }
@@ -74,8 +74,8 @@ impl Size {
 
     fn default_learning_rate(self) -> f64 {
         match self {
-            Self::Tiny => 2e-3,
-            Self::Small => 1e-3,
+            Self::Tiny => 5e-3,
+            Self::Small => 2e-3,
             Self::Base => 4e-4,
         }
     }
@@ -87,12 +87,12 @@ impl Size {
 pub struct ConditionalConfig {
     /// Size of the network: tiny (minutes on a laptop), small (an hour), base (for a GPU). Default: small.
     pub size: Size,
-    /// Optimiser steps. Default: 1500 for tiny, 6000 for small, 30000 for base.
+    /// Optimiser steps. Default: 1800 for tiny, 6000 for small, 30000 for base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// Images per step. Default: 64.
+    /// Images per step. Default: 32.
     pub batch: usize,
-    /// Highest learning rate; it falls to zero along a cosine. Default: 0.002 for tiny, 0.001 for small, 0.0004 for base.
+    /// Highest learning rate; it falls to zero along a cosine. Default: 0.005 for tiny, 0.002 for small, 0.0004 for base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// Steps in which the learning rate rises to its highest. Default: 100.
@@ -119,7 +119,7 @@ impl Default for ConditionalConfig {
         Self {
             size: Size::default(),
             steps: None,
-            batch: 64,
+            batch: 32,
             learning_rate: None,
             warmup: 100,
             ema: 0.999,
@@ -194,7 +194,7 @@ mod tests {
     fn a_configuration_reads_with_defaults_and_refuses_what_it_does_not_know() {
         let read = |text: &str| serde_json::from_str::<ConditionalConfig>(text);
         let tiny = read(r#"{"size":"tiny"}"#).unwrap();
-        assert_eq!((tiny.size.to_string().as_str(), tiny.batch, tiny.steps()), ("tiny", 64, tiny.size.default_steps()));
+        assert_eq!((tiny.size.to_string().as_str(), tiny.batch, tiny.steps()), ("tiny", 32, tiny.size.default_steps()));
         assert!(read(r#"{"sizes":"tiny"}"#).unwrap_err().to_string().contains("attribute_dropout"));
         assert!(read(r#"{"size":"huge"}"#).unwrap_err().to_string().contains("base"));
     }

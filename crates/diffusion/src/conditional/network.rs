@@ -3,14 +3,22 @@
 use candle_core::{Device, Tensor};
 use evenset_core::Seed;
 use evenset_nn::layers::Embedding;
-use evenset_nn::{UNet, Weights};
+use evenset_nn::{Init, UNet, Weights};
 
 use super::config::Size;
 use super::set::AttributeVocabulary;
 use crate::edm::Preconditioning;
 use crate::error::Result;
 
+/// Embeddings start no larger than the embedding of the noise level that they are added to.
+const START: Init = Init::Normal { std: 0.3 };
+
 /// The network `F` of EDM with its weights.
+///
+/// `F = u + g(sigma) v`: the UNet has two heads. Where the data has no variance, as in most fine detail, the right answer
+/// is `-s / sigma` times the input: at low noise the network has to turn the input up, at high noise down. The second
+/// head's gain `g = s / sqrt(sigma² + (0.4 s)²)` does that for it. A tiny model gets as far in 200 steps as without in
+/// 300.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     pub(crate) weights: Weights,
@@ -33,24 +41,36 @@ impl Network {
         let unet = UNet::new(&config, &weights.scope("unet"))?;
         let scope = weights.scope("attributes");
         let table = |(i, a): (usize, &AttributeVocabulary)| {
-            Embedding::new(&scope.sub(i), a.values.len() + 1, config.embedding_dim)
+            Embedding::with_init(&scope.sub(i), a.values.len() + 1, config.embedding_dim, START)
         };
         let embeddings = attributes.iter().enumerate().map(table).collect::<Result<_, _>>()?;
         Ok(Self { weights, unet, embeddings, patch: size.patch() })
     }
 
-    /// `F`: scaled images `[batch, channels, height, width]`, noise levels `c_noise` `[batch]` and, image by image, one
-    /// embedding row for each attribute; the result has the shape of `x`.
-    pub(crate) fn forward(&self, x: &Tensor, noise: &Tensor, codes: &[Vec<u32>]) -> Result<Tensor> {
+    /// `F`: scaled images `[batch, channels, height, width]` and, image by image, the noise level `sigma` and one embedding
+    /// row for each attribute; the result has the shape of `x`.
+    pub(crate) fn forward(
+        &self,
+        edm: Preconditioning,
+        x: &Tensor,
+        sigmas: &[f64],
+        codes: &[Vec<u32>],
+    ) -> Result<Tensor> {
+        let (n, device) = (sigmas.len(), x.device());
+        let noise: Vec<f32> = sigmas.iter().map(|&sigma| edm.c_noise(sigma) as f32).collect();
+        let gain = |sigma: f64| edm.sigma_data / sigma.hypot(0.4 * edm.sigma_data);
+        let gain: Vec<f32> = sigmas.iter().map(|&sigma| gain(sigma) as f32).collect();
         let condition = self.condition(codes)?;
-        let folded = self.unet.forward(&fold(x, self.patch)?, noise, condition.as_ref())?;
-        unfold(&folded, self.patch)
+        let heads =
+            self.unet.forward(&fold(x, self.patch)?, &Tensor::from_vec(noise, n, device)?, condition.as_ref())?;
+        let channels = heads.dim(1)? / 2;
+        let (u, v) = (heads.narrow(1, 0, channels)?, heads.narrow(1, channels, channels)?);
+        unfold(&(u + v.broadcast_mul(&Tensor::from_vec(gain, (n, 1, 1, 1), device)?)?)?, self.patch)
     }
 
     /// `D`: the denoised images behind `x`, all of noise level `sigma`.
     pub(crate) fn denoise(&self, edm: Preconditioning, x: &Tensor, sigma: f64, codes: &[Vec<u32>]) -> Result<Tensor> {
-        let noise = Tensor::full(edm.c_noise(sigma) as f32, x.dim(0)?, x.device())?;
-        let answer = self.forward(&(x * edm.c_in(sigma))?, &noise, codes)?;
+        let answer = self.forward(edm, &(x * edm.c_in(sigma))?, &vec![sigma; codes.len()], codes)?;
         Ok(((x * edm.c_skip(sigma))? + (answer * edm.c_out(sigma))?)?)
     }
 

@@ -14,6 +14,7 @@ use super::loss_curve::LossCurve;
 use super::model::{Card, ConditionalModel};
 use super::network::Network;
 use super::set::TrainingSet;
+use crate::edm::Preconditioning;
 use crate::error::{DiffusionError, Result};
 
 /// Longest gradient; longer ones are scaled down to it.
@@ -74,6 +75,7 @@ fn fingerprint(set: &TrainingSet, config: &ConditionalConfig, seed: Seed) -> Fin
 struct Trainer<'a> {
     config: &'a ConditionalConfig,
     device: &'a Device,
+    edm: Preconditioning,
     batches: Batches<'a>,
     network: Network,
     optimizer: AdamW,
@@ -96,7 +98,7 @@ impl<'a> Trainer<'a> {
         let batches = Batches::new(set, config, seed.derive("training"), card.frame(), card.edm());
         let state = State { training: card.training.clone(), step: 0, skipped: 0, skipped_in_a_row: 0 };
         tracing::debug!(weights = network.weights.count(), sigma_data = card.edm().sigma_data, "conditional model");
-        Ok(Self { config, device, batches, network, optimizer, ema, curve: LossCurve::new(), state })
+        Ok(Self { config, device, edm: card.edm(), batches, network, optimizer, ema, curve: LossCurve::new(), state })
     }
 
     fn parts(&mut self) -> Parts<'_> {
@@ -134,7 +136,7 @@ impl<'a> Trainer<'a> {
     /// One step of the algorithm: noise a batch, ask the network, move the weights and their average. Gives the loss.
     fn step(&mut self) -> Result<f64> {
         let batch = self.batches.at(self.state.step, self.device)?;
-        let answer = self.network.forward(&batch.input, &batch.noise, &batch.codes)?;
+        let answer = self.network.forward(self.edm, &batch.input, &batch.sigmas, &batch.codes)?;
         // |D - y|² times the loss weight is the squared distance of the network's answer from its target.
         let loss = (answer - batch.target)?.sqr()?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);
