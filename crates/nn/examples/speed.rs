@@ -91,6 +91,8 @@ fn unet(name: &str, channels: usize, size: usize, widths: &[usize], attention: &
 }
 
 fn main() -> Result<()> {
+    // SAFETY: no other thread exists yet.
+    unsafe { evenset_nn::stop_idle_spinning() };
     let only = std::env::args().nth(1).unwrap_or_default();
     if only != "unet" {
         convolutions()?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, Var};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::optim::{joined, split};
@@ -36,12 +37,12 @@ impl Ema {
         self.updates += 1;
         let t = self.updates as f64;
         let decay = self.decay.min((1.0 + t) / (10.0 + t)) as f32;
-        for (_, var, average) in &mut self.averages {
+        self.averages.par_iter_mut().try_for_each(|(_, var, average)| {
             for (average, value) in average.iter_mut().zip(values(var)?) {
                 *average += (1.0 - decay) * (value - *average);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Sets the variables of `weights`, which may be another instance of the same network, to the averages.

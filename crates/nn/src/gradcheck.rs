@@ -52,7 +52,8 @@ pub fn check_gradients(
             let width = f64::from(original[element] + STEP) - f64::from(original[element] - STEP);
             let slope = (at(STEP)? - at(-STEP)?) / width;
             let found = f64::from(gradient[element]);
-            if !((slope - found).abs() <= tolerance * slope.abs().max(1.0)) {
+            let error = (slope - found).abs();
+            if error.is_nan() || error > tolerance * slope.abs().max(1.0) {
                 candle_core::bail!("{name}: input {i}, element {element}: gradient {found}, finite difference {slope}");
             }
         }

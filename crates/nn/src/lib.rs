@@ -18,6 +18,7 @@ pub mod layers;
 pub mod ops;
 pub mod optim;
 mod store;
+mod threads;
 pub mod unet;
 mod weights;
 
@@ -25,5 +26,6 @@ pub use ema::Ema;
 pub use error::{Error, Result};
 pub use grad_mode::no_grad;
 pub use optim::{AdamW, AdamWConfig};
+pub use threads::stop_idle_spinning;
 pub use unet::{UNet, UNetConfig};
 pub use weights::{Init, Scope, Weights};

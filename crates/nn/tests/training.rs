@@ -96,7 +96,7 @@ fn a_wrong_file_is_refused_by_name_and_changes_nothing() {
         fs::write(&path, &whole[..length]).unwrap();
         refuse(&["not a usable safetensors file"]);
     }
-    let mut claims = whole.clone();
+    let mut claims = whole;
     claims[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     fs::write(&path, &claims).unwrap();
     refuse(&["header"]);

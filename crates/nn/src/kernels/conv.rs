@@ -9,6 +9,7 @@
 //! of the weights is an [`Outer`] product over the forward planes.
 
 use super::product::{Outer, Packed, Product, SLACK, padded};
+use super::simd::vectorised;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ struct Planes {
 
 impl Planes {
     /// Where padded coordinates of a channel lie.
+    #[inline(always)]
     fn address(&self, channel: usize, y: usize, x: usize) -> usize {
         let s = self.stride;
         ((channel * s + y % s) * s + x % s) * self.rows * self.row + (y / s) * self.row + x / s
@@ -58,21 +60,72 @@ impl Planes {
     fn len(&self) -> usize {
         self.channels * self.stride * self.stride * self.rows * self.row + SLACK
     }
+}
 
-    /// Copies an image in. The zeros around it must be there already.
-    fn fill(&self, image: &[f32], planes: &mut [f32]) {
-        let (height, width) = self.size;
-        for (i, line) in image.chunks_exact(width).enumerate() {
-            let (channel, y) = (i / height, i % height);
-            if self.stride == 1 {
-                let at = self.address(channel, y + self.top, self.left);
-                planes[at..at + width].copy_from_slice(line);
-            } else {
-                for (x, value) in line.iter().enumerate() {
-                    planes[self.address(channel, y + self.top, x + self.left)] = *value;
+vectorised! {
+    /// Copies an image into its planes. The zeros around it must be there already.
+    fn fill(planes: &Planes, image: &[f32], to: &mut [f32]) {
+        let (height, width) = planes.size;
+        for (channel, image) in image.chunks_exact(height * width).enumerate() {
+            for (y, line) in image.chunks_exact(width).enumerate() {
+                if planes.stride == 1 {
+                    let at = planes.address(channel, y + planes.top, planes.left);
+                    copy_line(line, &mut to[at..at + width], 0.0);
+                } else {
+                    for (x, value) in line.iter().enumerate() {
+                        to[planes.address(channel, y + planes.top, x + planes.left)] = *value;
+                    }
                 }
             }
         }
+    }
+
+    /// Copies a product's results to where they go, with `bias` added to each channel.
+    fn copy_out(pass: &Pass, flat: &[f32], flat_row: usize, flat_channel: usize, out: &mut Image<'_>, bias: Option<&[f32]>) {
+        for (channel, image) in out.values.chunks_exact_mut(out.size.0 * out.size.1).enumerate() {
+            let bias = bias.map_or(0.0, |bias| bias[channel]);
+            for y in 0..pass.size.0 {
+                let from = channel * flat_channel + y * flat_row;
+                let results = &flat[from..from + pass.size.1];
+                let to = (pass.first.0 + y * pass.step) * out.size.1 + pass.first.1;
+                if pass.step == 1 {
+                    copy_line(results, &mut image[to..to + results.len()], bias);
+                } else {
+                    for (to, value) in image[to..].iter_mut().step_by(pass.step).zip(results) {
+                        *to = value + bias;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `to = from + bias` for a short line: a call of `memcpy` costs more than the copy.
+#[inline(always)]
+fn copy_line(from: &[f32], to: &mut [f32], bias: f32) {
+    match from.len() {
+        0 => {}
+        1..4 => copy_blocks::<1>(from, to, bias),
+        4..8 => copy_blocks::<4>(from, to, bias),
+        8..16 => copy_blocks::<8>(from, to, bias),
+        _ => copy_blocks::<16>(from, to, bias),
+    }
+}
+
+/// Copies block by block; the last block ends where the line ends, over values that are there already.
+#[inline(always)]
+fn copy_blocks<const N: usize>(from: &[f32], to: &mut [f32], bias: f32) {
+    let last = from.len() - N;
+    let mut at = 0;
+    loop {
+        let (from, to) = (&from[at..at + N], &mut to[at..at + N]);
+        for i in 0..N {
+            to[i] = from[i] + bias;
+        }
+        if at == last {
+            return;
+        }
+        at = (at + N).min(last);
     }
 }
 
@@ -98,24 +151,7 @@ impl Pass {
         let stride = padded(columns);
         let product = Product { left: &self.weights, right: input, rows: &self.rows, columns, out: flat, stride };
         product.compute();
-        let channel_size = out.size.0 * out.size.1;
-        for (channel, image) in out.values.chunks_exact_mut(channel_size).enumerate() {
-            let bias = bias.map_or(0.0, |bias| bias[channel]);
-            for y in 0..self.size.0 {
-                let from = channel * stride + y * planes.row;
-                let results = &flat[from..from + self.size.1];
-                let to = (self.first.0 + y * self.step) * out.size.1 + self.first.1;
-                if self.step == 1 {
-                    for (to, value) in image[to..to + results.len()].iter_mut().zip(results) {
-                        *to = value + bias;
-                    }
-                } else {
-                    for (to, value) in image[to..].iter_mut().step_by(self.step).zip(results) {
-                        *to = value + bias;
-                    }
-                }
-            }
-        }
+        copy_out(self, flat, planes.row, stride, out, bias);
     }
 }
 
@@ -150,7 +186,7 @@ impl Forward {
     /// Convolves `image` `[inputs, height, width]` into `out` `[outputs, height', width']`.
     pub(crate) fn run(&self, image: &[f32], bias: Option<&[f32]>, scratch: [&mut [f32]; 2], out: &mut [f32]) {
         let [planes, flat] = scratch;
-        self.planes.fill(image, planes);
+        fill(&self.planes, image, planes);
         let mut out = Image { values: out, size: self.shape.out() };
         self.pass.run(&self.planes, planes, flat, &mut out, bias);
     }
@@ -265,7 +301,7 @@ impl BackwardInput {
     /// From the gradient of one image's output, `[outputs, height', width']`, that of its input.
     pub(crate) fn run(&self, gradient: &[f32], scratch: [&mut [f32]; 2], out: &mut [f32]) {
         let [planes, flat] = scratch;
-        self.planes.fill(gradient, planes);
+        fill(&self.planes, gradient, planes);
         if self.gaps {
             out.fill(0.0);
         }
@@ -330,7 +366,7 @@ impl BackwardWeight {
         let [planes, pixels] = scratch;
         let counts = self.shape.out();
         let width = padded(self.shape.outputs);
-        self.planes.fill(image, planes);
+        fill(&self.planes, image, planes);
         transpose(gradient, self.shape.outputs, counts.0 * counts.1, pixels, width);
         let steps = (self.planes.row, 1);
         Outer { left: planes, offsets: &self.taps, counts, steps, right: pixels, out: sums, width }.compute();
