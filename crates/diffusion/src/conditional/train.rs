@@ -53,7 +53,7 @@ pub fn train(
         checkpoint::remove_all(dir)?;
         return ConditionalModel::load(dir, device);
     }
-    let card = Card::new(set, config, training.clone());
+    let card = Card::new(set, config, training);
     let mut trainer = Trainer::new(set, config, &card, seed, device)?;
     trainer.parts().resume(dir)?;
     progress.begin(&format!("train the {} model", config.size), config.steps());
