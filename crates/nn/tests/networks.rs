@@ -71,10 +71,13 @@ fn check_layer(name: &str, weights: &Weights, inputs: &[Tensor], f: impl Fn(&[Te
     }
 }
 
+/// A layer's forward pass.
+type Forward = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+
 #[test]
 fn every_layer_has_the_gradients_of_finite_differences() {
     let x = [random(1, &[2, 4, 6, 4])];
-    let layer = |name: &str, f: &dyn Fn(&Scope) -> Box<dyn Fn(&Tensor) -> Result<Tensor>>| {
+    let layer = |name: &str, f: &dyn Fn(&Scope) -> Forward| {
         let weights = weights();
         let forward = f(&weights.scope("layer"));
         check_layer(name, &weights, &x, |x| forward(&x[0]));
