@@ -7,7 +7,7 @@
 //!   taps are the same padded image, shifted. No im2col copy is made.
 //! - [`Outer`] reads its left side through offsets, one number at a time: gradients of weights, small dense products.
 
-use super::simd::{Kernel, MAX_LANES, MAX_VECTORS, Simd, dispatch, tile_shape};
+use super::simd::{Kernel, MAX_LANES, MAX_VECTORS, Simd, dispatch, tile_rows};
 
 /// Slack behind a right side, so that the last tile may read beyond the last column.
 pub(crate) const SLACK: usize = MAX_LANES * MAX_VECTORS;
@@ -27,7 +27,10 @@ pub(crate) struct Packed {
 
 impl Packed {
     pub(crate) fn new(m: usize, k: usize, value: impl Fn(usize, usize) -> f32) -> Self {
-        let (_, block) = tile_shape();
+        Self::in_blocks(tile_rows(), m, k, value)
+    }
+
+    fn in_blocks(block: usize, m: usize, k: usize, value: impl Fn(usize, usize) -> f32) -> Self {
         let mut values = vec![0.0; m.div_ceil(block) * block * k];
         for row in 0..m {
             let (first, lane) = (row / block * block * k, row % block);
@@ -250,42 +253,81 @@ impl<const M: usize> OuterTile<M> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use evenset_core::Seed;
 
+    use super::super::simd::Portable;
+    use super::*;
+
+    /// Runs a kernel with every instruction set that this processor has.
+    macro_rules! on_every_processor {
+        ($kernel:expr, $rows:ident, $check:expr) => {{
+            let mut results = Vec::new();
+            {
+                let $rows = 4;
+                // SAFETY: these need no instruction set.
+                results.push($kernel(&|kernel| unsafe { kernel.run::<Portable, 4, 3>() }, $rows));
+            }
+            #[cfg(target_arch = "x86_64")]
+            {
+                use super::super::simd::{Isa, isa, run_avx2, run_avx512};
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    let $rows = 4;
+                    // SAFETY: the instruction set was found.
+                    results.push($kernel(&|kernel| unsafe { run_avx2(kernel) }, $rows));
+                }
+                if isa() == Isa::Avx512 {
+                    let $rows = 8;
+                    // SAFETY: the instruction set was found.
+                    results.push($kernel(&|kernel| unsafe { run_avx512(kernel) }, $rows));
+                }
+            }
+            results.into_iter().for_each($check);
+        }};
+    }
+
     #[test]
-    fn a_product_reads_its_rows_where_the_offsets_say() {
+    fn a_product_reads_its_rows_where_the_offsets_say_on_every_processor() {
         for (m, k, columns) in [(1, 1, 1), (3, 5, 17), (9, 7, 64), (17, 2, 81)] {
             let left = Seed(1).normal(m * k);
             let right = Seed(2).normal(3 * k + columns + SLACK);
             let rows: Vec<usize> = (0..k).map(|k| 3 * k + 1).collect();
-            let packed = Packed::new(m, k, |i, j| left[i * k + j]);
             let stride = padded(columns);
-            let mut out = vec![f32::NAN; packed.padded_rows() * stride];
-            Product { left: &packed, right: &right, rows: &rows, columns, out: &mut out, stride }.compute();
-            for i in 0..m {
-                for j in 0..columns {
-                    let expected: f32 = (0..k).map(|k_| left[i * k + k_] * right[rows[k_] + j]).sum();
-                    assert!((out[i * stride + j] - expected).abs() < 1e-5, "{m} {k} {columns}: {i} {j}");
+            let compute = |run: &dyn Fn(Product<'_>), block: usize| {
+                let packed = Packed::in_blocks(block, m, k, |i, j| left[i * k + j]);
+                let mut out = vec![f32::NAN; packed.padded_rows() * stride];
+                run(Product { left: &packed, right: &right, rows: &rows, columns, out: &mut out, stride });
+                out
+            };
+            on_every_processor!(compute, block, |out: Vec<f32>| {
+                for i in 0..m {
+                    for j in 0..columns {
+                        let expected: f32 = (0..k).map(|k_| left[i * k + k_] * right[rows[k_] + j]).sum();
+                        assert!((out[i * stride + j] - expected).abs() < 1e-5, "{m} {k} {columns}: {i} {j}");
+                    }
                 }
-            }
+            });
         }
     }
 
     #[test]
-    fn an_outer_product_adds_to_what_is_there() {
+    fn an_outer_product_adds_to_what_is_there_on_every_processor() {
         let (counts, steps, width) = ((2, 3), (7, 2), 64);
         let left = Seed(1).normal(40);
         let right = Seed(2).normal(6 * width);
         let offsets: Vec<usize> = (0..13).collect();
-        let mut out = vec![1.0; offsets.len() * width];
-        Outer { left: &left, offsets: &offsets, counts, steps, right: &right, out: &mut out, width }.compute();
-        for i in 0..offsets.len() {
-            for j in 0..width {
-                let term = |y: usize, x: usize| left[offsets[i] + 7 * y + 2 * x] * right[(3 * y + x) * width + j];
-                let expected: f32 = 1.0 + (0..2).flat_map(|y| (0..3).map(move |x| term(y, x))).sum::<f32>();
-                assert!((out[i * width + j] - expected).abs() < 1e-5, "{i} {j}");
+        let compute = |run: &dyn Fn(Outer<'_>), _: usize| {
+            let mut out = vec![1.0; offsets.len() * width];
+            run(Outer { left: &left, offsets: &offsets, counts, steps, right: &right, out: &mut out, width });
+            out
+        };
+        on_every_processor!(compute, block, |out: Vec<f32>| {
+            for i in 0..offsets.len() {
+                for j in 0..width {
+                    let term = |y: usize, x: usize| left[offsets[i] + 7 * y + 2 * x] * right[(3 * y + x) * width + j];
+                    let expected: f32 = 1.0 + (0..2).flat_map(|y| (0..3).map(move |x| term(y, x))).sum::<f32>();
+                    assert!((out[i * width + j] - expected).abs() < 1e-5, "{i} {j}");
+                }
             }
-        }
+        });
     }
 }

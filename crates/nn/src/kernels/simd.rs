@@ -68,14 +68,12 @@ pub(crate) fn isa() -> Isa {
     })
 }
 
-/// Lanes of a vector and rows of a register tile that [`dispatch`] will choose.
-pub(crate) fn tile_shape() -> (usize, usize) {
+/// Rows of the register tiles that [`dispatch`] will choose.
+pub(crate) fn tile_rows() -> usize {
     match isa() {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => (Avx512::LANES, 8),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => (Avx2::LANES, 4),
-        Isa::Portable => (Portable::LANES, 4),
+        Isa::Avx512 => 8,
+        _ => 4,
     }
 }
 
@@ -128,16 +126,24 @@ macro_rules! vectorised {
 
 pub(crate) use vectorised;
 
+/// Runs `kernel` with AVX-512.
+///
+/// # Safety
+/// The processor must have it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller checked the instruction set.
     unsafe { kernel.run::<Avx512, 8, 3>() }
 }
 
+/// Runs `kernel` with AVX2.
+///
+/// # Safety
+/// The processor must have it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller checked the instruction set.
     unsafe { kernel.run::<Avx2, 4, 3>() }
 }
