@@ -186,8 +186,7 @@ mod tests {
     fn the_interval_of_a_share_is_as_wide_as_the_binomial_says() {
         // One arm, one seed, 400 images, 300 right: standard error sqrt(0.75 * 0.25 / 400) = 0.02165.
         let right: Vec<u8> = (0..400).map(|i| u8::from(i % 4 != 0)).collect();
-        let outcomes =
-            Outcomes { groups: vec![GroupOutcomes { right, images: 400, counts: true }], arms: 1, seeds: 1 };
+        let outcomes = Outcomes { groups: vec![GroupOutcomes { right, images: 400, counts: true }], arms: 1, seeds: 1 };
         let observed = outcomes.observed()[0].figures.accuracy;
         assert_eq!(observed, 0.75);
         let resampled = outcomes.resampled().iter().map(|arms| arms[0].figures.accuracy).collect();

@@ -52,8 +52,7 @@ impl EvidenceData {
             if !images.is_empty() && (width, height) != (self.train.images.width(), self.train.images.height()) {
                 return Err(Error::Size { part, width, height });
             }
-            for (what, indices, known) in
-                [("label", labels, self.classes.len()), ("group", groups, self.groups.len())]
+            for (what, indices, known) in [("label", labels, self.classes.len()), ("group", groups, self.groups.len())]
             {
                 if let Some(row) = indices.iter().position(|&index| index as usize >= known) {
                     return Err(Error::Index { part, row, what, index: indices[row], known });

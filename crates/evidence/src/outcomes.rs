@@ -61,8 +61,7 @@ impl Serialize for Outcomes {
 impl<'de> Deserialize<'de> for Outcomes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(Error::Outcomes(text.chars().take(40).collect::<String>())))
+        parse(&text).ok_or_else(|| serde::de::Error::custom(Error::Outcomes(text.chars().take(40).collect::<String>())))
     }
 }
 

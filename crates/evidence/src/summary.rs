@@ -213,9 +213,8 @@ fn compare(
         let worst_group = |arm: usize| figures[arm].figures.worst_group;
         others.iter().copied().reduce(|a, b| if worst_group(b) > worst_group(a) { b } else { a }).unwrap_or(balanced)
     };
-    let worst_group = |figures: &[ArmFigures]| {
-        figures[balanced].figures.worst_group - figures[best(figures)].figures.worst_group
-    };
+    let worst_group =
+        |figures: &[ArmFigures]| figures[balanced].figures.worst_group - figures[best(figures)].figures.worst_group;
     let with = best(observed);
     let accuracy = |figures: &[ArmFigures]| figures[balanced].figures.accuracy - figures[with].figures.accuracy;
     let over_resamples = |value: &dyn Fn(&[ArmFigures]) -> f64| {
@@ -230,13 +229,7 @@ fn compare(
     }
 }
 
-fn sentence(
-    verdict: Verdict,
-    arms: &[ArmSummary],
-    best: &Comparison,
-    as_is: &Comparison,
-    seeds: usize,
-) -> String {
+fn sentence(verdict: Verdict, arms: &[ArmSummary], best: &Comparison, as_is: &Comparison, seeds: usize) -> String {
     let worst = |arm: Arm| arms.iter().find(|summary| summary.name == arm).map_or(0.0, |summary| summary.worst_group);
     let found = match verdict {
         Verdict::Helped => "Balancing helped",

@@ -46,10 +46,6 @@ impl Points {
         self.values.len() / self.width.max(1)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
     pub(crate) fn row(&self, row: usize) -> &[f32] {
         self.values.get(row * self.width..(row + 1) * self.width).unwrap_or_default()
     }

@@ -1,0 +1,295 @@
+//! Planted failures on small synthetic images: each gate drops what it is there for, with its reason, and keeps the rest.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::LazyLock;
+
+use evenset_core::{Group, Seed, Silent};
+use evenset_verify::{AttributesConfig, Candidate, GateConfig, ImageSet, RealImages, Verdict, Verifier, VerifyError};
+use rand::RngExt;
+
+const SIDE: usize = 16;
+const SHAPES: [&str; 2] = ["disc", "bars"];
+const COLOURS: [&str; 3] = ["red", "green", "blue"];
+
+/// A disc or two bars in a colour, somewhere on a dim background; every `number` is another picture.
+fn picture(shape: usize, colour: usize, number: u64) -> Vec<u8> {
+    let mut rng = Seed(11).index(number).rng();
+    let (x0, y0) = (rng.random_range(5.0..11.0f64), rng.random_range(5.0..11.0f64));
+    let size = rng.random_range(3.0..5.0f64);
+    let (bright, dim) = (rng.random_range(150..250u8), rng.random_range(20..60u8));
+    let mut pixels = Vec::with_capacity(SIDE * SIDE * 3);
+    for y in 0..SIDE {
+        for x in 0..SIDE {
+            let (dx, dy) = (x as f64 - x0, y as f64 - y0);
+            let lit = match shape {
+                0 => dx * dx + dy * dy < size * size,
+                _ => dx.abs() < size && (dy.abs() - 2.0).abs() < 1.1,
+            };
+            let level = if lit { bright } else { dim } + rng.random_range(0..6);
+            pixels.extend((0..3).map(|c| if c == colour || !lit { level } else { level / 5 }));
+        }
+    }
+    pixels
+}
+
+/// 300 pictures: discs are nearly always red and bars nearly always green; blue is rare in both.
+fn real() -> RealImages {
+    let mut pixels = Vec::new();
+    let mut labels = Vec::new();
+    for number in 0..300 {
+        let shape = (number % 2) as usize;
+        let colour = match number % 20 {
+            0..14 => shape,
+            14..18 => 1 - shape,
+            _ => 2,
+        };
+        pixels.extend(picture(shape, colour, number));
+        labels.push(vec![Some(shape as u32), Some(colour as u32)]);
+    }
+    let values = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    RealImages {
+        images: ImageSet::new(SIDE, SIDE, pixels).unwrap(),
+        attributes: vec![("shape".into(), values(&SHAPES)), ("colour".into(), values(&COLOURS))],
+        labels,
+    }
+}
+
+fn gates() -> Vec<GateConfig> {
+    let attributes = AttributesConfig { steps: 250, width: 8, ..Default::default() };
+    // Not in the order of the cascade, and `decode` left out: neither matters.
+    serde_json::from_str::<Vec<GateConfig>>(r#"["novelty", "in-distribution"]"#)
+        .unwrap()
+        .into_iter()
+        .chain([GateConfig::Attributes(attributes)])
+        .collect()
+}
+
+static VERIFIER: LazyLock<Verifier> =
+    LazyLock::new(|| Verifier::train(&real(), &gates(), Seed(3), None, &Silent).unwrap());
+
+fn group(shape: usize, colour: usize) -> Group {
+    Group::new([("shape", SHAPES[shape]), ("colour", COLOURS[colour])]).unwrap()
+}
+
+fn asked(request_index: usize, group: Group, rgb: Vec<u8>) -> Candidate {
+    Candidate { request_index, group, width: SIDE as u32, height: SIDE as u32, rgb }
+}
+
+/// Pictures that no real image shows, in all six groups.
+fn honest(count: usize) -> Vec<Candidate> {
+    let one = |i: usize| asked(i, group(i % 2, i / 2 % 3), picture(i % 2, i / 2 % 3, 10_000 + i as u64));
+    (0..count).map(one).collect()
+}
+
+fn verify(candidates: &[Candidate]) -> Vec<Verdict> {
+    VERIFIER.verify(candidates, &[], &Silent).unwrap()
+}
+
+fn accepted(verdicts: &[Verdict]) -> usize {
+    verdicts.iter().filter(|verdict| verdict.accepted).count()
+}
+
+fn reason(verdict: &Verdict) -> &str {
+    verdict.reject_reason.as_deref().unwrap_or("kept")
+}
+
+fn mirrored(rgb: &[u8]) -> Vec<u8> {
+    rgb.chunks_exact(3 * SIDE).flat_map(|row| row.chunks_exact(3).rev().flatten().copied()).collect()
+}
+
+#[test]
+fn honest_pictures_are_kept_in_every_group_rare_or_not() {
+    let candidates = honest(120);
+    let verdicts = verify(&candidates);
+    assert!(accepted(&verdicts) >= 108, "{} of 120", accepted(&verdicts));
+    for colour in 0..3 {
+        for shape in 0..2 {
+            let of_group: Vec<Verdict> = candidates
+                .iter()
+                .zip(&verdicts)
+                .filter(|(candidate, _)| candidate.group == group(shape, colour))
+                .map(|(_, verdict)| verdict.clone())
+                .collect();
+            assert!(accepted(&of_group) >= 15, "{} of 20 in {}", accepted(&of_group), group(shape, colour));
+        }
+    }
+    assert_eq!(VERIFIER.gate_names(), ["decode", "attributes", "in-distribution", "novelty"]);
+    let kept = verdicts.iter().find(|verdict| verdict.accepted).unwrap();
+    let scored: Vec<&str> = kept.scores.keys().map(String::as_str).collect();
+    assert_eq!(scored, ["attributes", "decode", "in-distribution", "novelty"], "one score a gate");
+}
+
+#[test]
+fn another_colour_and_another_shape_than_asked_are_recognised_and_named() {
+    for (wanted, painted, what) in
+        [((0, 2), (0, 0), "colour=blue wanted, red seen"), ((0, 1), (1, 1), "shape=disc wanted, bars seen")]
+    {
+        let candidates: Vec<Candidate> = (0..40)
+            .map(|i| asked(i, group(wanted.0, wanted.1), picture(painted.0, painted.1, 20_000 + i as u64)))
+            .collect();
+        let verdicts = verify(&candidates);
+        let named = verdicts.iter().filter(|verdict| reason(verdict).contains(what)).count();
+        assert!(named >= 38, "{what}: {named} of 40, {}", reason(&verdicts[0]));
+    }
+}
+
+#[test]
+fn blank_and_noisy_images_and_wrong_sizes_never_reach_the_classifier() {
+    let noise: Vec<u8> =
+        Seed(4).normal(SIDE * SIDE * 3).iter().map(|x| (128.0 + 60.0 * x).clamp(0.0, 255.0) as u8).collect();
+    let small = Candidate { width: 8, height: 8, ..asked(2, group(0, 0), vec![9; 8 * 8 * 3]) };
+    let cut = asked(3, group(0, 0), vec![9; 100]);
+    let candidates = [asked(0, group(0, 0), vec![90; SIDE * SIDE * 3]), asked(1, group(0, 0), noise), small, cut];
+    for (verdict, expected) in verify(&candidates).iter().zip(["blank", "noise", "16x16 pixels wanted", "in 100 bytes"])
+    {
+        assert!(reason(verdict).starts_with("decode: ") && reason(verdict).contains(expected), "{}", reason(verdict));
+        assert_eq!((verdict.gate.as_deref(), verdict.scores.len()), (Some("decode"), 1));
+    }
+}
+
+#[test]
+fn copies_of_training_images_are_dropped_mirrored_or_slightly_changed() {
+    let real = real();
+    let mut candidates = Vec::new();
+    for row in (0..300).step_by(10) {
+        let image = real.images.image(row);
+        let labels = &real.labels[row];
+        let group = group(labels[0].unwrap() as usize, labels[1].unwrap() as usize);
+        let brighter: Vec<u8> = image.iter().map(|&value| value.saturating_add(1)).collect();
+        for rgb in [image.to_vec(), mirrored(image), brighter] {
+            candidates.push(asked(candidates.len(), group.clone(), rgb));
+        }
+    }
+    let verdicts = verify(&candidates);
+    assert_eq!(accepted(&verdicts), 0);
+    let by_novelty: Vec<&Verdict> =
+        verdicts.iter().filter(|verdict| verdict.gate.as_deref() == Some("novelty")).collect();
+    assert!(by_novelty.len() >= 80, "{} of 90", by_novelty.len());
+    assert!(by_novelty.iter().any(|verdict| reason(verdict).contains("exact copy of training image 10")));
+    assert!(by_novelty.iter().any(|verdict| reason(verdict).contains("near copy of training image")));
+}
+
+#[test]
+fn of_two_copies_the_one_requested_first_is_kept_whatever_their_order() {
+    let first = honest(40).into_iter().zip(verify(&honest(40))).find(|(_, verdict)| verdict.accepted).unwrap().0;
+    let copy = Candidate { request_index: 99, rgb: mirrored(&first.rgb), ..first.clone() };
+    for candidates in [[first.clone(), copy.clone()], [copy.clone(), first.clone()]] {
+        let verdicts = verify(&candidates);
+        let kept: Vec<usize> = (0..2).filter(|&i| verdicts[i].accepted).map(|i| candidates[i].request_index).collect();
+        assert_eq!(kept, [first.request_index]);
+        let dropped = verdicts.iter().find(|verdict| !verdict.accepted).unwrap();
+        assert!(reason(dropped).contains(&format!("copy of candidate {}", first.request_index)), "{}", reason(dropped));
+    }
+    let verdicts = VERIFIER.verify(&[copy], &[first], &Silent).unwrap();
+    assert!(reason(&verdicts[0]).contains("an image accepted in an earlier round"), "{}", reason(&verdicts[0]));
+}
+
+#[test]
+fn a_picture_of_something_else_lies_outside_the_distribution() {
+    let gates: Vec<GateConfig> = serde_json::from_str(r#"[{"type":"in-distribution","neighbours":3}]"#).unwrap();
+    let quick = AttributesConfig { steps: 250, width: 8, ..Default::default() };
+    let gates: Vec<GateConfig> =
+        gates.into_iter().chain([GateConfig::Attributes(AttributesConfig { threshold: 0.0, ..quick })]).collect();
+    let verifier = Verifier::train(&real(), &gates, Seed(3), None, &Silent).unwrap();
+    // A bright frame around a dark middle.
+    let frame = |i: u64| -> Vec<u8> {
+        let mut rng = Seed(12).index(i).rng();
+        let wide = rng.random_range(2..5);
+        let inside = |v: usize| v >= wide && v < SIDE - wide;
+        (0..SIDE * SIDE)
+            .flat_map(|at| if inside(at % SIDE) && inside(at / SIDE) { [20, 20, 25] } else { [235, 40, 190] })
+            .collect()
+    };
+    let candidates: Vec<Candidate> = (0..12).map(|i| asked(i, group(i % 2, 0), frame(i as u64))).collect();
+    let verdicts = verifier.verify(&candidates, &[], &Silent).unwrap();
+    assert_eq!(accepted(&verdicts), 0);
+    assert!(verdicts.iter().any(|verdict| reason(verdict).starts_with("in-distribution: far from real images")));
+    assert!(verdicts.iter().all(|verdict| verdict.scores.get("in-distribution").is_none_or(|&score| score > 1.0)));
+}
+
+#[test]
+fn verdicts_do_not_depend_on_batches_or_threads() {
+    let mut candidates = honest(60);
+    for i in 0..20 {
+        candidates.push(asked(60 + i, candidates[3 * i].group.clone(), mirrored(&candidates[3 * i].rgb)));
+    }
+    let whole = verify(&candidates);
+    assert!(accepted(&whole) >= 50 && accepted(&whole) <= 60);
+    let mut parts = Vec::new();
+    let mut earlier = Vec::new();
+    for part in candidates.chunks(7) {
+        let verdicts = VERIFIER.verify(part, &earlier, &Silent).unwrap();
+        earlier.extend(part.iter().zip(&verdicts).filter(|(_, v)| v.accepted).map(|(candidate, _)| candidate.clone()));
+        parts.extend(verdicts);
+    }
+    for (whole, part) in whole.iter().zip(&parts) {
+        assert_eq!((whole.accepted, &whole.gate, &whole.scores), (part.accepted, &part.gate, &part.scores));
+    }
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let small = AttributesConfig { steps: 20, width: 4, ..Default::default() };
+        let gates = [GateConfig::Attributes(small), gates()[0].clone(), gates()[1].clone()];
+        pool.install(|| {
+            let verifier = Verifier::train(&real(), &gates, Seed(3), None, &Silent).unwrap();
+            (verifier.verify(&candidates, &[], &Silent).unwrap(), verifier.calibration().clone())
+        })
+    };
+    assert_eq!(on(1), on(2));
+}
+
+#[test]
+fn a_loaded_verifier_gives_the_same_verdicts_and_a_damaged_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = AttributesConfig { steps: 40, width: 4, ..Default::default() };
+    let gates = [GateConfig::Attributes(small), gates()[0].clone(), gates()[1].clone()];
+    let trained = Verifier::train(&real(), &gates, Seed(3), Some(folder.path()), &Silent).unwrap();
+    let loaded = Verifier::load(folder.path()).unwrap();
+    let candidates = honest(50);
+    assert_eq!(trained.calibration(), loaded.calibration());
+    assert_eq!(trained.verify(&candidates, &[], &Silent).unwrap(), loaded.verify(&candidates, &[], &Silent).unwrap());
+    for name in ["references.safetensors", "classifier.safetensors", "classifier.json", "verifier.json"] {
+        let path = folder.path().join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = Verifier::load(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(name), "{error}");
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn calibration_is_measured_on_real_images_that_were_held_out() {
+    let calibration = VERIFIER.calibration();
+    assert_eq!(calibration.learned_from + calibration.held_out, 300);
+    for attribute in &calibration.attributes {
+        let counted: u64 = attribute.confusion.iter().flatten().sum();
+        assert_eq!(counted as usize, calibration.held_out);
+        assert!(attribute.group_accuracy > 0.9, "{attribute:?}");
+    }
+    assert_eq!(calibration.groups.len(), 6);
+    assert_eq!(calibration.groups.iter().map(|group| group.share.shown).sum::<u64>() as usize, calibration.held_out);
+    assert!(calibration.novelty.unwrap().pixels > 0.0);
+}
+
+#[test]
+fn impossible_wishes_are_refused_or_dropped() {
+    let rgb = picture(0, 0, 30_000);
+    let unknown = asked(5, Group::new([("size", "large")]).unwrap(), rgb.clone());
+    let error = VERIFIER.verify(&[unknown], &[], &Silent).unwrap_err();
+    assert!(matches!(error, VerifyError::UnknownAttribute { request: 5, .. }), "{error}");
+    let unseen = asked(0, Group::new([("shape", "disc"), ("colour", "violet")]).unwrap(), rgb);
+    assert!(reason(&verify(&[unseen])[0]).contains("no real image has the wanted colour"));
+    let twice = [gates()[0].clone(), gates()[0].clone()];
+    let error = Verifier::train(&real(), &twice, Seed(3), None, &Silent).err().unwrap();
+    assert_eq!(error.to_string(), "the gate `novelty` stands twice; name each gate once");
+}
+
+#[test]
+fn without_learned_gates_no_classifier_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let verifier = Verifier::train(&real(), &[], Seed(3), Some(folder.path()), &Silent).unwrap();
+    assert_eq!(verifier.gate_names(), ["decode"]);
+    assert!(!folder.path().join("classifier.json").exists());
+    let verdicts = Verifier::load(folder.path()).unwrap().verify(&honest(4), &honest(2), &Silent).unwrap();
+    assert_eq!(accepted(&verdicts), 4);
+}
