@@ -27,6 +27,8 @@ pub(crate) mod exit {
 }
 
 fn main() -> ExitCode {
+    // SAFETY: first thing in `main`: no other thread exists and no tensor does.
+    unsafe { evenset_pipeline::stop_idle_spinning() };
     let args = Args::parse();
     log_to_stderr(args.verbose);
     let code = match verbs::run(&args) {
@@ -37,7 +39,10 @@ fn main() -> ExitCode {
             if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
                 return ExitCode::from(exit::DONE);
             }
-            let _ = writeln!(std::io::stderr(), "{}: {error:#}", if code == exit::INTERRUPTED { "evenset" } else { "error" });
+            let _ = match code {
+                exit::INTERRUPTED => writeln!(std::io::stderr(), "{}", evenset_core::Interrupted),
+                _ => writeln!(std::io::stderr(), "error: {error}"),
+            };
             code
         }
     };
