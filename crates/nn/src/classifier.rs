@@ -19,6 +19,7 @@ use crate::{AdamW, AdamWConfig, Error, Result, Weights, no_grad, ops};
 mod images;
 mod network;
 mod sampling;
+mod trunk;
 
 pub use images::ImageSet;
 use images::moments;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Conv2d, GroupNorm, Linear};
-use crate::{Error, Result, Scope, ops};
+use super::trunk::{GROUPS, StageWeights, trunk};
+use crate::grad_mode::used;
+use crate::kernels::conv::Shape;
+use crate::layers::Linear;
+use crate::{Error, Init, Result, Scope, ops};
 
 /// The smallest side of an image.
 const SMALLEST_SIDE: usize = 8;
@@ -35,8 +38,9 @@ pub(super) struct HeadDescription {
 /// The layers.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// Each convolution with its normalisation; the stem first.
-    stages: Vec<(Conv2d, GroupNorm)>,
+    /// The convolutions; the stem first.
+    shapes: Vec<Shape>,
+    weights: Vec<StageWeights>,
     embed: Linear,
     pub(super) heads: Vec<Linear>,
     pub(super) feature_width: usize,
@@ -53,32 +57,26 @@ impl Network {
             )));
         }
         let base = *channels as usize;
-        if base == 0 || !base.is_multiple_of(4) || base > 1024 {
-            return Err(Error::Config(format!("a classifier's width is a multiple of 4 up to 1024, not {base}")));
+        if base == 0 || !base.is_multiple_of(GROUPS) || base > 1024 {
+            return Err(Error::Config(format!(
+                "a classifier's width is a multiple of {GROUPS} up to 1024, not {base}"
+            )));
         }
         let names: BTreeSet<&str> = heads.iter().map(|head| head.name.as_str()).collect();
         if names.len() != heads.len() || heads.iter().any(|head| head.classes.is_empty()) || heads.is_empty() {
             return Err(Error::Config("a classifier needs at least one head, and names and classes for each".into()));
         }
-        let mut side = (*image_width).max(*image_height);
-        let (mut inputs, mut outputs) = (3, base);
-        let mut stages = Vec::new();
-        while stages.is_empty() || side > 4 {
-            // Small images keep their resolution through the stem; in larger ones neighbouring pixels say the same.
-            let stride = if stages.is_empty() && side <= 48 { 1 } else { 2 };
-            let stage = scope.sub("stages").sub(stages.len());
-            let convolution = Conv2d::new(&stage.sub("conv"), inputs, outputs, 3, stride, 1)?;
-            stages.push((convolution, GroupNorm::new(&stage.sub("norm"), 4, outputs, 1e-5)?));
-            side = side.div_ceil(stride);
-            inputs = outputs;
-            outputs = (2 * outputs).min(4 * base);
-        }
+        let shapes = shapes(*image_width, *image_height, base);
+        let weights = shapes.iter().enumerate().map(|(i, shape)| stage_weights(&scope.sub("stages").sub(i), shape));
+        let weights = weights.collect::<Result<Vec<_>>>()?;
+        let inputs = shapes.last().map_or(3, |shape| shape.outputs);
         let feature_width = 4 * base;
         let head = |head: &HeadDescription| {
             Linear::new(&scope.sub("heads").sub(&head.name), feature_width, head.classes.len())
         };
         Ok(Self {
-            stages,
+            shapes,
+            weights,
             embed: Linear::new(&scope.sub("embed"), inputs, feature_width)?,
             heads: heads.iter().map(head).collect::<Result<_>>()?,
             feature_width,
@@ -87,11 +85,37 @@ impl Network {
 
     /// `[batch, 3, height, width]` to `[batch, feature_width]`.
     pub(super) fn features(&self, x: &Tensor) -> Result<Tensor> {
-        let mut x = x.clone();
-        for (convolution, norm) in &self.stages {
-            x = norm.forward_silu(&convolution.forward(&x)?)?;
-        }
-        let pooled = x.flatten_from(2)?.mean(D::Minus1)?;
+        let weights: Vec<StageWeights> = self.weights.iter().map(|stage| stage.each_ref().map(used)).collect();
+        let pooled = trunk(x, &self.shapes, &weights)?;
         Ok(ops::silu(&self.embed.forward(&pooled)?)?)
     }
+}
+
+/// Each stage's convolution, down to at most four pixels a side.
+fn shapes(image_width: usize, image_height: usize, base: usize) -> Vec<Shape> {
+    let (mut width, mut height) = (image_width, image_height);
+    let (mut inputs, mut outputs) = (3, base);
+    let mut shapes = Vec::new();
+    while shapes.is_empty() || width.max(height) > 4 {
+        // Small images keep their resolution through the stem; in larger ones neighbouring pixels say the same.
+        let stride = if shapes.is_empty() && width.max(height) <= 48 { 1 } else { 2 };
+        let shape = Shape { inputs, height, width, outputs, kernel: (3, 3), stride, padding: 1 };
+        (height, width) = shape.out();
+        shapes.push(shape);
+        inputs = outputs;
+        outputs = (2 * outputs).min(4 * base);
+    }
+    shapes
+}
+
+fn stage_weights(scope: &Scope, shape: &Shape) -> Result<StageWeights> {
+    let Shape { inputs, outputs, kernel, .. } = *shape;
+    let init = Init::KaimingUniform { fan_in: inputs * kernel.0 * kernel.1 };
+    let (conv, norm) = (scope.sub("conv"), scope.sub("norm"));
+    Ok([
+        conv.get("weight", &[outputs, inputs, kernel.0, kernel.1], init)?,
+        conv.get("bias", &[outputs], init)?,
+        norm.get("weight", &[outputs], Init::Ones)?,
+        norm.get("bias", &[outputs], Init::Zeros)?,
+    ])
 }

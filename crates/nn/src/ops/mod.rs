@@ -7,9 +7,9 @@ mod attention;
 mod conv2d;
 mod elementwise;
 mod group_norm;
-mod host;
+pub(crate) mod host;
 mod linear;
-mod parallel;
+pub(crate) mod parallel;
 mod resnet;
 mod slow;
 

@@ -13,16 +13,16 @@ use crate::nearest::weighted_quantile;
 use crate::{Candidate, DecodeConfig, VerifyError};
 
 /// The limits found on real images are loosened by this factor.
-const LOOSENED: f64 = 1.5;
+const LOOSENED: f32 = 1.5;
 
 /// What real images keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeLimits {
     /// Images with a smaller deviation are blank, in 0..=255.
-    pub smallest_deviation: f64,
+    pub smallest_deviation: f32,
     /// Images with a larger roughness are noise.
-    pub largest_roughness: f64,
+    pub largest_roughness: f32,
 }
 
 impl DecodeLimits {
@@ -33,11 +33,14 @@ impl DecodeLimits {
             images.par_iter().map(|image| Measure::of(image, real.width(), real.height())).collect();
         let quantile = |value: &dyn Fn(&Measure) -> f64, p: f64| {
             let values: Vec<(f32, f64)> = measured.iter().map(|measure| (value(measure) as f32, 1.0)).collect();
-            weighted_quantile(&values, p).map_or(0.0, f64::from)
+            weighted_quantile(&values, p).unwrap_or_default()
         };
+        let roughest = quantile(&|measure| measure.roughness, 1.0 - config.quantile);
+        // Where half as much again would let noise through, half the way to noise.
+        let halfway = if roughest < 1.0 { (roughest + 1.0) / 2.0 } else { f32::INFINITY };
         Self {
             smallest_deviation: quantile(&|measure| measure.deviation, config.quantile) / LOOSENED,
-            largest_roughness: quantile(&|measure| measure.roughness, 1.0 - config.quantile) * LOOSENED,
+            largest_roughness: (roughest * LOOSENED).min(halfway),
         }
     }
 }
@@ -65,11 +68,11 @@ impl Decode {
             return Outcome::drop(0.0, reason);
         }
         let Measure { deviation, roughness } = Measure::of(rgb, *width, *height);
-        if deviation == 0.0 || deviation < limits.smallest_deviation {
+        if deviation == 0.0 || deviation < f64::from(limits.smallest_deviation) {
             let least = limits.smallest_deviation;
             return Outcome::drop(deviation, format!("decode: blank (deviation {deviation:.1}, at least {least:.1})"));
         }
-        if roughness > limits.largest_roughness {
+        if roughness > f64::from(limits.largest_roughness) {
             let most = limits.largest_roughness;
             return Outcome::drop(deviation, format!("decode: noise (roughness {roughness:.2}, at most {most:.2})"));
         }
