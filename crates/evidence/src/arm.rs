@@ -91,7 +91,10 @@ pub fn run_arm(
         steps: config.steps,
         batch: config.batch,
         learning_rate: config.learning_rate,
-        augment: if arm == Arm::Augment { Augment::standard(train.images.width()) } else { Augment::none() },
+        augment: match arm {
+            Arm::Augment => Augment { flip: config.flip, ..Augment::standard(train.images.width()) },
+            _ => Augment::none(),
+        },
         ..ClassifierConfig::default()
     };
     let classifier = Classifier::fit(

@@ -85,6 +85,9 @@ pub struct EvidenceConfig {
     pub width: u32,
     /// Highest learning rate, reached after a short warm-up; it then falls to zero.
     pub learning_rate: f64,
+    /// Whether a mirrored image keeps its label, for the baseline `augment`; set it to false for text, digits, or left and
+    /// right.
+    pub flip: bool,
     /// Groups with fewer test images than this are reported, but do not count as the worst group.
     #[schemars(range(min = 1))]
     pub smallest_group: u32,
@@ -95,10 +98,11 @@ impl Default for EvidenceConfig {
         Self {
             seeds: 5,
             baselines: vec![Baseline::AsIs, Baseline::Oversample, Baseline::Reweight, Baseline::Augment],
-            steps: 400,
-            batch: 64,
-            width: 16,
-            learning_rate: 3e-3,
+            steps: 1000,
+            batch: 32,
+            width: 8,
+            learning_rate: 6e-3,
+            flip: true,
             smallest_group: 10,
         }
     }

@@ -71,9 +71,9 @@ impl Default for ClassifierConfig {
     fn default() -> Self {
         Self {
             width: 16,
-            steps: 600,
-            batch: 64,
-            learning_rate: 3e-3,
+            steps: 1000,
+            batch: 32,
+            learning_rate: 5e-3,
             weight_decay: 0.01,
             augment: Augment { flip: false, shift: 0 },
         }

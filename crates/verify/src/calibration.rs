@@ -3,8 +3,8 @@
 use evenset_core::Group;
 use serde::{Deserialize, Serialize};
 
-use crate::Share;
 use crate::gates::{DecodeLimits, InDistributionLimit, NoveltyLimits};
+use crate::{Share, View};
 
 /// What real images taught the gates. The images held out here are real training images: the test part of a dataset is
 /// never looked at.
@@ -35,6 +35,8 @@ pub struct AttributeCalibration {
     pub attribute: String,
     /// Its values, the order of rows and columns of `confusion`.
     pub classes: Vec<String>,
+    /// What its classifier looks at: the view in which held-out images are recognised better.
+    pub view: View,
     /// `confusion[true value][value seen]`: held-out images.
     pub confusion: Vec<Vec<u64>>,
     /// Held-out images with a value.
@@ -59,7 +61,7 @@ pub struct GroupRecall {
 
 impl AttributeCalibration {
     /// From the true value, the value seen and the group of each held-out image with a value.
-    pub(crate) fn new(attribute: &str, classes: &[String], seen: &[(u32, u32, Group)]) -> Self {
+    pub(crate) fn new(attribute: &str, classes: &[String], view: View, seen: &[(u32, u32, Group)]) -> Self {
         let mut confusion = vec![vec![0u64; classes.len()]; classes.len()];
         let mut groups = std::collections::BTreeMap::<&Group, (f64, f64)>::new();
         for (truth, seen, group) in seen {
@@ -79,6 +81,7 @@ impl AttributeCalibration {
         Self {
             attribute: attribute.to_owned(),
             classes: classes.to_vec(),
+            view,
             images: images as u64,
             accuracy: if images > 0.0 { met.iter().map(|&class| right(class)).sum::<f64>() / images } else { 0.0 },
             balanced_accuracy: mean(met.iter().map(|&class| right(class) / total(class)).collect()),
@@ -97,7 +100,7 @@ mod tests {
         let group = |name: &str| Group::new([("colour", name)]).unwrap();
         let classes = ["bag".to_owned(), "coat".to_owned(), "shoe".to_owned()];
         let seen = [(0, 0, group("red")), (0, 1, group("red")), (1, 1, group("red")), (0, 0, group("blue"))];
-        let found = AttributeCalibration::new("garment", &classes, &seen);
+        let found = AttributeCalibration::new("garment", &classes, View::Colour, &seen);
         assert_eq!(found.confusion, [[2, 1, 0], [0, 1, 0], [0, 0, 0]]);
         assert_eq!((found.images, found.accuracy), (4, 0.75));
         assert!((found.balanced_accuracy - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12);

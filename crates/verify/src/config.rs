@@ -47,10 +47,10 @@ pub struct AttributesConfig {
     /// The least probability that the classifier must give each requested value, which must also be its first choice.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub threshold: f64,
-    /// Gradient steps of the classifier's training.
+    /// Gradient steps of a classifier's training.
     #[schemars(range(min = 1))]
     pub steps: u32,
-    /// Channels of the classifier's first stage, a multiple of four.
+    /// Channels of a classifier's first stage, a multiple of four.
     #[schemars(range(min = 4, max = 256))]
     pub width: u32,
     /// Whether a mirrored image keeps its labels; set it to false for text, digits, or left and right.
@@ -59,7 +59,7 @@ pub struct AttributesConfig {
 
 impl Default for AttributesConfig {
     fn default() -> Self {
-        Self { threshold: 0.5, steps: 1000, width: 16, flip: true }
+        Self { threshold: 0.5, steps: 1200, width: 8, flip: true }
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 pub mod gates;
 mod nearest;
 mod real;
+mod sight;
 mod stored;
 mod verifier;
 
@@ -21,4 +22,5 @@ pub use config::{AttributesConfig, DecodeConfig, GateConfig, InDistributionConfi
 pub use error::VerifyError;
 pub use evenset_nn::classifier::ImageSet;
 pub use real::RealImages;
+pub use sight::View;
 pub use verifier::{Candidate, Verdict, Verifier};

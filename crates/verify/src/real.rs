@@ -112,6 +112,22 @@ impl RealImages {
         let size = |row: &usize| sizes.get(self.labels[*row].as_slice()).copied().unwrap_or_default();
         rows.iter().map(|row| 1.0 / size(row).max(SMALLEST_BALANCED) as f64).collect()
     }
+
+    /// Weights that draw every value of each of the `attributes` equally often, as far as one set of weights can.
+    pub(crate) fn value_weights(&self, rows: &[usize], attributes: &[usize]) -> Vec<f64> {
+        let mut weights = vec![0.0; rows.len()];
+        for &a in attributes {
+            let mut sizes = BTreeMap::<Option<u32>, usize>::new();
+            for &row in rows {
+                *sizes.entry(self.labels[row][a]).or_default() += 1;
+            }
+            for (weight, &row) in weights.iter_mut().zip(rows) {
+                let size = sizes.get(&self.labels[row][a]).copied().unwrap_or_default();
+                *weight += 1.0 / size.max(SMALLEST_BALANCED) as f64;
+            }
+        }
+        weights
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +169,9 @@ mod tests {
         assert!((weights[..80].iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert!((weights[80..90].iter().sum::<f64>() - 1.0).abs() < 1e-9);
         assert_eq!(weights[90], 0.125);
+        let weights = real.value_weights(&(0..91).collect::<Vec<_>>(), &[1]);
+        assert!((weights[..80].iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!((weights[80..].iter().sum::<f64>() - 1.0).abs() < 1e-9);
     }
 
     #[test]

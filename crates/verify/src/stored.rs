@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use evenset_core::SampleId;
-use evenset_nn::classifier::Classifier;
 use serde::{Deserialize, Serialize};
 
 use crate::gates::{Looks, Scale};
 use crate::nearest::Points;
+use crate::sight::{Sight, View};
 use crate::{Calibration, GateConfig, VerifyError};
 
 const DESCRIPTION: &str = "verifier.json";
@@ -35,7 +35,6 @@ pub(crate) struct Stored {
 /// The real images, as far as gates compare with them.
 #[derive(Debug)]
 pub(crate) struct References {
-    pub(crate) scale: Scale,
     /// Of all real images; without predictions.
     pub(crate) real: Looks,
     /// The label of every real image that the classifier learned from.
@@ -44,44 +43,43 @@ pub(crate) struct References {
 
 impl Stored {
     /// Writes all files into `folder`, the description last: a folder with it is complete.
-    pub(crate) fn save(&self, folder: &Path, trained: Option<&(Classifier, References)>) -> Result<(), VerifyError> {
+    pub(crate) fn save(&self, folder: &Path, trained: Option<&(Sight, References)>) -> Result<(), VerifyError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| VerifyError::File { path, source }
         };
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        if let Some((classifier, references)) = trained {
-            classifier.save(folder)?;
+        if let Some((sight, references)) = trained {
+            sight.save(folder)?;
             let path = folder.join(REFERENCES);
-            candle_core::safetensors::save(&references.tensors()?, &path)?;
+            candle_core::safetensors::save(&references.tensors(sight.scale.as_ref())?, &path)?;
         }
         let path = folder.join(DESCRIPTION);
         let text = serde_json::to_vec_pretty(self).map_err(|error| malformed(&path, &error))?;
         fs::write(&path, text).map_err(failed(&path))
     }
 
-    pub(crate) fn load(folder: &Path) -> Result<(Self, Option<(Classifier, References)>), VerifyError> {
+    pub(crate) fn load(folder: &Path) -> Result<(Self, Option<(Sight, References)>), VerifyError> {
         let path = folder.join(DESCRIPTION);
         let text = fs::read(&path).map_err(|source| VerifyError::File { path: path.clone(), source })?;
         let stored: Self = serde_json::from_slice(&text).map_err(|error| malformed(&path, &error))?;
         if !stored.gates.iter().any(|gate| !matches!(gate, GateConfig::Decode(_))) {
             return Ok((stored, None));
         }
-        let classifier = Classifier::load(folder)?;
-        let named: Vec<(&str, &[String])> = classifier.heads().collect();
-        let expected: Vec<(&str, &[String])> =
-            stored.attributes.iter().map(|(name, values)| (name.as_str(), values.as_slice())).collect();
-        if named != expected {
+        let views: Vec<View> = stored.calibration.attributes.iter().map(|attribute| attribute.view).collect();
+        let mut sight = Sight::load(folder, views)?;
+        if sight.attributes() != stored.attributes || stored.calibration.attributes.len() != stored.attributes.len() {
             return Err(malformed(&path, &"its attributes are not those of the classifier beside it"));
         }
-        let references = References::load(&folder.join(REFERENCES), classifier.feature_width())?;
-        Ok((stored, Some((classifier, references))))
+        let (scale, references) = References::load(&folder.join(REFERENCES), sight.feature_width())?;
+        sight.scale = Some(scale);
+        Ok((stored, Some((sight, references))))
     }
 }
 
 impl References {
-    fn tensors(&self) -> Result<HashMap<String, Tensor>, VerifyError> {
-        let Self { scale, real, labels } = self;
+    fn tensors(&self, scale: Option<&Scale>) -> Result<HashMap<String, Tensor>, VerifyError> {
+        let Self { real, labels } = self;
         let matrix = |points: &Points| Tensor::from_slice(&points.values, (points.len(), points.width), &Device::Cpu);
         let labels: Vec<u32> = labels.iter().map(|label| label.unwrap_or(NO_LABEL)).collect();
         let ids: Vec<u8> = real.ids.iter().flat_map(|id| *id.as_bytes()).collect();
@@ -91,13 +89,15 @@ impl References {
             ("thumbnails", matrix(&real.thumbnails)?),
             ("labels", Tensor::from_vec(labels, count, &Device::Cpu)?),
             ("ids", Tensor::from_vec(ids, (count, 32), &Device::Cpu)?),
-            ("mean", Tensor::from_slice(&scale.mean, scale.mean.len(), &Device::Cpu)?),
-            ("deviation", Tensor::from_slice(&scale.deviation, scale.deviation.len(), &Device::Cpu)?),
         ];
-        Ok(named.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
+        let scale = scale.map(|scale| [("mean", &scale.mean), ("deviation", &scale.deviation)]);
+        let scale = scale.into_iter().flatten();
+        let scale = scale.map(|(name, values)| Ok((name, Tensor::from_slice(values, values.len(), &Device::Cpu)?)));
+        let named = named.into_iter().chain(scale.collect::<Result<Vec<_>, VerifyError>>()?);
+        Ok(named.map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
-    fn load(path: &Path, feature_width: usize) -> Result<Self, VerifyError> {
+    fn load(path: &Path, feature_width: usize) -> Result<(Scale, Self), VerifyError> {
         let length = fs::metadata(path).map_err(|source| VerifyError::File { path: path.to_owned(), source })?.len();
         if length > LARGEST {
             return Err(malformed(path, &format_args!("{length} bytes are more than any verifier needs")));
@@ -117,7 +117,7 @@ impl References {
             return Err(malformed(path, &"its tensors do not fit each other"));
         }
         let labels = labels.into_iter().map(|label| (label != NO_LABEL).then_some(label)).collect();
-        Ok(Self { scale, real: Looks { heads: Vec::new(), features, thumbnails, ids }, labels })
+        Ok((scale, Self { real: Looks { heads: Vec::new(), features, thumbnails, ids }, labels }))
     }
 }
 

@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use evenset_core::{Group, Progress, Seed};
-use evenset_nn::classifier::{Augment, Classifier, ClassifierConfig, ImageSet, Sampling};
+use evenset_nn::classifier::ImageSet;
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::{AttributeCalibration, Calibration, GroupRecall};
+use crate::calibration::{Calibration, GroupRecall};
 use crate::gates::{
     Attributes, Decode, DecodeLimits, Gate, InDistribution, InDistributionLimit, Looks, Novelty, NoveltyLimits,
     Outcome, Ruling, Scale, Shown, Wish, wishes,
 };
+use crate::sight::Sight;
 use crate::stored::{References, Stored};
 use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, VerifyError};
 
@@ -51,16 +52,10 @@ pub struct Verifier {
     height: usize,
     attributes: Arc<Vec<(String, Vec<String>)>>,
     calibration: Calibration,
-    /// What the classifier needs to look at candidates; none where no gate asks it.
+    /// The classifiers; none where no gate asks them.
     sight: Option<Sight>,
     /// The cheapest first.
     cascade: Vec<Box<dyn Gate>>,
-}
-
-/// The classifier with the scale of its features.
-struct Sight {
-    classifier: Classifier,
-    scale: Scale,
 }
 
 impl Verifier {
@@ -98,9 +93,12 @@ impl Verifier {
         };
         let mut trained = None;
         if stored.gates.iter().any(needs_sight) {
-            let classifier = train_classifier(real, &learn, &attributes_config(&stored.gates), seed, progress)?;
-            let references = calibrate(&mut stored, real, &learn, &held_out, &classifier)?;
-            trained = Some((classifier, references));
+            let config = attributes_config(&stored.gates);
+            let seed = seed.derive("classifier");
+            let (mut sight, recognised) = Sight::train(real, &learn, &held_out, &config, seed, progress)?;
+            stored.calibration.attributes = recognised;
+            let references = calibrate(&mut stored, real, &learn, &held_out, &mut sight)?;
+            trained = Some((sight, references));
         }
         if let Some(folder) = folder {
             stored.save(folder, trained.as_ref())?;
@@ -177,14 +175,12 @@ impl Verifier {
         self.cascade.iter().map(|gate| gate.name()).collect()
     }
 
-    fn assemble(stored: Stored, trained: Option<(Classifier, References)>) -> Self {
+    fn assemble(stored: Stored, trained: Option<(Sight, References)>) -> Self {
         let Stored { width, height, gates, attributes, calibration } = stored;
         let attributes = Arc::new(attributes);
         let mut cascade: Vec<Box<dyn Gate>> = Vec::new();
         let (sight, references) = match trained {
-            Some((classifier, References { scale, real, labels })) => {
-                (Some(Sight { classifier, scale }), Some((Arc::new(real), labels)))
-            }
+            Some((sight, References { real, labels })) => (Some(sight), Some((Arc::new(real), labels))),
             None => (None, None),
         };
         for gate in gates {
@@ -210,9 +206,9 @@ impl Verifier {
     }
 
     fn looks(&self, candidates: &[&Candidate]) -> Result<Looks, VerifyError> {
-        let Some(Sight { classifier, scale }) = &self.sight else { return Ok(Looks::default()) };
+        let Some(sight) = &self.sight else { return Ok(Looks::default()) };
         let pixels = candidates.iter().flat_map(|candidate| &candidate.rgb).copied().collect();
-        Looks::of(classifier, Some(scale), &ImageSet::new(self.width, self.height, pixels)?)
+        sight.looks(&ImageSet::new(self.width, self.height, pixels)?)
     }
 }
 
@@ -268,40 +264,23 @@ fn attributes_config(gates: &[GateConfig]) -> AttributesConfig {
     gates.iter().find_map(config).unwrap_or_default()
 }
 
-/// A classifier of all attributes. Every group is drawn equally often, so that one attribute does not stand in for another
-/// that goes with it in most real images.
-fn train_classifier(
-    real: &RealImages,
-    learn: &[usize],
-    config: &AttributesConfig,
-    seed: Seed,
-    progress: &dyn Progress,
-) -> Result<Classifier, VerifyError> {
-    let images = real.images.select(learn.iter().copied());
-    let augment = Augment { flip: config.flip, ..Augment::standard(images.width()) };
-    let classifier = ClassifierConfig { width: config.width, steps: config.steps, augment, ..Default::default() };
-    let sampling = Sampling::Weighted(real.balancing_weights(learn));
-    let seed = seed.derive("classifier");
-    Ok(Classifier::fit(&images, &real.heads(learn), &sampling, None, &classifier, seed, progress)?)
-}
-
 /// Measures on real images what the gates need, and gathers the real images' looks.
 fn calibrate(
     stored: &mut Stored,
     real: &RealImages,
     learn: &[usize],
     held_out: &[usize],
-    classifier: &Classifier,
+    sight: &mut Sight,
 ) -> Result<References, VerifyError> {
-    let mut looks = Looks::of(classifier, None, &real.images)?;
+    let mut looks = sight.looks(&real.images)?;
     let scale = Scale::of(&looks.features);
     scale.apply(&mut looks.features);
+    sight.scale = Some(scale);
     let apart = looks.select(held_out);
     let mut labels = vec![None; looks.len()];
     for &row in learn {
         labels[row] = real.labels[row].first().copied().flatten();
     }
-    stored.calibration.attributes = recognition(real, held_out, &apart);
     for gate in &stored.gates {
         match gate {
             GateConfig::Decode(_) => {}
@@ -322,19 +301,7 @@ fn calibrate(
         }
     }
     looks.heads.clear();
-    Ok(References { scale, real: looks, labels })
-}
-
-/// How well each attribute is recognised in held-out images.
-fn recognition(real: &RealImages, held_out: &[usize], looks: &Looks) -> Vec<AttributeCalibration> {
-    let attributes = real.attributes.iter().enumerate().zip(&looks.heads);
-    attributes
-        .map(|((a, (name, classes)), head)| {
-            let seen = |(i, &row): (usize, &usize)| Some((real.labels[row][a]?, head.argmax(i).0, real.group(row)));
-            let seen: Vec<(u32, u32, Group)> = held_out.iter().enumerate().filter_map(seen).collect();
-            AttributeCalibration::new(name, classes, &seen)
-        })
-        .collect()
+    Ok(References { real: looks, labels })
 }
 
 /// How many held-out real images of each group the gate would keep if they had been asked for.

@@ -1,10 +1,9 @@
 //! What images look like to the gates: the classifier's view, a thumbnail, and the hash of the pixels.
 
 use evenset_core::SampleId;
-use evenset_nn::classifier::{Classifier, ImageSet, Prediction};
+use evenset_nn::classifier::{ImageSet, Inspection, Prediction};
 use rayon::prelude::*;
 
-use crate::VerifyError;
 use crate::nearest::Points;
 
 /// Pixels of a thumbnail's side.
@@ -55,21 +54,20 @@ impl Scale {
 
 impl Looks {
     /// The looks of images; features stay as they are where there is no scale yet.
-    pub(crate) fn of(classifier: &Classifier, scale: Option<&Scale>, images: &ImageSet) -> Result<Self, VerifyError> {
-        let inspection = classifier.inspect(images)?;
-        let mut features = Points::new(inspection.features, classifier.feature_width());
+    pub(crate) fn new(seen: Inspection, feature_width: usize, scale: Option<&Scale>, images: &ImageSet) -> Self {
+        let mut features = Points::new(seen.features, feature_width);
         if let Some(scale) = scale {
             scale.apply(&mut features);
         }
         let all: Vec<&[u8]> = images.iter().collect();
         let thumbnails: Vec<f32> =
             all.par_iter().flat_map_iter(|image| thumbnail(image, images.width(), images.height())).collect();
-        Ok(Self {
-            heads: inspection.heads,
+        Self {
+            heads: seen.heads,
             features,
             thumbnails: Points::new(thumbnails, THUMBNAIL),
             ids: all.par_iter().map(|image| SampleId::of(image)).collect(),
-        })
+        }
     }
 
     /// How many images these are.

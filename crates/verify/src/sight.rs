@@ -1,0 +1,185 @@
+//! How images are seen: a classifier of the images as they are and, where that serves an attribute better, one of their
+//! grey forms.
+//!
+//! Where two attributes go together in nearly every real image, a classifier takes one for the other, and the few images
+//! in which they part are too few to teach it better, however often they are drawn. Grey forms take away the most common
+//! such shortcut, colour, from attributes that are not about colour; an attribute that is about colour loses by them.
+//! Which view an attribute gets is not guessed: held-out real images decide, all groups counting alike.
+
+use std::path::Path;
+
+use evenset_core::{Group, Progress, Seed};
+use evenset_nn::classifier::{Augment, Classifier, ClassifierConfig, Head, ImageSet, Prediction, Sampling};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::calibration::AttributeCalibration;
+use crate::gates::{Looks, Scale};
+use crate::{AttributesConfig, RealImages, VerifyError};
+
+/// An attribute that is recognised at least this well, over all groups, is not tried in grey.
+const GOOD_ENOUGH: f64 = 0.97;
+/// The folder of the grey classifier within the verifier's.
+const GREY: &str = "grey";
+
+/// What the classifier of an attribute looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// The image as it is.
+    Colour,
+    /// Its brightness alone, stretched over the whole range.
+    Grey,
+}
+
+/// The classifiers of a verifier.
+pub(crate) struct Sight {
+    /// Of all attributes, in their order; its features are the gates' features.
+    colour: Classifier,
+    /// Of the attributes that are better recognised in grey.
+    grey: Option<Classifier>,
+    /// The view of each attribute.
+    views: Vec<View>,
+    /// How the features are brought to mean 0 and deviation 1; as they are until the real images were looked at.
+    pub(crate) scale: Option<Scale>,
+}
+
+impl Sight {
+    /// Trains on the real images at `learn`; the ones at `held_out` choose the views, and how well each attribute is
+    /// recognised in them is what comes back.
+    pub(crate) fn train(
+        real: &RealImages,
+        learn: &[usize],
+        held_out: &[usize],
+        config: &AttributesConfig,
+        seed: Seed,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Vec<AttributeCalibration>), VerifyError> {
+        let (images, apart) = (real.images.select(learn.iter().copied()), real.images.select(held_out.iter().copied()));
+        let heads = real.heads(learn);
+        // Every group is drawn equally often, so that one attribute does not stand in for another.
+        let balanced = Sampling::Weighted(real.balancing_weights(learn));
+        let fit = |images: &ImageSet, heads: &[Head], sampling: &Sampling, seed: Seed| {
+            Classifier::fit(images, heads, sampling, None, &classifier_config(config), seed, progress)
+        };
+        let colour = fit(&images, &heads, &balanced, seed.derive("colour"))?;
+        let mut found = recognition(real, held_out, View::Colour, &colour.predict(&apart)?);
+
+        let weak: Vec<usize> = (0..found.len()).filter(|&a| found[a].group_accuracy < GOOD_ENOUGH).collect();
+        let mut grey = None;
+        if !weak.is_empty() {
+            let weak_heads: Vec<Head> = weak.iter().map(|&a| heads[a].clone()).collect();
+            // Without colour there is less to confuse: every value is drawn equally often, and from more images.
+            let sampling = Sampling::Weighted(real.value_weights(learn, &weak));
+            let classifier = fit(&greyed(&images), &weak_heads, &sampling, seed.derive("grey"))?;
+            for in_grey in recognition(real, held_out, View::Grey, &classifier.predict(&greyed(&apart))?) {
+                let in_colour = found.iter_mut().find(|found| found.attribute == in_grey.attribute);
+                if let Some(worse) = in_colour.filter(|found| found.group_accuracy < in_grey.group_accuracy) {
+                    *worse = in_grey;
+                }
+            }
+            grey = found.iter().any(|found| found.view == View::Grey).then_some(classifier);
+        }
+        let views = found.iter().map(|found| found.view).collect();
+        Ok((Self { colour, grey, views, scale: None }, found))
+    }
+
+    /// What the images look like.
+    pub(crate) fn looks(&self, images: &ImageSet) -> Result<Looks, VerifyError> {
+        let mut inspection = self.colour.inspect(images)?;
+        if let Some(grey) = &self.grey {
+            let predictions = grey.predict(&greyed(images))?;
+            for (head, view) in inspection.heads.iter_mut().zip(&self.views) {
+                let in_grey = predictions.iter().find(|prediction| prediction.name == head.name);
+                if let (View::Grey, Some(in_grey)) = (view, in_grey) {
+                    *head = in_grey.clone();
+                }
+            }
+        }
+        Ok(Looks::new(inspection, self.colour.feature_width(), self.scale.as_ref(), images))
+    }
+
+    /// How many features an image has.
+    pub(crate) fn feature_width(&self) -> usize {
+        self.colour.feature_width()
+    }
+
+    /// The attributes with their values, in order.
+    pub(crate) fn attributes(&self) -> Vec<(String, Vec<String>)> {
+        self.colour.heads().map(|(name, values)| (name.to_owned(), values.to_vec())).collect()
+    }
+
+    /// Writes the classifiers into `folder`; the scale is kept with the references.
+    pub(crate) fn save(&self, folder: &Path) -> Result<(), VerifyError> {
+        self.colour.save(folder)?;
+        if let Some(grey) = &self.grey {
+            let folder = folder.join(GREY);
+            std::fs::create_dir_all(&folder).map_err(|source| VerifyError::File { path: folder.clone(), source })?;
+            grey.save(&folder)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(folder: &Path, views: Vec<View>) -> Result<Self, VerifyError> {
+        let colour = Classifier::load(folder)?;
+        let grey = if views.contains(&View::Grey) { Some(Classifier::load(&folder.join(GREY))?) } else { None };
+        Ok(Self { colour, grey, views, scale: None })
+    }
+}
+
+fn classifier_config(config: &AttributesConfig) -> ClassifierConfig {
+    let augment = Augment { flip: config.flip, shift: 0 };
+    ClassifierConfig { width: config.width, steps: config.steps, augment, ..Default::default() }
+}
+
+/// How well each attribute is recognised in held-out images.
+fn recognition(
+    real: &RealImages,
+    held_out: &[usize],
+    view: View,
+    predictions: &[Prediction],
+) -> Vec<AttributeCalibration> {
+    let attributes = real.attributes.iter().enumerate();
+    attributes
+        .filter_map(|(a, (name, classes))| {
+            let head = predictions.iter().find(|prediction| prediction.name == *name)?;
+            let seen = |(i, &row): (usize, &usize)| Some((real.labels[row][a]?, head.argmax(i).0, real.group(row)));
+            let seen: Vec<(u32, u32, Group)> = held_out.iter().enumerate().filter_map(seen).collect();
+            Some(AttributeCalibration::new(name, classes, view, &seen))
+        })
+        .collect()
+}
+
+/// The brightness of every pixel, each image stretched over the whole range: a red coat and a blue one look alike.
+fn greyed(images: &ImageSet) -> ImageSet {
+    let all: Vec<&[u8]> = images.iter().collect();
+    let grey = |image: &&[u8]| -> Vec<u8> {
+        let brightness: Vec<u32> = image
+            .chunks_exact(3)
+            .map(|pixel| pixel.iter().zip([299, 587, 114]).map(|(&value, part)| u32::from(value) * part).sum())
+            .collect();
+        let lowest = brightness.iter().copied().min().unwrap_or(0);
+        let range = brightness.iter().copied().max().unwrap_or(0).saturating_sub(lowest).max(1000);
+        brightness.iter().flat_map(|&value| [(255 * (value - lowest) / range) as u8; 3]).collect()
+    };
+    let pixels = all.par_iter().flat_map_iter(grey).collect();
+    ImageSet::new(images.width(), images.height(), pixels).unwrap_or_else(|_| images.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_grey_a_picture_looks_the_same_in_every_colour_and_brightness() {
+        let painted = |red: u32, green: u32, blue: u32| {
+            let pixels = (0..64u32).flat_map(|i| [(i * red / 64) as u8, (i * green / 64) as u8, (i * blue / 64) as u8]);
+            greyed(&ImageSet::new(8, 8, pixels.collect()).unwrap())
+        };
+        let (red, blue) = (painted(250, 20, 20), painted(40, 40, 240));
+        let farthest = red.pixels().iter().zip(blue.pixels()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(farthest <= 8, "{farthest}");
+        assert_eq!((red.pixels().iter().min(), red.pixels().iter().max()), (Some(&0), Some(&255)));
+        assert_eq!(painted(0, 0, 0).pixels(), [0; 192]);
+    }
+}
