@@ -78,7 +78,7 @@ pub struct AskPolicy {
 
 impl Default for AskPolicy {
     fn default() -> Self {
-        Self { over_ask: 1.0, at_most: 4.0 }
+        Self { over_ask: 1.0, at_most: 10.0 }
     }
 }
 

@@ -6,7 +6,7 @@ use evenset_core::{Group, Progress, Seed, Silent};
 use super::batches::Frame;
 use super::model::ConditionalModel;
 use super::set;
-use crate::error::Result;
+use crate::error::{DiffusionError, Result};
 use crate::sampler::SamplerConfig;
 
 /// Images that go through the network together. A matter of speed alone: an image is the same in any batch.
@@ -52,6 +52,10 @@ impl ConditionalModel {
         progress: &dyn Progress,
     ) -> Result<Vec<Generated>> {
         sampler.validate()?;
+        if let Some(attribute) = sampler.guided().into_iter().flatten().find(|name| !self.knows(name)) {
+            let known = set::listed(self.card.attributes.iter().map(|attribute| attribute.name.as_str()));
+            return Err(DiffusionError::UnknownAttribute { attribute: attribute.clone(), known });
+        }
         let codes: Vec<Vec<u32>> =
             requests.iter().map(|request| set::codes(&self.card.attributes, &request.group)).collect::<Result<_>>()?;
         let mut images = Vec::with_capacity(requests.len());
@@ -98,12 +102,12 @@ impl ConditionalModel {
     /// The pixels of at most [`BATCH`] images.
     fn draw(&self, requests: &[ImageRequest], codes: &[Vec<u32>], sampler: &SamplerConfig) -> Result<Vec<Vec<u8>>> {
         let (edm, frame, guidance) = (self.card.edm(), self.card.frame(), sampler.guide());
-        let nothing = vec![vec![0; self.card.attributes.len()]; codes.len()];
+        let away_from = self.without_guided(codes, sampler);
         let denoiser = |x: &Tensor, sigma: f64| {
             guidance.apply(
                 sigma,
                 || self.network.denoise(edm, x, sigma, codes),
-                || self.network.denoise(edm, x, sigma, &nothing),
+                || self.network.denoise(edm, x, sigma, &away_from),
             )
         };
         let noise: Vec<f32> = requests.iter().flat_map(|request| request.seed.normal(frame.len())).collect();
@@ -111,6 +115,22 @@ impl ConditionalModel {
         let noise = Tensor::from_vec(noise, (requests.len(), channels, height, width), self.network.weights.device())?;
         let images = sampler.sampler().sample(&denoiser, &noise)?.to_device(&Device::Cpu)?.flatten_all()?;
         Ok(images.to_vec1::<f32>()?.chunks_exact(frame.len()).map(|values| frame.store(values)).collect())
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.card.attributes.iter().any(|attribute| attribute.name == name)
+    }
+
+    /// The conditions that guidance steers away from: those asked for, without the attributes that it strengthens.
+    fn without_guided(&self, codes: &[Vec<u32>], sampler: &SamplerConfig) -> Vec<Vec<u32>> {
+        let kept: Vec<bool> = self
+            .card
+            .attributes
+            .iter()
+            .map(|attribute| sampler.guided().is_some_and(|guided| !guided.contains(&attribute.name)))
+            .collect();
+        let keep = |codes: &Vec<u32>| codes.iter().zip(&kept).map(|(&code, &kept)| if kept { code } else { 0 }).collect();
+        codes.iter().map(keep).collect()
     }
 
     fn image(&self, pixels: Vec<u8>) -> Generated {

@@ -175,7 +175,7 @@ pub(crate) fn codes(attributes: &[AttributeVocabulary], group: &Group) -> Result
 }
 
 /// At most twenty words in backquotes.
-fn listed<'a>(words: impl ExactSizeIterator<Item = &'a str>) -> String {
+pub(crate) fn listed<'a>(words: impl ExactSizeIterator<Item = &'a str>) -> String {
     let n = words.len();
     let mut text = words.take(20).map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
     match n {

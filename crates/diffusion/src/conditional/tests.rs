@@ -172,7 +172,7 @@ fn an_image_depends_on_its_request_alone() {
     let dir = tempfile::tempdir().unwrap();
     let model = untrained(dir.path());
     let groups = ["shape=rows & colour=red", "colour=blue & shape=columns", "shape=columns", "(all)", "colour=red"];
-    let sampler = SamplerConfig::Dpmpp2m { steps: 3, guidance: 2.0, guidance_interval: None };
+    let sampler = SamplerConfig::Dpmpp2m { steps: 3, guidance: 2.0, guidance_interval: None, guided: None };
     let draw = |requests: &[ImageRequest]| model.generate(requests, &sampler, &Silent).unwrap();
     let together = draw(&requests(&groups));
     assert_eq!(together.len(), groups.len());
@@ -194,7 +194,7 @@ fn images_have_the_size_of_the_dataset_even_where_the_network_needs_padding() {
     set.pixels = (0..7 * 5 * set.conditions.len()).map(|i| (i % 251) as u8).collect();
     let dir = tempfile::tempdir().unwrap();
     let model = train(&set, &config(2), Seed(1), dir.path(), &Silent, &Device::Cpu).unwrap();
-    let sampler = SamplerConfig::Heun { steps: 2, guidance: 1.0, guidance_interval: None };
+    let sampler = SamplerConfig::Heun { steps: 2, guidance: 1.0, guidance_interval: None, guided: None };
     let image = model.generate(&requests(&["(all)"]), &sampler, &Silent).unwrap().remove(0);
     assert_eq!((image.width, image.height, image.channels, image.pixels.len()), (7, 5, 1, 35));
     let groups: Vec<Group> = vec!["colour=red".parse().unwrap(), "colour=blue".parse().unwrap()];

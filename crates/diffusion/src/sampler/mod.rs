@@ -45,6 +45,10 @@ pub enum SamplerConfig {
         /// Noise levels `[lowest, highest]` (sigma) between which guidance applies. Default: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance_interval: Option<[f64; 2]>,
+        /// Attributes that guidance strengthens, given the others: `[garment]` steers away from "any garment that is
+        /// yellow", and so from the garments that usually are. Default: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guided: Option<Vec<String>>,
     },
     /// Heun's method as in EDM: second order at two evaluations a step.
     #[serde(rename = "heun")]
@@ -58,6 +62,10 @@ pub enum SamplerConfig {
         /// Noise levels `[lowest, highest]` (sigma) between which guidance applies. Default: all.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         guidance_interval: Option<[f64; 2]>,
+        /// Attributes that guidance strengthens, given the others: `[garment]` steers away from "any garment that is
+        /// yellow", and so from the garments that usually are. Default: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        guided: Option<Vec<String>>,
     },
 }
 
@@ -75,7 +83,7 @@ fn guidance_scale() -> f64 {
 
 impl Default for SamplerConfig {
     fn default() -> Self {
-        Self::Dpmpp2m { steps: dpmpp_2m_steps(), guidance: guidance_scale(), guidance_interval: None }
+        Self::Dpmpp2m { steps: dpmpp_2m_steps(), guidance: guidance_scale(), guidance_interval: None, guided: None }
     }
 }
 
@@ -98,6 +106,13 @@ impl SamplerConfig {
     /// The guidance scale; 1 is none.
     pub fn guidance(&self) -> f64 {
         self.guide().scale
+    }
+
+    /// The attributes that guidance strengthens; `None` is all.
+    pub fn guided(&self) -> Option<&[String]> {
+        match self {
+            Self::Dpmpp2m { guided, .. } | Self::Heun { guided, .. } => guided.as_deref(),
+        }
     }
 
     /// The guidance with its interval.

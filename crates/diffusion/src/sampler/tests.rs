@@ -126,5 +126,5 @@ fn impossible_settings_are_named() {
 }
 
 fn heun(steps: u64) -> SamplerConfig {
-    SamplerConfig::Heun { steps, guidance: 1.5, guidance_interval: None }
+    SamplerConfig::Heun { steps, guidance: 1.5, guidance_interval: None, guided: None }
 }
