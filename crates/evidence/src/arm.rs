@@ -76,8 +76,9 @@ pub fn run_arm(
     let joined = if arm == Arm::Balanced { Some(join(&data.train, &data.generated)?) } else { None };
     let train = joined.as_ref().unwrap_or(&data.train);
     let sampling = match arm {
-        Arm::Oversample => Sampling::Weighted(inverse_group_size(train)),
-        Arm::AsIs | Arm::Reweight | Arm::Augment | Arm::Balanced => Sampling::Uniform,
+        // Both draw every group equally often, so they differ in the generated images alone.
+        Arm::Oversample | Arm::Balanced => Sampling::Weighted(inverse_group_size(train)),
+        Arm::AsIs | Arm::Reweight | Arm::Augment => Sampling::Uniform,
     };
     let loss_weights: Option<Vec<f32>> =
         (arm == Arm::Reweight).then(|| inverse_group_size(train).into_iter().map(|weight| weight as f32).collect());

@@ -234,7 +234,7 @@ fn sentence(verdict: Verdict, arms: &[ArmSummary], best: &Comparison, as_is: &Co
     let found = match verdict {
         Verdict::Helped => "Balancing helped",
         Verdict::NoDifference => "Balancing made no measurable difference over the best baseline",
-        Verdict::Harmed => "Balancing harmed",
+        Verdict::Harmed => "The balanced data did worse than the best baseline",
     };
     let mut text = format!(
         "{found}: accuracy in the worst group is {:.3} with the balanced data and {:.3} with {}, the best baseline \

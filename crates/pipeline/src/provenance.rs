@@ -3,6 +3,7 @@
 //! A real row keeps every column of its source. A generated row has its image and the values that were asked for; what
 //! nobody asked for is null. Columns of the source with the name of a provenance column are replaced by ours.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::{
@@ -14,6 +15,7 @@ use evenset_core::Group;
 use evenset_data::{Dataset, Feature, Features, Table};
 
 use crate::error::{PipelineError, Result};
+use crate::job::Role;
 use crate::rounds::Accepted;
 use crate::stages::scan::Row;
 
@@ -76,6 +78,8 @@ pub struct Layout {
     attributes: Vec<String>,
     source: Vec<Field>,
     origin: Origin,
+    /// Weight of a training row by its group, in text.
+    weights: BTreeMap<String, f64>,
 }
 
 impl Layout {
@@ -115,7 +119,24 @@ impl Layout {
         }
         let schema = Arc::new(Schema::new(source.iter().cloned().chain(provenance).collect::<Vec<_>>()));
         let (image, attributes) = (dataset.image.clone(), attributes.to_vec());
-        Ok(Self { schema, features, image, attributes, source, origin })
+        Ok(Self { schema, features, image, attributes, source, origin, weights: BTreeMap::new() })
+    }
+
+    /// Weighs the training rows so that every group counts as much as any other, 1 on average.
+    pub fn weigh<'a>(&mut self, real: impl Iterator<Item = &'a Row>, accepted: &[Accepted]) {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let groups = real.filter_map(|row| self.group_of(row));
+        for group in groups.chain(accepted.iter().map(|a| a.candidate.request.group.to_string())) {
+            *counts.entry(group).or_default() += 1;
+        }
+        let (rows, groups) = (counts.values().sum::<u64>() as f64, counts.len() as f64);
+        self.weights = counts.into_iter().map(|(group, count)| (group, rows / (groups * count as f64))).collect();
+    }
+
+    /// The weight of a row of this group: 1 where the row is not for training, or in no group.
+    fn weight(&self, role: Role, group: Option<&str>) -> f64 {
+        let known = group.and_then(|group| self.weights.get(group));
+        if role == Role::Train { known.copied().unwrap_or(1.0) } else { 1.0 }
     }
 
     /// Rows of the source as they are, with their provenance. `rows` are places in `table`, in order.
@@ -147,7 +168,9 @@ impl Layout {
                 "is_synthetic" => Arc::new(BooleanArray::from(vec![false; n])),
                 "source_id" => Arc::new(StringArray::from_iter_values(&ids)),
                 "group" => Arc::new(groups.iter().map(Option::as_deref).collect::<StringArray>()),
-                "sample_weight" => Arc::new(Float64Array::from(vec![1.0; n])),
+                "sample_weight" => Arc::new(Float64Array::from_iter_values(
+                    rows.iter().zip(&groups).map(|(row, group)| self.weight(row.role, group.as_deref())),
+                )),
                 _ => new_null_array(field.data_type(), n),
             });
         }
@@ -190,7 +213,9 @@ impl Layout {
                 "plan_hash" => texts(&|_| Some(origin.plan_hash.clone())),
                 "verify_scores" => texts(&|a| serde_json::to_string(&a.verdict.scores).ok()),
                 "verdict" => texts(&|_| Some("accepted".to_owned())),
-                "sample_weight" => Arc::new(Float64Array::from(vec![1.0; n])),
+                "sample_weight" => Arc::new(Float64Array::from_iter_values(
+                    accepted.iter().map(|a| self.weight(Role::Train, Some(&a.candidate.request.group.to_string()))),
+                )),
                 _ => new_null_array(field.data_type(), n),
             });
         }

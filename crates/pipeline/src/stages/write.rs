@@ -157,7 +157,8 @@ impl WriteStage<'_> {
     }
 
     fn write_into(&self, folder: &Path, context: &Context<'_>) -> Result<Written> {
-        let layout = Layout::of(self.dataset, &self.scan.output.columns, self.origin())?;
+        let mut layout = Layout::of(self.dataset, &self.scan.output.columns, self.origin())?;
+        layout.weigh(self.scan.output.role(Role::Train), self.accepted);
         let mut writers = Writers::create(folder, self.job, &layout)?;
         let mut written = Written { features: layout.features.clone(), ..Written::default() };
         let total = self.scan.output.rows.len() + self.accepted.len();
