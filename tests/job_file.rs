@@ -77,7 +77,7 @@ fn an_attribute_that_is_no_column_is_refused_with_the_columns_there_are() {
 #[test]
 fn yaml_that_cannot_be_read_is_refused_with_its_line() {
     refused("dataset: {path: shapes\nname: x\n", &["job.yaml:"]);
-    refused("name: a\nname: b\n", &["job.yaml:", "name"]);
+    refused("name: a\nname: b\n", &["job.yaml:2", "duplicated key"]);
     refused("- a\n", &["job.yaml:1", "keys and values"]);
 }
 

@@ -19,7 +19,7 @@ fn prepare(root: &Path) {
     job(root, "");
     let text = std::fs::read_to_string(root.join("job.yaml")).unwrap();
     let gates = "gates: [decode, {type: attributes, threshold: 0.05}]";
-    std::fs::write(root.join("job.yaml"), text.replace("gates: [decode]", gates)).unwrap();
+    std::fs::write(root.join("job.yaml"), text.replace("gates: []", gates)).unwrap();
 }
 
 fn start(root: &Path) -> Child {

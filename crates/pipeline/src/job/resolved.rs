@@ -125,8 +125,9 @@ pub struct Write {
     pub license: String,
 }
 
-/// The user's trainer.
+/// The user's trainer. Serialises with the `type` that the written form has, so that a resolved job is a job.
 #[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename = "command")]
 pub struct Hook {
     /// Program and arguments with placeholders.
     pub run: Vec<String>,

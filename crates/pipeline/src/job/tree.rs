@@ -300,9 +300,6 @@ fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>) -> Result<Node, JobError> {
                     Value::Scalar(other) => other.to_string(),
                     _ => return Err(unsupported("a list or a mapping as a key")),
                 };
-                if map.iter().any(|(k, ..)| *k == key) {
-                    return Err(JobError::Yaml { at: key_at, message: format!("key `{key}` stands twice") });
-                }
                 map.push((key, key_at, convert(value, file)?));
             }
             Value::Map(map)
