@@ -54,7 +54,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn four_broken_files_are_four_rejected_rows_and_the_rest_is_counted() {
     let root = tempfile::tempdir().unwrap();
     dataset(root.path());
-    let summary: serde_json::Value = serde_json::from_str(&succeed(root.path(), &["scan", "job.yaml", "--json"])).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(&succeed(root.path(), &["scan", "job.yaml", "--json"])).unwrap();
     assert_eq!(summary["rows"]["train"], 12);
     let rejected: u64 = summary["rejected"].as_array().unwrap().iter().map(|r| r["rows"].as_u64().unwrap()).sum();
     assert_eq!(rejected, 4, "{summary}");

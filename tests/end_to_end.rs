@@ -25,7 +25,15 @@ fn text(batch: &RecordBatch, column: &str, row: usize) -> Option<String> {
 }
 
 fn image_bytes(batch: &RecordBatch, row: usize) -> Vec<u8> {
-    batch.column_by_name("image").unwrap().as_struct().column_by_name("bytes").unwrap().as_binary::<i32>().value(row).to_vec()
+    batch
+        .column_by_name("image")
+        .unwrap()
+        .as_struct()
+        .column_by_name("bytes")
+        .unwrap()
+        .as_binary::<i32>()
+        .value(row)
+        .to_vec()
 }
 
 #[test]
@@ -88,7 +96,8 @@ fn the_balanced_dataset_has_every_group_at_its_target_and_real_images_byte_for_b
     let verdict = report["evidence"]["verdict"].as_str().unwrap();
     assert!(["helped", "no-difference", "harmed"].contains(&verdict));
     assert_eq!(report["evidence"]["seeds"], 2);
-    let arms: Vec<&str> = report["evidence"]["arms"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    let arms: Vec<&str> =
+        report["evidence"]["arms"].as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
     assert_eq!(arms, ["as-is", "balanced"]);
     let status: serde_json::Value =
         serde_json::from_str(&succeed(root.path(), &["status", "runs/shapes", "--json"])).unwrap();
@@ -175,7 +184,8 @@ fn nothing_missing_writes_the_dataset_as_it_is() {
     shapes(root.path(), 6, 6, 4, 16);
     job(root.path(), "");
     succeed(root.path(), &["run", "job.yaml", "--set", "plan.target.images=5"]);
-    let rows: usize = read(&root.path().join("out/shapes/data/train-00000-of-00001.parquet")).iter().map(RecordBatch::num_rows).sum();
+    let rows: usize =
+        read(&root.path().join("out/shapes/data/train-00000-of-00001.parquet")).iter().map(RecordBatch::num_rows).sum();
     assert_eq!(rows, 24);
 }
 

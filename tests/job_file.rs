@@ -140,7 +140,9 @@ fn the_schema_is_json_and_documents_every_key() {
 #[test]
 fn help_and_version_answer_on_every_verb() {
     let folder = tempfile::tempdir().unwrap();
-    for verb in ["run", "scan", "audit", "plan", "generate", "verify", "write", "evidence", "report", "status", "schema"] {
+    for verb in
+        ["run", "scan", "audit", "plan", "generate", "verify", "write", "evidence", "report", "status", "schema"]
+    {
         assert!(succeed(folder.path(), &[verb, "--help"]).contains("Usage"), "{verb}");
     }
     assert_eq!(run(folder.path(), &["frobnicate"]).status.code(), Some(2));

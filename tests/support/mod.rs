@@ -43,7 +43,9 @@ pub fn stderr(output: &Output) -> String {
 pub const SHAPES: [&str; 2] = ["disc", "square"];
 pub const COLOURS: [(&str, [u8; 3]); 2] = [("blue", [40, 80, 230]), ("red", [230, 60, 40])];
 
-/// A picture of one shape in one colour on a dark ground; `variant` moves and shades it.
+/// A picture of one shape in one colour on a grey ground, under strong grain; `variant` moves and shades it.
+///
+/// The grain is there so that what a model draws after a few seconds of training passes as one of these.
 pub fn picture(shape: &str, colour: [u8; 3], variant: u32, side: u32) -> RgbImage {
     let wobble = |salt: u32| ((variant.wrapping_mul(2_654_435_761) ^ salt.wrapping_mul(40_503)) >> 7) % 5;
     let radius = side as f32 * (0.26 + 0.03 * wobble(1) as f32);
@@ -51,9 +53,15 @@ pub fn picture(shape: &str, colour: [u8; 3], variant: u32, side: u32) -> RgbImag
     let (cx, cy, shade) = (centre(2), centre(3), 0.75 + 0.06 * wobble(4) as f32);
     RgbImage::from_fn(side, side, |x, y| {
         let (dx, dy) = (x as f32 - cx, y as f32 - cy);
-        let inside = if shape == "disc" { dx * dx + dy * dy < radius * radius } else { dx.abs().max(dy.abs()) < radius };
-        let grain = 1.0 - 0.04 * ((x * 7 + y * 13 + variant * 3) % 4) as f32;
-        if inside { Rgb(colour.map(|c| (f32::from(c) * shade * grain) as u8)) } else { Rgb([20, 20, 24]) }
+        let inside =
+            if shape == "disc" { dx * dx + dy * dy < radius * radius } else { dx.abs().max(dy.abs()) < radius };
+        let colour = if inside { colour.map(|c| f32::from(c) * shade) } else { [90.0, 90.0, 94.0] };
+        let grain = |channel: u32| {
+            let hash =
+                (x + 64 * y + 4096 * channel).wrapping_add(variant.wrapping_mul(7919)).wrapping_mul(2_654_435_761);
+            f32::from((hash >> 16) as u8) - 127.5
+        };
+        Rgb([0, 1, 2].map(|channel| (colour[channel as usize] + 0.7 * grain(channel)) as u8))
     })
 }
 

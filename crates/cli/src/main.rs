@@ -65,13 +65,31 @@ fn log_to_stderr(verbose: u8) {
         2 => "evenset=debug,info",
         _ => "trace",
     };
-    let levels: String = ["cli", "pipeline", "data", "audit", "plan", "nn", "diffusion", "verify", "evidence", "report"]
-        .iter()
-        .map(|room| format!(",evenset_{room}={}", if verbose == 1 { "info" } else if verbose == 0 { "warn" } else { "debug" }))
-        .collect();
-    let filter = EnvFilter::try_from_env("EVENSET_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{default}{levels}")));
+    let levels: String =
+        ["cli", "pipeline", "data", "audit", "plan", "nn", "diffusion", "verify", "evidence", "report"]
+            .iter()
+            .map(|room| {
+                format!(
+                    ",evenset_{room}={}",
+                    if verbose == 1 {
+                        "info"
+                    } else if verbose == 0 {
+                        "warn"
+                    } else {
+                        "debug"
+                    }
+                )
+            })
+            .collect();
+    let filter =
+        EnvFilter::try_from_env("EVENSET_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{default}{levels}")));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .init();
 }
 
 impl Verb {

@@ -141,11 +141,8 @@ fn audit(text: &mut String, finished: &Finished) -> Result<()> {
             grouping.effective_groups,
             number(grouping.largest_to_smallest),
         )?;
-        let rows: Vec<CountRow> = grouping
-            .groups
-            .iter()
-            .map(|group| CountRow { values: group.values.clone(), count: group.count })
-            .collect();
+        let rows: Vec<CountRow> =
+            grouping.groups.iter().map(|group| CountRow { values: group.values.clone(), count: group.count }).collect();
         text.push_str(&terminal::audit_table(&rows, width, color));
         text.push('\n');
     }
@@ -201,7 +198,11 @@ fn verify(text: &mut String, finished: &Finished) -> Result<()> {
     for round in &finished.rounds {
         let accepted = round.verdicts.iter().filter(|verdict| verdict.accepted).count();
         let (candidates, remaining) = (round.candidates.len(), round.remaining);
-        writeln!(text, "round {}: {accepted} of {candidates} candidates accepted, {remaining} images missing", round.round)?;
+        writeln!(
+            text,
+            "round {}: {accepted} of {candidates} candidates accepted, {remaining} images missing",
+            round.round
+        )?;
     }
     if !finished.targets_met() {
         writeln!(text, "a target was not reached (exit code 3); the report says which and why")?;

@@ -45,7 +45,11 @@ impl Reporter {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // The order matters: the flag must already be set by the first signal for the second to end the process.
-            signal_hook::flag::register_conditional_shutdown(signal, i32::from(crate::exit::INTERRUPTED), Arc::clone(&stop))?;
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                i32::from(crate::exit::INTERRUPTED),
+                Arc::clone(&stop),
+            )?;
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         let style = match (quiet, std::io::stderr().is_terminal()) {

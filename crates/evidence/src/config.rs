@@ -31,7 +31,8 @@ pub enum Arm {
     Reweight,
     /// [`Baseline::Augment`].
     Augment,
-    /// The real training images and the accepted generated ones together, each drawn equally often.
+    /// The real training images and the accepted generated ones together, drawn so that every group is seen equally
+    /// often: [`Baseline::Oversample`] with generated images.
     Balanced,
 }
 

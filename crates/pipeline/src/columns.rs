@@ -42,7 +42,8 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     fn column<T: 'static>(&self, name: &str) -> Result<&T> {
         let column = self.batch.column_by_name(name).and_then(|column| column.as_any().downcast_ref::<T>());
-        column.ok_or_else(|| PipelineError::damaged(self.path)(format!("column `{name}` is missing or of another type")))
+        column
+            .ok_or_else(|| PipelineError::damaged(self.path)(format!("column `{name}` is missing or of another type")))
     }
 
     pub fn texts(&self, name: &str) -> Result<Vec<Option<String>>> {

@@ -80,6 +80,12 @@ fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
         candidates: candidates as u64,
         accepted: finished.progress.groups.iter().map(|group| group.accepted).sum(),
         evidence: None,
-        other_formats: job.write.formats.iter().filter(|&&f| f == Format::Webdataset).map(|_| "webdataset".into()).collect(),
+        other_formats: job
+            .write
+            .formats
+            .iter()
+            .filter(|&&f| f == Format::Webdataset)
+            .map(|_| "webdataset".into())
+            .collect(),
     }
 }

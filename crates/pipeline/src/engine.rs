@@ -232,7 +232,8 @@ impl Finished {
         let mut accepted: Vec<Accepted> = Vec::new();
         for round in 1..=job.verify.rounds {
             let unit = job.generate.unit;
-            let stage = GenerateStage { round, so_far: &so_far, after: &last, sampler, unit, seed, model: &model, frame };
+            let stage =
+                GenerateStage { round, so_far: &so_far, after: &last, sampler, unit, seed, model: &model, frame };
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };
             let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();

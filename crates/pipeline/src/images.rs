@@ -85,8 +85,7 @@ pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
         now.par_iter_mut().try_for_each(|(_, row, slot)| {
             let changed = |why: &str| PipelineError::Changed(format!("row {row} of unit {unit} {why}"));
             let (bytes, _) = table.image(*row).ok_or_else(|| changed("has no image"))?;
-            let image =
-                evenset_data::decode(bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
+            let image = evenset_data::decode(bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
             let fitted = evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height);
             if fitted.len() != slot.len() {
                 return Err(changed("has another size"));
@@ -102,8 +101,10 @@ pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
 /// A generated image as a PNG file; grey where the dataset is.
 pub fn encode(frame: Frame, rgb: &[u8], text: &[(&str, &str)]) -> Vec<u8> {
     if frame.grey {
-        let grey: Vec<u8> =
-            rgb.chunks_exact(3).map(|p| ((u16::from(p[0]) + u16::from(p[1]) + u16::from(p[2]) + 1) / 3) as u8).collect();
+        let grey: Vec<u8> = rgb
+            .chunks_exact(3)
+            .map(|p| ((u16::from(p[0]) + u16::from(p[1]) + u16::from(p[2]) + 1) / 3) as u8)
+            .collect();
         return evenset_data::encode_png(frame.width, frame.height, 1, &grey, text);
     }
     evenset_data::encode_png(frame.width, frame.height, 3, rgb, text)

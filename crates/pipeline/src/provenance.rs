@@ -102,7 +102,9 @@ impl Layout {
             };
             let feature = match feature {
                 Some(feature @ (Feature::Image | Feature::ClassLabel { .. })) => Some(feature),
-                other if attribute => Some(Feature::of_type(field.data_type()).unwrap_or(other.unwrap_or_else(|| text_value()))),
+                other if attribute => {
+                    Some(Feature::of_type(field.data_type()).unwrap_or(other.unwrap_or_else(text_value)))
+                }
                 Some(other) => Some(other),
                 None if *field.name() == dataset.image => Some(Feature::Image),
                 None => Feature::of_type(field.data_type()),
@@ -155,7 +157,8 @@ impl Layout {
                 let images: Vec<_> = rows.iter().map(|row| table.image(row.row)).collect();
                 image_column(images.iter().map(|image| image.map(|(bytes, path)| (bytes, path.map(str::to_owned)))))
             } else {
-                let column = table.batch.column_by_name(name).ok_or_else(|| self.wrong(&format!("no column `{name}`")))?;
+                let column =
+                    table.batch.column_by_name(name).ok_or_else(|| self.wrong(&format!("no column `{name}`")))?;
                 take(column)?
             };
             columns.push(column);
@@ -202,7 +205,9 @@ impl Layout {
             columns.push(match field.name().as_str() {
                 "is_synthetic" => Arc::new(BooleanArray::from(vec![true; n])),
                 "group" => texts(&|a| Some(a.candidate.request.group.to_string())),
-                "round" => Arc::new(accepted.iter().map(|a| Some(i64::from(a.candidate.request.round))).collect::<Int64Array>()),
+                "round" => Arc::new(
+                    accepted.iter().map(|a| Some(i64::from(a.candidate.request.round))).collect::<Int64Array>(),
+                ),
                 "seed" => Arc::new(accepted.iter().map(|a| Some(a.candidate.request.seed.0)).collect::<UInt64Array>()),
                 "model_id" => texts(&|_| origin.model_id.clone()),
                 "model_sha256" => texts(&|_| origin.model_sha256.clone()),

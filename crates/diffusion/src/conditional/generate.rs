@@ -129,7 +129,8 @@ impl ConditionalModel {
             .iter()
             .map(|attribute| sampler.guided().is_some_and(|guided| !guided.contains(&attribute.name)))
             .collect();
-        let keep = |codes: &Vec<u32>| codes.iter().zip(&kept).map(|(&code, &kept)| if kept { code } else { 0 }).collect();
+        let keep =
+            |codes: &Vec<u32>| codes.iter().zip(&kept).map(|(&code, &kept)| if kept { code } else { 0 }).collect();
         codes.iter().map(keep).collect()
     }
 

@@ -197,7 +197,9 @@ mod tests {
     #[test]
     fn every_key_has_a_row_and_every_tagged_part_a_section_for_each_type() {
         let page = reference(&super::super::schema());
-        for part in ["| `seed` |", "## `dataset`", "| `splits` |", "{type: at-least}", "{type: conditional}", "| `rounds` |"] {
+        for part in
+            ["| `seed` |", "## `dataset`", "| `splits` |", "{type: at-least}", "{type: conditional}", "| `rounds` |"]
+        {
             assert!(page.contains(part), "{part} is missing in {page}");
         }
     }

@@ -218,9 +218,8 @@ fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
         (node, known) = (child, known + 1);
         at = child.at.clone();
     }
-    let quoted = |prefix: &str| {
-        message.strip_prefix(prefix).and_then(|rest| rest.split(['`', '"']).next()).map(str::to_owned)
-    };
+    let quoted =
+        |prefix: &str| message.strip_prefix(prefix).and_then(|rest| rest.split(['`', '"']).next()).map(str::to_owned);
     let found = if let Some(key) = quoted("unknown field `") {
         path.truncate(known);
         if path.last() == Some(&key) { None } else { node.find_key(&key) }
@@ -233,7 +232,7 @@ fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
         .or_else(|| quoted("invalid value: integer `"))
         .or_else(|| quoted("invalid type: boolean `"))
     {
-        node.find_scalar(&|scalar| scalar.to_string() == number)
+        node.find_scalar(&|scalar| scalar.is_number() && format!("{scalar}") == number)
     } else {
         None
     };
@@ -286,7 +285,10 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     let hook = match written.hook {
         Some(WrittenHook::Command { run, timeout }) => {
             if run.first().is_none_or(String::is_empty) {
-                return bad("hook.run", "empty; expected a program and its arguments, such as [python, train.py]".into());
+                return bad(
+                    "hook.run",
+                    "empty; expected a program and its arguments, such as [python, train.py]".into(),
+                );
             }
             Some(Hook { run, timeout })
         }

@@ -83,7 +83,9 @@ impl Node {
                 Value::List(items) => {
                     let n = items.len();
                     let index: usize = key.parse().map_err(|_| bad(&format!("`{key}` is not an index of a list")))?;
-                    items.get_mut(index).ok_or_else(|| bad(&format!("the list has {n} items, none numbered {index}")))?
+                    items
+                        .get_mut(index)
+                        .ok_or_else(|| bad(&format!("the list has {n} items, none numbered {index}")))?
                 }
                 value => {
                     if !matches!(value, Value::Map(_)) {
@@ -237,7 +239,10 @@ fn read_included(path: &Path, at: &Position, depth: usize) -> Result<Node, JobEr
         return Err(invalid(format!("includes go deeper than {MAX_DEPTH} files; does a file include itself?")));
     }
     if !path.is_file() {
-        return Err(invalid(format!("`{}` does not exist; includes are relative to the including file", path.display())));
+        return Err(invalid(format!(
+            "`{}` does not exist; includes are relative to the including file",
+            path.display()
+        )));
     }
     read_at_depth(path, depth + 1)
 }
@@ -276,7 +281,8 @@ fn parse(text: &str, file: &Arc<str>) -> Result<Node, JobError> {
 
 fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>) -> Result<Node, JobError> {
     let at = Position { file: file.clone(), line: yaml.span.start.line() };
-    let unsupported = |what: &str| JobError::Yaml { at: at.clone(), message: format!("{what} cannot be used in a job") };
+    let unsupported =
+        |what: &str| JobError::Yaml { at: at.clone(), message: format!("{what} cannot be used in a job") };
     let value = match &yaml.data {
         YamlData::Value(scalar) => Value::Scalar(match scalar {
             Scalar::Null => serde_json::Value::Null,

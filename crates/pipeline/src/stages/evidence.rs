@@ -15,8 +15,8 @@ use crate::error::{PipelineError, Result};
 use crate::images::{self, Frame};
 use crate::job::Role;
 use crate::rounds::Accepted;
-use crate::within::Within;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::within::Within;
 
 const EVIDENCE: &str = "evidence.json";
 
@@ -175,5 +175,4 @@ impl EvidenceStage<'_> {
             groups,
         })
     }
-
 }

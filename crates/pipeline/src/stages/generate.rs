@@ -63,7 +63,8 @@ impl Stage for GenerateStage<'_> {
         let requests = self.requests()?;
         evenset_data::write_parquet(&folder.join(REQUESTS), &request_table(&requests)?)?;
         let chunks: Vec<&[Request]> = requests.chunks(self.unit).collect();
-        let units: Vec<(Fingerprint, u64)> = chunks.iter().map(|chunk| (chunk_fingerprint(chunk), chunk.len() as u64)).collect();
+        let units: Vec<(Fingerprint, u64)> =
+            chunks.iter().map(|chunk| (chunk_fingerprint(chunk), chunk.len() as u64)).collect();
         let task = format!("generate, round {}", self.round);
         units::map(folder, &task, &units, context, |index| {
             let batch = self.draw(chunks[index], context)?;
@@ -90,10 +91,8 @@ impl GenerateStage<'_> {
     }
 
     fn draw(&self, requests: &[Request], context: &Context<'_>) -> Result<RecordBatch> {
-        let wanted: Vec<ImageRequest> = requests
-            .iter()
-            .map(|request| ImageRequest { group: request.group.clone(), seed: request.seed })
-            .collect();
+        let wanted: Vec<ImageRequest> =
+            requests.iter().map(|request| ImageRequest { group: request.group.clone(), seed: request.seed }).collect();
         let mut images = Vec::with_capacity(wanted.len());
         for wanted in wanted.chunks(BATCH) {
             images.extend(self.model.output.generate(wanted, self.sampler, context.progress)?);
@@ -103,7 +102,11 @@ impl GenerateStage<'_> {
             .iter()
             .zip(&images)
             .map(|(request, image)| {
-                images::encode(self.frame, &image.pixels, &[("parameters", &self.parameters(&request.group, request.seed))])
+                images::encode(
+                    self.frame,
+                    &image.pixels,
+                    &[("parameters", &self.parameters(&request.group, request.seed))],
+                )
             })
             .collect();
         let mut table = request_columns(requests);

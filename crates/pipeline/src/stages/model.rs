@@ -97,6 +97,7 @@ fn training_set(dataset: &Dataset, columns: &[String], rows: &[&Row], frame: Fra
 
 /// The values of one column over these rows, sorted.
 pub(crate) fn vocabulary(rows: &[&Row], column: usize) -> Vec<String> {
-    let values: std::collections::BTreeSet<&String> = rows.iter().filter_map(|row| row.values[column].as_ref()).collect();
+    let values: std::collections::BTreeSet<&String> =
+        rows.iter().filter_map(|row| row.values[column].as_ref()).collect();
     values.into_iter().cloned().collect()
 }

@@ -395,7 +395,11 @@ impl ReportStage<'_> {
             files: written
                 .files
                 .iter()
-                .map(|file| page::OutputFile { path: file.path.clone(), bytes: file.bytes, sha256: file.sha256.clone() })
+                .map(|file| page::OutputFile {
+                    path: file.path.clone(),
+                    bytes: file.bytes,
+                    sha256: file.sha256.clone(),
+                })
                 .collect(),
         })
     }

@@ -60,7 +60,8 @@ impl Stage for VerifyStage<'_> {
             let reader = Reader { batch: &batch, path: &path };
             let (accepted, gates) = (reader.flags("accepted")?, reader.texts("gate")?);
             let (reasons, scores) = (reader.texts("reject_reason")?, reader.strings("verify_scores")?);
-            for (((accepted, gate), reject_reason), scores) in accepted.into_iter().zip(gates).zip(reasons).zip(scores) {
+            for (((accepted, gate), reject_reason), scores) in accepted.into_iter().zip(gates).zip(reasons).zip(scores)
+            {
                 let scores = serde_json::from_str(&scores).map_err(PipelineError::damaged(&path))?;
                 verdicts.push(Verdict { accepted, reject_reason, gate, scores });
             }

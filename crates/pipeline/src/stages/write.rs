@@ -10,7 +10,9 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use evenset_core::Fingerprint;
 use evenset_data::atomic::AtomicFolder;
-use evenset_data::{Dataset, DatasetWriter, Features, ParquetOptions, ParquetWriter, WebDatasetOptions, WebDatasetWriter};
+use evenset_data::{
+    Dataset, DatasetWriter, Features, ParquetOptions, ParquetWriter, WebDatasetOptions, WebDatasetWriter,
+};
 use evenset_diffusion::ConditionalModel;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,9 @@ const RECORD: &str = "written.json";
 const MARKER: &str = "evenset.json";
 /// Folder of the tar shards in the output folder.
 const WEBDATASET: &str = "webdataset";
+
+/// Makes the text files that stand beside the data: names and contents.
+pub type Companions<'a> = dyn Fn(&Written) -> Result<Vec<(String, String)>> + 'a;
 
 /// Writes the balanced dataset.
 pub struct WriteStage<'a> {
@@ -44,7 +49,7 @@ pub struct WriteStage<'a> {
     /// The fingerprint of the last round.
     pub rounds: &'a Fingerprint,
     /// Text files that stand beside the data: name and content, given what was written.
-    pub companions: &'a dyn Fn(&Written) -> Result<Vec<(String, String)>>,
+    pub companions: &'a Companions<'a>,
 }
 
 /// What was written.
@@ -134,11 +139,8 @@ impl Stage for WriteStage<'_> {
         for (name, text) in (self.companions)(&written)? {
             evenset_data::atomic::write_file(&building.path().join(name), text.as_bytes())?;
         }
-        let marker = Marker {
-            evenset: crate::VERSION.into(),
-            job: self.job.name.clone(),
-            fingerprint: self.fingerprint(),
-        };
+        let marker =
+            Marker { evenset: crate::VERSION.into(), job: self.job.name.clone(), fingerprint: self.fingerprint() };
         write_json(&building.path().join(MARKER), &marker)?;
         // The record first: a kill between the two leaves an output without a record, which is written again.
         write_json(&folder.join(RECORD), &written)?;
@@ -230,7 +232,8 @@ impl Writers {
                     (PathBuf::new(), Box::new(writer))
                 }
                 Format::Webdataset => {
-                    let options = WebDatasetOptions { label: job.dataset.label.clone(), ..WebDatasetOptions::default() };
+                    let options =
+                        WebDatasetOptions { label: job.dataset.label.clone(), ..WebDatasetOptions::default() };
                     let writer = WebDatasetWriter::create(&folder.join(WEBDATASET), &layout.features, options)?;
                     (PathBuf::from(WEBDATASET), Box::new(writer))
                 }
