@@ -209,8 +209,8 @@ mod tests {
         let deficits = [(group("red"), 10), (group("blue"), 10), (group("green"), 10)];
         let known = [acceptance("red", 49, 98), acceptance("blue", 0, 98), acceptance("green", 98, 98)];
         let asks = next_asks(&deficits, &known, &AskPolicy::default()).unwrap();
-        // 10 * 100 / 50, 4 * 10, and 10 * 100 / 99 rounded up.
-        assert_eq!(asks, [(group("red"), 20), (group("blue"), 40), (group("green"), 11)]);
+        // 10 * 100 / 50, 10 * 10, and 10 * 100 / 99 rounded up.
+        assert_eq!(asks, [(group("red"), 20), (group("blue"), 100), (group("green"), 11)]);
     }
 
     #[test]

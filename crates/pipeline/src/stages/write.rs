@@ -1,7 +1,7 @@
 //! Write: the balanced dataset, real rows first, generated rows in `train` only.
 //!
 //! Real images pass through byte for byte. That generated images go to `train` and nowhere else is in the types: a
-//! [`Candidate`] has no split, and [`Writers::generated`] is the only function that writes one.
+//! candidate has no split, and `Writers::generated` is the only function that writes one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
