@@ -13,6 +13,7 @@ use evenset_core::Seed;
 use rand::RngExt;
 
 use crate::error::{Error, Result};
+use crate::param::Param;
 use crate::store::{self, Stored};
 
 /// How a variable starts.
@@ -174,6 +175,14 @@ impl Scope {
         let tensor = var.as_tensor().clone();
         vars.insert(full, var);
         Ok(tensor)
+    }
+
+    /// [`get`](Self::get) for the weight of a convolution or linear map.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
+        Ok(Param::new(self.get(name, shape, init)?))
     }
 
     fn full(&self, name: &str) -> String {

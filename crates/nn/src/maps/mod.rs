@@ -1,0 +1,235 @@
+//! Feature maps in the order that the device's kernels like, and the operations on them.
+//!
+//! This crate's CPU kernels keep the channels of a pixel beside one another: a pixel is then a row of a matrix, so that
+//! convolutions, linear maps and attention are products of matrices without a transposition between them. candle's
+//! kernels on other devices want one plane for each channel. [`Maps`] hides which it is; networks are written once.
+
+mod slow;
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::param::Param;
+
+/// A batch of feature maps: `[batch, channels, height, width]`, wherever the channels lie in memory.
+#[derive(Clone, Debug)]
+pub struct Maps {
+    /// `[batch, height, width, channels]` or `[batch, channels, height, width]`.
+    values: Tensor,
+    order: Order,
+}
+
+/// Where the channels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// One plane for each channel.
+    ChannelsFirst,
+}
+
+impl Maps {
+    /// From `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// A tensor that has not four dimensions.
+    pub fn from_nchw(x: &Tensor) -> Result<Self> {
+        x.dims4()?;
+        Ok(Self { values: x.contiguous()?, order: Order::ChannelsFirst })
+    }
+
+    /// As a contiguous tensor `[batch, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Those of the copy.
+    pub fn to_nchw(&self) -> Result<Tensor> {
+        match self.order {
+            Order::ChannelsFirst => Ok(self.values.clone()),
+        }
+    }
+
+    /// From tokens `[batch, height * width, channels]`, row by row of the map.
+    ///
+    /// # Errors
+    /// Another number of tokens than `height * width`.
+    pub fn from_tokens(tokens: &Tensor, (height, width): (usize, usize)) -> Result<Self> {
+        let (batch, count, channels) = tokens.dims3()?;
+        if count != height * width {
+            bail!("{count} tokens are not a map of {width}x{height}");
+        }
+        let values = tokens.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?;
+        Ok(Self { values, order: Order::ChannelsFirst })
+    }
+
+    /// As tokens `[batch, height * width, channels]`.
+    ///
+    /// # Errors
+    /// Those of the copy.
+    pub fn to_tokens(&self) -> Result<Tensor> {
+        match self.order {
+            Order::ChannelsFirst => self.values.flatten_from(2)?.transpose(1, 2)?.contiguous(),
+        }
+    }
+
+    /// Batch, channels, height and width.
+    pub fn dims(&self) -> (usize, usize, usize, usize) {
+        let dims = self.values.dims();
+        match self.order {
+            Order::ChannelsFirst => (dims[0], dims[1], dims[2], dims[3]),
+        }
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> usize {
+        self.dims().0
+    }
+
+    /// The channels.
+    pub fn channels(&self) -> usize {
+        self.dims().1
+    }
+
+    /// Height and width.
+    pub fn size(&self) -> (usize, usize) {
+        let (_, _, height, width) = self.dims();
+        (height, width)
+    }
+
+    /// The sum with maps of the same shape.
+    ///
+    /// # Errors
+    /// Shapes that differ.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        Ok(Self { values: crate::ops::add(&self.values, &other.values)?, order: self.order })
+    }
+
+    /// Every value times `factor`.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        Ok(Self { values: (&self.values * factor)?, order: self.order })
+    }
+
+    /// `x * sigmoid(x)` of every value.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn silu(&self) -> Result<Self> {
+        Ok(Self { values: crate::ops::silu(&self.values)?, order: self.order })
+    }
+
+    /// The channels of `self`, then those of `other`.
+    ///
+    /// # Errors
+    /// Another batch or size.
+    pub fn concat_channels(&self, other: &Self) -> Result<Self> {
+        match self.order {
+            Order::ChannelsFirst => {
+                Ok(Self { values: crate::ops::concat_channels(&self.values, &other.values)?, order: self.order })
+            }
+        }
+    }
+
+    /// Enlarged to `height` and `width` by repeating the nearest pixel, as PyTorch's `interpolate(mode="nearest")`:
+    /// pixel `y` of the result is pixel `floor(y * old / new)`.
+    ///
+    /// # Errors
+    /// Empty maps.
+    pub fn upsample_nearest(&self, size: (usize, usize)) -> Result<Self> {
+        match self.order {
+            Order::ChannelsFirst => Ok(Self { values: slow::upsample_nearest(&self.values, size)?, order: self.order }),
+        }
+    }
+
+    /// The mean of every square of 2x2 pixels (PyTorch's `avg_pool2d(2)`; an odd last row or column is dropped).
+    ///
+    /// # Errors
+    /// Maps smaller than two pixels.
+    pub fn avg_pool2x(&self) -> Result<Self> {
+        match self.order {
+            Order::ChannelsFirst => Ok(Self { values: slow::avg_pool2x(&self.values)?, order: self.order }),
+        }
+    }
+}
+
+/// Zeros around an image before it is convolved: `before` at the top and left, `after` at the bottom and right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows at the top and columns at the left.
+    pub before: usize,
+    /// Rows at the bottom and columns at the right.
+    pub after: usize,
+}
+
+impl Padding {
+    /// The same on all four sides.
+    pub fn all(size: usize) -> Self {
+        Self { before: size, after: size }
+    }
+}
+
+/// What a convolution adds to its result.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConvExtras<'a> {
+    /// `[outputs]`, one for each channel.
+    pub bias: Option<&'a Tensor>,
+    /// `[batch, outputs]`, one for each image and channel (a time embedding).
+    pub shift: Option<&'a Tensor>,
+    /// Maps of the result's shape (a residual connection).
+    pub residual: Option<&'a Maps>,
+}
+
+/// Convolution with `weight` `[outputs, inputs, kernel height, kernel width]`.
+///
+/// # Errors
+/// Shapes that do not agree, a zero stride, or a kernel larger than the padded image.
+pub fn conv2d(x: &Maps, weight: &Param, stride: usize, padding: Padding, extras: ConvExtras<'_>) -> Result<Maps> {
+    match x.order {
+        Order::ChannelsFirst => slow::conv2d(x, weight, stride, padding, extras),
+    }
+}
+
+/// Group normalisation (Wu and He 2018), then SiLU where `silu` is set. `weight` and `bias` are `[channels]`.
+///
+/// # Errors
+/// Shapes that do not agree, or channels that `groups` does not divide.
+pub fn group_norm(x: &Maps, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, silu: bool) -> Result<Maps> {
+    match x.order {
+        Order::ChannelsFirst => {
+            Ok(Maps { values: crate::ops::group_norm(&x.values, groups, weight, bias, eps, silu)?, order: x.order })
+        }
+    }
+}
+
+/// `x weight^T + bias + residual`: `x` is `[.., inputs]`, `weight` `[outputs, inputs]`, the result `[.., outputs]`.
+///
+/// # Errors
+/// Shapes that do not agree.
+pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
+    slow::linear(x, weight, bias, residual)
+}
+
+/// Normalisation over the last dimension (Ba et al. 2016), with a gradient. `weight` and `bias` are `[width]`.
+///
+/// # Errors
+/// Shapes that do not agree.
+pub fn layer_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    slow::layer_norm(x, weight, bias, eps)
+}
+
+/// `x[.., ..n] * gelu(x[.., n..])` with the exact (erf) GELU: `[.., 2 n]` to `[.., n]` (Shazeer 2020).
+///
+/// # Errors
+/// An odd last dimension.
+pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    slow::geglu(x)
+}
+
+/// Multi-head attention: softmax over the keys of `q . k / sqrt(width / heads)`, applied to `v`.
+///
+/// `q` is `[batch, queries, width]`, `k` and `v` `[batch, keys, width]`, the result like `q`; head `i` holds the columns
+/// `i * width / heads ..`.
+///
+/// # Errors
+/// Shapes that do not agree, or a width that `heads` does not divide.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+    slow::attention(q, k, v, heads)
+}
