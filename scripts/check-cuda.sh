@@ -56,7 +56,7 @@ export CARGO_TARGET_DIR="$target"
 if [ -e "$stamp" ]; then cost="warm: under two minutes"; else cost="cold: about 12 minutes on two free cores, most of them in nvcc"; fi
 say "cargo check of the workspace with feature cuda, in $target ($cost)"
 cargo check --workspace --all-targets --features evenset-cli/cuda --locked \
-    || fail "the workspace does not compile with feature cuda (see cargo's messages above)"
+    || fail "cargo check with feature cuda (see cargo's messages above)"
 
 printf '%s\n' "${packages[@]}" > "$stamp"
 say "ok: the workspace type-checks with feature cuda in $SECONDS s. Nothing ran on a card."
