@@ -23,6 +23,31 @@ pub enum Error {
     /// A network's configuration is impossible.
     #[error("impossible network: {0}")]
     Config(String),
+    /// A key of a `config.json`, or its value, is none that this crate's networks have.
+    #[error("`{key}`: {value} is not supported; supported: {supported}")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// The value, as JSON.
+        value: String,
+        /// What can stand there.
+        supported: String,
+    },
+    /// Something is wrong with what a file says.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// A model's folder holds no weights that can be read.
+    #[error("{}: no weights; expected diffusion_pytorch_model.safetensors, its .fp16 variant or a .safetensors.index.json \
+             (weights in .bin files must be converted to safetensors)", dir.display())]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

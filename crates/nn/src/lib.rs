@@ -10,12 +10,14 @@
 pub mod classifier;
 pub mod ema;
 mod error;
+mod files;
 mod grad_mode;
 #[doc(hidden)]
 pub mod gradcheck;
 mod kernels;
 pub mod layers;
 pub mod maps;
+pub mod models;
 pub mod ops;
 pub mod optim;
 mod param;

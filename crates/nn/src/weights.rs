@@ -13,6 +13,7 @@ use evenset_core::Seed;
 use rand::RngExt;
 
 use crate::error::{Error, Result};
+use crate::files::WeightFiles;
 use crate::param::Param;
 use crate::store::{self, Stored};
 
@@ -63,15 +64,62 @@ impl Init {
 /// The named variables of one network. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    seed: Seed,
+    source: Arc<Source>,
     device: Device,
-    vars: Arc<Mutex<BTreeMap<String, Var>>>,
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+}
+
+/// Where the values of weights come from.
+#[derive(Debug)]
+enum Source {
+    /// Every variable from `hash(seed, name)`.
+    Seed(Seed),
+    /// Files; as variables where `trainable`, otherwise as constants that only the layers hold.
+    Files {
+        files: WeightFiles,
+        /// How the weights of convolutions and linear maps are kept.
+        dtype: DType,
+        trainable: bool,
+    },
+}
+
+/// A weight that is held for saving and, where `trained`, for an optimiser.
+#[derive(Debug)]
+struct Entry {
+    var: Var,
+    trained: bool,
 }
 
 impl Weights {
     /// No weights yet; layers create theirs through a [`Scope`].
     pub fn new(seed: Seed, device: &Device) -> Self {
-        Self { seed, device: device.clone(), vars: Arc::default() }
+        Self::from_source(Source::Seed(seed), device)
+    }
+
+    /// The weights in `files`: layers that are built through a [`Scope`] find theirs there instead of starting anew.
+    pub(crate) fn from_files(files: WeightFiles, device: &Device, dtype: DType, trainable: bool) -> Self {
+        Self::from_source(Source::Files { files, dtype, trainable }, device)
+    }
+
+    fn from_source(source: Source, device: &Device) -> Self {
+        Self { source: Arc::new(source), device: device.clone(), entries: Arc::default() }
+    }
+
+    /// An error where files hold a tensor that no layer has asked for.
+    pub(crate) fn finish(&self) -> Result<()> {
+        match &*self.source {
+            Source::Seed(_) => Ok(()),
+            Source::Files { files, .. } => files.finish(),
+        }
+    }
+
+    /// The number type of activations, biases and normalisations: `f32` on the CPU, where few operations know a shorter
+    /// one; elsewhere that of the weights.
+    pub(crate) fn compute_dtype(&self) -> DType {
+        match &*self.source {
+            Source::Files { dtype, .. } if !self.device.is_cpu() => *dtype,
+            _ => DType::F32,
+        }
     }
 
     /// The place in which weights have names that start with `prefix` and a dot; `""` is the root.
@@ -84,19 +132,20 @@ impl Weights {
         &self.device
     }
 
-    /// Every variable, sorted by name.
+    /// Every variable that training moves, sorted by name.
     pub fn vars(&self) -> Vec<(String, Var)> {
-        self.lock().iter().map(|(name, var)| (name.clone(), var.clone())).collect()
+        let entries = self.lock();
+        entries.iter().filter(|(_, entry)| entry.trained).map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
     }
 
-    /// Every variable's tensor (sharing its storage, without gradient), sorted by name.
+    /// Every weight's tensor (sharing its storage, without gradient), sorted by name.
     pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
-        self.lock().iter().map(|(name, var)| (name.clone(), var.as_detached_tensor())).collect()
+        self.lock().iter().map(|(name, entry)| (name.clone(), entry.var.as_detached_tensor())).collect()
     }
 
-    /// How many numbers the variables hold together.
+    /// How many numbers the weights hold together.
     pub fn count(&self) -> usize {
-        self.lock().values().map(|var| var.elem_count()).sum()
+        self.lock().values().map(|entry| entry.var.elem_count()).sum()
     }
 
     /// Writes all weights to a safetensors file, atomically; the same weights give the same bytes.
@@ -114,7 +163,7 @@ impl Weights {
     /// Every name and shape must agree: [`Error::Missing`], [`Error::Unexpected`], [`Error::Mismatch`],
     /// [`Error::Malformed`] and [`Error::File`] name the file and the tensor. On an error the weights are as before.
     pub fn load(&self, path: &Path) -> Result<()> {
-        let vars = self.vars();
+        let vars: Vec<_> = self.lock().iter().map(|(name, entry)| (name.clone(), entry.var.clone())).collect();
         let expected: Vec<_> = vars.iter().map(|(name, var)| (name.clone(), var.dims().to_vec())).collect();
         for ((_, var), values) in vars.iter().zip(store::read(path, &expected)?) {
             var.set(&Tensor::from_vec(values, var.shape(), &self.device)?)?;
@@ -122,9 +171,9 @@ impl Weights {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Var>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         // Nothing in a critical section panics half-way through a change.
-        self.vars.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,32 +206,71 @@ impl Scope {
         self.weights.device()
     }
 
-    /// The weight `name` in this scope: created with `init`, or the existing variable.
+    /// The weights that this is a place in.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The number type of activations.
+    pub(crate) fn compute_dtype(&self) -> DType {
+        self.weights.compute_dtype()
+    }
+
+    /// The weight `name` in this scope: created with `init` or read from a file, or the existing variable.
     ///
     /// # Errors
-    /// [`Error::Shape`] where it exists with another shape.
+    /// [`Error::Shape`] where it exists with another shape; [`Error::Missing`], [`Error::Mismatch`] and [`Error::File`]
+    /// where the weights come from a file.
     pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.weight(name, shape, init, self.weights.compute_dtype(), true)
+    }
+
+    /// [`get`](Self::get) for the weight of a convolution or linear map, which may be kept in a shorter number type.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
+        match &*self.weights.source {
+            Source::Files { dtype, trainable: false, .. } => {
+                Ok(Param::new(self.weight(name, shape, init, *dtype, false)?))
+            }
+            _ => Ok(Param::new(self.get(name, shape, init)?)),
+        }
+    }
+
+    /// [`get`](Self::get) for a weight that is saved with the others but that training leaves alone; in `f32`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn constant(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        Ok(self.weight(name, shape, init, DType::F32, false)?.detach())
+    }
+
+    fn weight(&self, name: &str, shape: &[usize], init: Init, dtype: DType, trained: bool) -> Result<Tensor> {
         let full = self.full(name);
-        let mut vars = self.weights.lock();
-        if let Some(var) = vars.get(&full) {
+        let mut entries = self.weights.lock();
+        if let Some(Entry { var, .. }) = entries.get(&full) {
             if var.dims() != shape {
                 return Err(Error::Shape { name: full, expected: shape.to_vec(), found: var.dims().to_vec() });
             }
             return Ok(var.as_tensor().clone());
         }
-        let values = init.values(self.weights.seed.derive(&full), shape.iter().product());
-        let var = Var::from_vec(values, shape, &self.weights.device)?;
+        let var = match &*self.weights.source {
+            Source::Seed(seed) => {
+                let values = init.values(seed.derive(&full), shape.iter().product());
+                Var::from_vec(values, shape, &self.weights.device)?
+            }
+            Source::Files { files, trainable, .. } => {
+                let tensor = files.read(&full, shape, dtype, &self.weights.device)?;
+                if !trainable {
+                    return Ok(tensor);
+                }
+                Var::from_tensor(&tensor)?
+            }
+        };
         let tensor = var.as_tensor().clone();
-        vars.insert(full, var);
+        entries.insert(full, Entry { var, trained });
         Ok(tensor)
-    }
-
-    /// [`get`](Self::get) for the weight of a convolution or linear map.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
-        Ok(Param::new(self.get(name, shape, init)?))
     }
 
     fn full(&self, name: &str) -> String {

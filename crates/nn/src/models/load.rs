@@ -1,0 +1,76 @@
+//! Where a model's files lie in a folder, and how its weights are taken over.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+
+use super::config::unsupported;
+use crate::error::{Error, Result};
+use crate::files::WeightFiles;
+use crate::weights::{Scope, Weights};
+
+/// The names that diffusers gives a model's weights, in the order of preference.
+const NAMES: [&str; 5] = [
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.fp16.safetensors.index.json",
+];
+
+/// How weights from a file are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The number type of the weights of convolutions and linear maps: `F32`, or `F16` or `BF16` at half the memory.
+    /// Files may hold any of the three. On the CPU, everything else is computed in `f32`.
+    pub dtype: DType,
+    /// Whether the weights are variables that training moves (`F32` only) or constants.
+    pub trainable: bool,
+}
+
+impl Default for LoadOptions {
+    /// Constants in `f32`.
+    fn default() -> Self {
+        Self { dtype: DType::F32, trainable: false }
+    }
+}
+
+impl LoadOptions {
+    /// The same, with weights in `dtype`.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// Variables in `f32`, for training.
+    pub fn trainable() -> Self {
+        Self { dtype: DType::F32, trainable: true }
+    }
+}
+
+/// Builds a model from the weights in `dir`: `build` must ask for every tensor that the files hold.
+pub(super) fn weights<T>(
+    dir: &Path,
+    device: &Device,
+    options: LoadOptions,
+    dropout: f64,
+    build: impl FnOnce(&Scope) -> Result<T>,
+) -> Result<T> {
+    let LoadOptions { dtype, trainable } = options;
+    if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
+        let wanted = if trainable { "train" } else { "run" };
+        return Err(Error::Config(format!("no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run")));
+    }
+    if trainable && dropout != 0.0 {
+        return Err(unsupported("dropout", &dropout, "0.0 in training (without training, dropout has no effect)"));
+    }
+    let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
+    let model = build(&weights.scope(""))?;
+    weights.finish()?;
+    Ok(model)
+}
+
+fn find(dir: &Path) -> Result<PathBuf> {
+    let paths = NAMES.iter().map(|name| dir.join(name));
+    paths.into_iter().find(|path| path.is_file()).ok_or_else(|| Error::NoWeights { dir: dir.to_owned() })
+}

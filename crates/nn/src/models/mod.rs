@@ -1,0 +1,31 @@
+//! The networks of Stable Diffusion and of diffusers' pixel-space models, read from folders that diffusers' own
+//! `save_pretrained` writes: its `config.json`, its names of weights.
+//!
+//! A configuration is two types. The one as written ([`UNet2DConditionJson`] and its like) holds every key that diffusers
+//! knows with diffusers' defaults; keys that are not known, and values that this crate cannot compute, are errors that
+//! name both. Resolving it gives the checked one, in which every block is spelled out and diffusers' historical
+//! readings of a key (`attention_head_dim`, above all) are settled.
+//!
+//! Tensors at the surface are `[batch, channels, height, width]`; inside, [`Maps`](crate::Maps) keeps them as the device
+//! likes them. Each image has a timestep of its own.
+
+mod attention;
+mod autoencoder;
+mod blocks;
+mod config;
+mod layers;
+mod load;
+mod plan;
+mod resnet;
+mod time;
+mod unet_2d;
+mod unet_condition;
+
+pub use autoencoder::{AutoencoderKL, AutoencoderKLConfig, AutoencoderKLJson, Posterior};
+pub use config::{
+    Activation, AdditionEmbedding, ClassEmbedding, MidBlock, OneOrMany, Resampling, SampleSize, TimeEmbedding,
+    TimeScaleShift, UNetDownBlock, UNetUpBlock, VaeDownBlock, VaeUpBlock,
+};
+pub use load::LoadOptions;
+pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};
+pub use unet_condition::{Conditions, UNet2DConditionConfig, UNet2DConditionJson, UNet2DConditionModel};
