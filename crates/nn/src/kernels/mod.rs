@@ -5,6 +5,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod gemm;
 pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod product;

@@ -18,6 +18,13 @@ pub(crate) trait Simd: Copy {
     unsafe fn store(to: *mut f32, x: Self::V);
     /// `a * b + c`; rounded once where the instruction set can.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// Vectors of sums that fit the registers in a tile of `vectors` beside one another: rows of the tile.
+    fn tile_rows(vectors: usize) -> usize;
+    /// The most vectors of a row of a tile.
+    const TILE_VECTORS: usize;
 }
 
 /// Work that [`dispatch`] runs with the best instruction set. `run` must be `#[inline(always)]`.
@@ -158,7 +165,8 @@ mod x86 {
     use super::Simd;
 
     macro_rules! vectors {
-        ($name:ident, $v:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        ($name:ident, $v:ty, $lanes:literal, $vectors:literal, $registers:literal,
+         $splat:ident, $load:ident, $store:ident, $fma:ident, $add:ident, $sub:ident, $mul:ident) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name;
 
@@ -182,12 +190,35 @@ mod x86 {
                 unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
                     unsafe { $fma(a, b, c) }
                 }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn sub(a: $v, b: $v) -> $v {
+                    unsafe { $sub(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn mul(a: $v, b: $v) -> $v {
+                    unsafe { $mul(a, b) }
+                }
+                const TILE_VECTORS: usize = $vectors;
+                #[inline(always)]
+                fn tile_rows(vectors: usize) -> usize {
+                    ($registers / vectors).min(12)
+                }
             }
         };
     }
 
-    vectors!(Avx512, __m512, 16, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
-    vectors!(Avx2, __m256, 8, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+    vectors!(
+        Avx512, __m512, 16, 4, 24,
+        _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps
+    );
+    vectors!(
+        Avx2, __m256, 8, 2, 12,
+        _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps
+    );
 }
 
 /// Four lanes that every processor has; on ARM the compiler makes NEON of it.
@@ -217,5 +248,23 @@ impl Simd for Portable {
             c[i] = if cfg!(target_arch = "aarch64") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
         }
         c
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    // ARM has 32 vector registers, others that come here 16.
+    const TILE_VECTORS: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
+    #[inline(always)]
+    fn tile_rows(vectors: usize) -> usize {
+        (if cfg!(target_arch = "aarch64") { 24 } else { 12 } / vectors).min(12)
     }
 }

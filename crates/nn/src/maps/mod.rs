@@ -4,10 +4,16 @@
 //! convolutions, linear maps and attention are products of matrices without a transposition between them. candle's
 //! kernels on other devices want one plane for each channel. [`Maps`] hides which it is; networks are written once.
 
+mod attention;
+mod conv;
+mod linear;
+mod norm;
+mod pointwise;
 mod slow;
 
 use candle_core::{Result, Tensor, bail};
 
+use crate::ops::fast;
 use crate::param::Param;
 
 /// A batch of feature maps: `[batch, channels, height, width]`, wherever the channels lie in memory.
@@ -21,18 +27,31 @@ pub struct Maps {
 /// Where the channels lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// One plane for each channel.
+    /// One plane for each channel: candle's operations.
     ChannelsFirst,
+    /// The channels of a pixel beside one another: this crate's kernels.
+    ChannelsLast,
 }
 
 impl Maps {
+    fn first(values: Tensor) -> Self {
+        Self { values, order: Order::ChannelsFirst }
+    }
+
+    fn last(values: Tensor) -> Self {
+        Self { values, order: Order::ChannelsLast }
+    }
+
     /// From `[batch, channels, height, width]`.
     ///
     /// # Errors
     /// A tensor that has not four dimensions.
     pub fn from_nchw(x: &Tensor) -> Result<Self> {
         x.dims4()?;
-        Ok(Self { values: x.contiguous()?, order: Order::ChannelsFirst })
+        match fast(&[x]) {
+            true => Ok(Self::last(pointwise::nchw_to_nhwc(x)?)),
+            false => Ok(Self::first(x.contiguous()?)),
+        }
     }
 
     /// As a contiguous tensor `[batch, channels, height, width]`.
@@ -42,6 +61,7 @@ impl Maps {
     pub fn to_nchw(&self) -> Result<Tensor> {
         match self.order {
             Order::ChannelsFirst => Ok(self.values.clone()),
+            Order::ChannelsLast => pointwise::nhwc_to_nchw(&self.values),
         }
     }
 
@@ -54,8 +74,13 @@ impl Maps {
         if count != height * width {
             bail!("{count} tokens are not a map of {width}x{height}");
         }
-        let values = tokens.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))?;
-        Ok(Self { values, order: Order::ChannelsFirst })
+        match fast(&[tokens]) {
+            true => Ok(Self::last(tokens.contiguous()?.reshape((batch, height, width, channels))?)),
+            false => {
+                let planes = tokens.transpose(1, 2)?.contiguous()?;
+                Ok(Self::first(planes.reshape((batch, channels, height, width))?))
+            }
+        }
     }
 
     /// As tokens `[batch, height * width, channels]`.
@@ -65,6 +90,7 @@ impl Maps {
     pub fn to_tokens(&self) -> Result<Tensor> {
         match self.order {
             Order::ChannelsFirst => self.values.flatten_from(2)?.transpose(1, 2)?.contiguous(),
+            Order::ChannelsLast => self.values.flatten(1, 2),
         }
     }
 
@@ -73,6 +99,7 @@ impl Maps {
         let dims = self.values.dims();
         match self.order {
             Order::ChannelsFirst => (dims[0], dims[1], dims[2], dims[3]),
+            Order::ChannelsLast => (dims[0], dims[3], dims[1], dims[2]),
         }
     }
 
@@ -122,9 +149,8 @@ impl Maps {
     /// Another batch or size.
     pub fn concat_channels(&self, other: &Self) -> Result<Self> {
         match self.order {
-            Order::ChannelsFirst => {
-                Ok(Self { values: crate::ops::concat_channels(&self.values, &other.values)?, order: self.order })
-            }
+            Order::ChannelsFirst => Ok(Self::first(crate::ops::concat_channels(&self.values, &other.values)?)),
+            Order::ChannelsLast => Ok(Self::last(pointwise::concat_last(&self.values, &other.values)?)),
         }
     }
 
@@ -135,7 +161,8 @@ impl Maps {
     /// Empty maps.
     pub fn upsample_nearest(&self, size: (usize, usize)) -> Result<Self> {
         match self.order {
-            Order::ChannelsFirst => Ok(Self { values: slow::upsample_nearest(&self.values, size)?, order: self.order }),
+            Order::ChannelsFirst => Ok(Self::first(slow::upsample_nearest(&self.values, size)?)),
+            Order::ChannelsLast => Ok(Self::last(pointwise::upsample_nearest(&self.values, size)?)),
         }
     }
 
@@ -145,7 +172,8 @@ impl Maps {
     /// Maps smaller than two pixels.
     pub fn avg_pool2x(&self) -> Result<Self> {
         match self.order {
-            Order::ChannelsFirst => Ok(Self { values: slow::avg_pool2x(&self.values)?, order: self.order }),
+            Order::ChannelsFirst => Ok(Self::first(slow::avg_pool2x(&self.values)?)),
+            Order::ChannelsLast => Ok(Self::last(pointwise::avg_pool2x(&self.values)?)),
         }
     }
 }
@@ -184,6 +212,7 @@ pub struct ConvExtras<'a> {
 pub fn conv2d(x: &Maps, weight: &Param, stride: usize, padding: Padding, extras: ConvExtras<'_>) -> Result<Maps> {
     match x.order {
         Order::ChannelsFirst => slow::conv2d(x, weight, stride, padding, extras),
+        Order::ChannelsLast => conv::conv2d(x, weight, stride, padding, extras),
     }
 }
 
@@ -194,8 +223,9 @@ pub fn conv2d(x: &Maps, weight: &Param, stride: usize, padding: Padding, extras:
 pub fn group_norm(x: &Maps, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, silu: bool) -> Result<Maps> {
     match x.order {
         Order::ChannelsFirst => {
-            Ok(Maps { values: crate::ops::group_norm(&x.values, groups, weight, bias, eps, silu)?, order: x.order })
+            Ok(Maps::first(crate::ops::group_norm(&x.values, groups, weight, bias, eps, silu)?))
         }
+        Order::ChannelsLast => Ok(Maps::last(norm::group_norm(&x.values, groups, weight, bias, eps, silu)?)),
     }
 }
 
@@ -204,7 +234,10 @@ pub fn group_norm(x: &Maps, groups: usize, weight: &Tensor, bias: &Tensor, eps: 
 /// # Errors
 /// Shapes that do not agree.
 pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
-    slow::linear(x, weight, bias, residual)
+    match fast(&[x]) {
+        true => linear::linear(x, weight, bias, residual),
+        false => slow::linear(x, weight, bias, residual),
+    }
 }
 
 /// Normalisation over the last dimension (Ba et al. 2016), with a gradient. `weight` and `bias` are `[width]`.
@@ -212,7 +245,10 @@ pub fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual: Optio
 /// # Errors
 /// Shapes that do not agree.
 pub fn layer_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
-    slow::layer_norm(x, weight, bias, eps)
+    match fast(&[x]) {
+        true => norm::layer_norm(x, weight, bias, eps),
+        false => slow::layer_norm(x, weight, bias, eps),
+    }
 }
 
 /// `x[.., ..n] * gelu(x[.., n..])` with the exact (erf) GELU: `[.., 2 n]` to `[.., n]` (Shazeer 2020).
@@ -220,7 +256,10 @@ pub fn layer_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, ep
 /// # Errors
 /// An odd last dimension.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    slow::geglu(x)
+    match fast(&[x]) {
+        true => pointwise::geglu(x),
+        false => slow::geglu(x),
+    }
 }
 
 /// Multi-head attention: softmax over the keys of `q . k / sqrt(width / heads)`, applied to `v`.
@@ -231,5 +270,8 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that do not agree, or a width that `heads` does not divide.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    slow::attention(q, k, v, heads)
+    match fast(&[q, k, v]) {
+        true => attention::attention(q, k, v, heads),
+        false => slow::attention(q, k, v, heads),
+    }
 }

@@ -35,6 +35,18 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
+/// Memory for `length` values that hold anything: for results that are written whole, which zeros first would slow.
+///
+/// # Safety
+/// Every value must be written before it is read.
+#[allow(clippy::uninit_vec)]
+pub(crate) unsafe fn unfilled(length: usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(length);
+    // SAFETY: the capacity is there; the caller writes the values before anybody reads them.
+    unsafe { values.set_len(length) };
+    values
+}
+
 /// What a custom operation's forward pass returns.
 pub(crate) fn output(values: Vec<f32>, shape: impl Into<Shape>) -> Result<(CpuStorage, Shape)> {
     Ok((CpuStorage::F32(values), shape.into()))

@@ -13,6 +13,8 @@ pub(crate) mod parallel;
 mod resnet;
 mod slow;
 
+use std::cell::Cell;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Convolution: `x` is `[batch, inputs, height, width]`, `weight` `[outputs, inputs, kernel height, kernel width]`, the
@@ -201,6 +203,24 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32], weights: Option<&[f32]>) -
 }
 
 /// Whether the kernels of this crate apply: on the CPU, in `f32`.
-fn fast(tensors: &[&Tensor]) -> bool {
-    tensors.iter().all(|tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32)
+pub(crate) fn fast(tensors: &[&Tensor]) -> bool {
+    !CANDLE_ONLY.get() && tensors.iter().all(|tensor| tensor.device().is_cpu() && tensor.dtype() == DType::F32)
+}
+
+thread_local! {
+    static CANDLE_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` without the kernels of this crate, as on a device that they do not cover: what tests compare them with.
+///
+/// The setting belongs to the calling thread and is restored when `f` returns or panics.
+pub fn with_candle<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CANDLE_ONLY.set(self.0);
+        }
+    }
+    let _restore = Restore(CANDLE_ONLY.replace(true));
+    f()
 }
