@@ -5,6 +5,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod conv;
+pub(crate) mod flash;
 pub(crate) mod gemm;
 pub(crate) mod linear;
 pub(crate) mod norm;
