@@ -232,7 +232,7 @@ impl Scope {
     pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
         match &*self.weights.source {
             Source::Files { dtype, trainable: false, .. } => {
-                Ok(Param::new(self.weight(name, shape, init, *dtype, false)?))
+                Ok(Param::constant(&self.weight(name, shape, init, *dtype, false)?)?)
             }
             _ => Ok(Param::new(self.get(name, shape, init)?)),
         }

@@ -268,3 +268,46 @@ impl Simd for Portable {
         (if cfg!(target_arch = "aarch64") { 24 } else { 12 } / vectors).min(12)
     }
 }
+
+/// One lane: what is left over where vectors do not divide a row.
+#[derive(Clone, Copy)]
+pub(crate) struct One;
+
+// SAFETY (all): plain reads and writes of one value.
+impl Simd for One {
+    type V = f32;
+    const LANES: usize = 1;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> f32 {
+        unsafe { *from }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: f32) {
+        unsafe { *to = x };
+    }
+    #[inline(always)]
+    unsafe fn fma(a: f32, b: f32, c: f32) -> f32 {
+        a * b + c
+    }
+    #[inline(always)]
+    unsafe fn add(a: f32, b: f32) -> f32 {
+        a + b
+    }
+    #[inline(always)]
+    unsafe fn sub(a: f32, b: f32) -> f32 {
+        a - b
+    }
+    #[inline(always)]
+    unsafe fn mul(a: f32, b: f32) -> f32 {
+        a * b
+    }
+    const TILE_VECTORS: usize = 1;
+    #[inline(always)]
+    fn tile_rows(_vectors: usize) -> usize {
+        4
+    }
+}

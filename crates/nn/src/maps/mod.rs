@@ -222,9 +222,7 @@ pub fn conv2d(x: &Maps, weight: &Param, stride: usize, padding: Padding, extras:
 /// Shapes that do not agree, or channels that `groups` does not divide.
 pub fn group_norm(x: &Maps, groups: usize, weight: &Tensor, bias: &Tensor, eps: f64, silu: bool) -> Result<Maps> {
     match x.order {
-        Order::ChannelsFirst => {
-            Ok(Maps::first(crate::ops::group_norm(&x.values, groups, weight, bias, eps, silu)?))
-        }
+        Order::ChannelsFirst => Ok(Maps::first(crate::ops::group_norm(&x.values, groups, weight, bias, eps, silu)?)),
         Order::ChannelsLast => Ok(Maps::last(norm::group_norm(&x.values, groups, weight, bias, eps, silu)?)),
     }
 }
