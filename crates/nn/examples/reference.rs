@@ -20,9 +20,12 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use evenset_nn::models::{AutoencoderKL, Conditions, LoadOptions, UNet2DConditionModel, UNet2DModel};
-use evenset_nn::{AdamW, AdamWConfig};
+use evenset_nn::{AdamW, AdamWConfig, Recycler};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+#[global_allocator]
+static MEMORY: Recycler = Recycler::new();
 
 const CPU: &Device = &Device::Cpu;
 const TIMESTEP: f32 = 500.0;

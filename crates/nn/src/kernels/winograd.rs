@@ -291,8 +291,10 @@ impl TransformPixels<'_> {
         unsafe {
             let mut half = [[S::splat(0.0); SIDE]; SIDE];
             for j in 0..SIDE {
-                let column: [S::V; SIDE] =
-                    [0, 1, 2, 3, 4, 5].map(|i: usize| S::load(self.pixels[i * SIDE + j].add(channel)));
+                let mut column = [S::splat(0.0); SIDE];
+                for i in 0..SIDE {
+                    column[i] = S::load(self.pixels[i * SIDE + j].add(channel));
+                }
                 let column = to_points::<S>(column);
                 for i in 0..SIDE {
                     half[i][j] = column[i];
@@ -305,6 +307,19 @@ impl TransformPixels<'_> {
                 }
             }
         }
+    }
+}
+
+/// `N` vectors that lie `space` values apart. (A loop: closures would not be compiled for the instruction set.)
+#[inline(always)]
+unsafe fn spaced<S: Simd, const N: usize>(from: *const f32, space: usize) -> [S::V; N] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut vectors = [S::splat(0.0); N];
+        for i in 0..N {
+            vectors[i] = S::load(from.add(i * space));
+        }
+        vectors
     }
 }
 
@@ -347,7 +362,11 @@ impl Kernel for TransformWeights {
             for i in (0..self.length).step_by(S::LANES) {
                 let mut half = [[S::splat(0.0); 3]; SIDE];
                 for j in 0..3 {
-                    let column = weight_points::<S>([0, 1, 2].map(|k: usize| S::load(self.taps[3 * k + j].add(i))));
+                    let mut column = [S::splat(0.0); 3];
+                    for k in 0..3 {
+                        column[k] = S::load(self.taps[3 * k + j].add(i));
+                    }
+                    let column = weight_points::<S>(column);
                     for k in 0..SIDE {
                         half[k][j] = column[k];
                     }
@@ -425,8 +444,7 @@ impl TransformBack {
         unsafe {
             let mut half = [[S::splat(0.0); SIDE]; TILE];
             for j in 0..SIDE {
-                let points =
-                    [0, 1, 2, 3, 4, 5].map(|i: usize| S::load(self.sums.add((i * SIDE + j) * self.point + column)));
+                let points = spaced::<S, SIDE>(self.sums.add(j * self.point + column), SIDE * self.point);
                 let results = to_results::<S>(points);
                 for i in 0..TILE {
                     half[i][j] = results[i];

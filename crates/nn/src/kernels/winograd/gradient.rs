@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::{CHUNK, POINTS, SIDE, TILE, TRANSFORM_TASK, Tiles};
+use super::{CHUNK, POINTS, SIDE, TILE, TRANSFORM_TASK, Tiles, spaced};
 use crate::kernels::gemm::{Block, STEP, Start};
 use crate::kernels::scratch::with_scratch;
 use crate::kernels::simd::{Kernel, One, Simd, dispatch};
@@ -143,7 +143,10 @@ impl TransformSlopes<'_> {
         unsafe {
             let mut half = [[S::splat(0.0); TILE]; SIDE];
             for j in 0..TILE {
-                let slopes = [0, 1, 2, 3].map(|i: usize| S::load(self.slopes[i * TILE + j].add(column)));
+                let mut slopes = [S::splat(0.0); TILE];
+                for i in 0..TILE {
+                    slopes[i] = S::load(self.slopes[i * TILE + j].add(column));
+                }
                 let points = slope_points::<S>(slopes);
                 for i in 0..SIDE {
                     half[i][j] = points[i];
@@ -190,7 +193,7 @@ impl Kernel for TransformWeightGradient<'_> {
             for i in (0..self.length).step_by(S::LANES) {
                 let mut half = [[S::splat(0.0); SIDE]; 3];
                 for j in 0..SIDE {
-                    let points = [0, 1, 2, 3, 4, 5].map(|k: usize| S::load(sums.add((k * SIDE + j) * self.length + i)));
+                    let points = spaced::<S, SIDE>(sums.add(j * self.length + i), SIDE * self.length);
                     let taps = weight_taps::<S>(points);
                     for k in 0..3 {
                         half[k][j] = taps[k];
