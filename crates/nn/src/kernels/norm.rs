@@ -18,7 +18,7 @@ vectorised! {
 }
 
 #[inline(always)]
-fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
@@ -28,6 +28,22 @@ fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     }
     for (sum, x) in sums.iter_mut().zip(rest) {
         *sum += f(*x);
+    }
+    fold(sums)
+}
+
+/// The sum of `f` of the pairs of values, in a fixed order.
+#[inline(always)]
+pub(super) fn dot_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for i in 0..LANES {
+            sums[i] += f(a[i], b[i]);
+        }
+    }
+    for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *sum += f(*a, *b);
     }
     fold(sums)
 }
