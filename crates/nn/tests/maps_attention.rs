@@ -1,8 +1,9 @@
 //! Attention of tokens against candle's operations, its gradients, and its bytes in other batches and threads.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use evenset_core::Seed;
+use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::attention;
 use evenset_nn::ops::with_candle;
 
@@ -136,6 +137,64 @@ fn attentions_bytes_depend_on_its_image_alone() {
         let alone = attention(&q.narrow(1, last, 1).unwrap(), &k, &v, heads).unwrap();
         let expected = attention(&q, &k, &v, heads).unwrap().narrow(1, last, 1).unwrap();
         assert_eq!(bytes(&alone), bytes(&expected), "{shape:?}: the last query alone");
+    }
+}
+
+#[test]
+fn attention_has_the_gradients_of_finite_differences() {
+    for (batch, queries, keys, heads, width) in
+        [(1, 1, 1, 1, 1), (2, 5, 3, 3, 1), (2, 17, 5, 2, 3), (1, 70, 9, 1, 8), (1, 9, 110, 2, 20)]
+    {
+        let inputs = arguments((batch, queries, keys, heads, width));
+        let f = |x: &[Tensor]| attention(&x[0], &x[1], &x[2], heads);
+        check_gradients(&format!("{queries} {keys} {heads} {width}"), &inputs, f, 2e-2).unwrap();
+    }
+    // The same tensor three times: its gradients add up.
+    let f = |x: &[Tensor]| attention(&x[0], &x[0], &x[0], 2);
+    check_gradients("of itself", &[random(1, &[2, 11, 8])], f, 2e-2).unwrap();
+}
+
+/// The gradients of the arguments for a gradient of the result that is no constant.
+fn gradients(inputs: &[Tensor; 3], heads: usize) -> [Tensor; 3] {
+    let vars = inputs.each_ref().map(|x| Var::from_tensor(x).unwrap());
+    let y = attention(&vars[0], &vars[1], &vars[2], heads).unwrap();
+    let grads = y.mul(&random(4, y.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+    vars.each_ref().map(|var| grads.get(var).unwrap().clone())
+}
+
+#[test]
+fn attention_has_the_gradients_of_candles_operations() {
+    for shape in SHAPES {
+        let inputs = arguments(shape);
+        let expected = with_candle(|| gradients(&inputs, shape.3));
+        for (i, (found, expected)) in gradients(&inputs, shape.3).iter().zip(&expected).enumerate() {
+            assert_close(&format!("{shape:?}, input {i}"), found, expected, 5e-5);
+        }
+    }
+}
+
+#[test]
+fn gradients_bytes_depend_on_their_image_alone() {
+    for shape in SHAPES {
+        let inputs = arguments(shape);
+        let together = with_threads(1, || gradients(&inputs, shape.3));
+        let threads = with_threads(2, || gradients(&inputs, shape.3));
+        assert_eq!(together.each_ref().map(bytes), threads.each_ref().map(bytes), "{shape:?}: threads");
+    }
+    // Constant gradients of the result, so that every image gets the same.
+    let shape = (3, 150, 110, 2, 24);
+    let inputs = arguments(shape);
+    let run = |inputs: [Tensor; 3]| {
+        let vars = inputs.map(|x| Var::from_tensor(&x).unwrap());
+        let y = attention(&vars[0], &vars[1], &vars[2], shape.3).unwrap();
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        vars.map(|var| grads.get(&var).unwrap().clone())
+    };
+    let together = run(inputs.clone());
+    for i in 0..shape.0 {
+        let alone = run(inputs.each_ref().map(|x| x.narrow(0, i, 1).unwrap()));
+        let image = together.each_ref().map(|x| x.narrow(0, i, 1).unwrap());
+        assert_eq!(alone.each_ref().map(bytes), image.each_ref().map(bytes), "image {i} alone");
     }
 }
 

@@ -58,6 +58,19 @@ pub(crate) struct Head {
     pub(crate) stride: usize,
 }
 
+/// What is known of a head when its gradients are computed.
+pub(crate) struct Known<'a> {
+    /// The head's first query, and the gradient and the result there.
+    pub(crate) q: &'a [f32],
+    pub(crate) gradient: &'a [f32],
+    pub(crate) result: &'a [f32],
+    /// [Packed](Head::pack).
+    pub(crate) k: &'a [f32],
+    pub(crate) v: &'a [f32],
+    /// One a query, from [`Head::forward`].
+    pub(crate) logarithms: &'a [f32],
+}
+
 impl Head {
     /// The distance of packed tokens: an odd number of cache lines, since columns of a matrix whose rows are a power of
     /// two apart would push one another out of the cache.
@@ -81,10 +94,12 @@ impl Head {
         (0..self.keys).step_by(block).map(move |first| (first, block.min(self.keys - first)))
     }
 
-    /// Copies tokens to rows beside one another.
-    pub(crate) fn pack(self, from: &[f32], to: &mut [f32]) {
+    /// Copies tokens, times `factor`, to rows beside one another, with zeros behind each.
+    pub(crate) fn pack(self, from: &[f32], factor: f32, to: &mut [f32]) {
         for (from, to) in from.chunks(self.stride).zip(to.chunks_exact_mut(self.row())) {
-            to[..self.width].copy_from_slice(&from[..self.width]);
+            let (to, rest) = to.split_at_mut(self.width);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from);
+            rest.fill(0.0);
         }
     }
 
@@ -148,6 +163,73 @@ impl Head {
         });
     }
 
+    /// The gradients of `count` queries from `first` on, at most [`PANEL`], and their shares of those of keys and values.
+    ///
+    /// All but the keys and values begin with the head's first query. The keys' and values' gradients are added to
+    /// `sums`, both in rows as [packed](Self::pack) ones.
+    ///
+    /// # Safety
+    /// Nobody else may use the gradients of these queries.
+    pub(crate) unsafe fn backward(
+        self,
+        (first, count): (usize, usize),
+        known: &Known<'_>,
+        q_gradient: Shared,
+        [k_sums, v_sums]: [&mut [f32]; 2],
+    ) {
+        let (row, columns) = (self.row(), count.next_multiple_of(STEP));
+        let (flat, block) = (self.width * PANEL, self.block() * PANEL);
+        let lengths = [flat, flat, flat, count * row, count * row, block, block].map(|length| length + LINE);
+        with_scratch(lengths, |buffers| {
+            let [turned_q, turned_g, mixed, rows_q, rows_g, shares, slopes] = buffers.map(aligned);
+            let [q, gradient, result] = [known.q, known.gradient, known.result].map(|x| &x[first * self.stride..]);
+            self.turn(q, count, self.scale() * std::f32::consts::LOG2_E, turned_q);
+            self.turn(gradient, count, 1.0, turned_g);
+            self.pack(q, self.scale(), &mut rows_q[..count * row]);
+            self.pack(gradient, 1.0, &mut rows_g[..count * row]);
+            // Columns beyond the queries have scores of zero, and gradients of zero that keep them out of all sums.
+            let (mut logarithms, mut means) = ([0.0; PANEL], [0.0; PANEL]);
+            logarithms[..count].copy_from_slice(&known.logarithms[first..first + count]);
+            for ((mean, gradient), result) in
+                means.iter_mut().zip(gradient.chunks(self.stride)).zip(result.chunks(self.stride)).take(count)
+            {
+                *mean = gradient.iter().zip(result).take(self.width).map(|(a, b)| a * b).sum();
+            }
+            for (first_key, keys) in self.blocks() {
+                let (k, v) = (&known.k[first_key * row..], &known.v[first_key * row..]);
+                let start = if first_key == 0 { Start::Zero } else { Start::Result };
+                let span = first_key * row..(first_key + keys) * row;
+                // SAFETY: the block's keys and values, their sums and the scores lie in their buffers.
+                unsafe {
+                    self.by_key(k, keys, turned_q, columns, shares);
+                    self.by_key(v, keys, turned_g, columns, slopes);
+                    let (shares, slopes) = (&mut shares[..keys * columns], &mut slopes[..keys * columns]);
+                    dispatch(Slopes { shares, slopes, columns, logarithms: &logarithms, means: &means });
+                    self.add_by_query(shares, (keys, count), rows_g, &mut v_sums[span.clone()]);
+                    self.add_by_query(slopes, (keys, count), rows_q, &mut k_sums[span]);
+                    self.by_channel(k, keys, slopes, columns, start, mixed);
+                }
+            }
+            // SAFETY: the gradients of these queries are the caller's.
+            unsafe { self.turn_back(mixed, count, &[self.scale(); PANEL], q_gradient.add(first * self.stride)) };
+        });
+    }
+
+    /// Adds up parts of gradients of keys or values, [packed](Self::pack) ones, and writes them as tokens to `to`.
+    ///
+    /// # Safety
+    /// `to` must hold the keys of the head, and nobody else may use them.
+    pub(crate) unsafe fn unpack(self, parts: &mut [f32], to: Shared) {
+        let (total, others) = parts.split_at_mut(self.keys * self.row());
+        for part in others.chunks_exact(total.len()) {
+            add_to(total, part);
+        }
+        for (i, from) in total.chunks_exact(self.row()).enumerate() {
+            // SAFETY: the caller's.
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.0.add(i * self.stride), self.width) };
+        }
+    }
+
     /// `scores[key][query] = sum over channels of k[key][channel] * turned[channel][query]`.
     ///
     /// # Safety
@@ -200,6 +282,32 @@ impl Head {
             c: mixed.as_mut_ptr(),
             c_row: columns,
             start,
+            bias: std::ptr::null(),
+        };
+        // SAFETY: the caller's.
+        unsafe { product.compute() };
+    }
+
+    /// `sums[key][channel] += sum over queries of weights[key][query] * rows[query][channel]`.
+    ///
+    /// # Safety
+    /// As [`by_key`](Self::by_key).
+    unsafe fn add_by_query(self, weights: &[f32], (keys, queries): (usize, usize), rows: &[f32], sums: &mut [f32]) {
+        let (row, columns) = (self.row(), self.width.next_multiple_of(STEP));
+        debug_assert!(rows.len() >= queries * row && sums.len() >= keys * row);
+        let product = Block {
+            rows: keys,
+            k: queries,
+            a: weights.as_ptr(),
+            a_row: queries.next_multiple_of(STEP),
+            a_term: 1,
+            b: rows.as_ptr(),
+            b_term: row,
+            columns,
+            real: columns,
+            c: sums.as_mut_ptr(),
+            c_row: row,
+            start: Start::Result,
             bias: std::ptr::null(),
         };
         // SAFETY: the caller's.
@@ -287,6 +395,39 @@ impl Kernel for Softmax<'_> {
             }
             *largest = most;
             *sums = total;
+        }
+    }
+}
+
+/// From scores and the gradients of shares, the shares and the gradients of scores (but for the scores' scale).
+struct Slopes<'a> {
+    /// `[keys, columns]` each; scores and gradients of shares before.
+    shares: &'a mut [f32],
+    slopes: &'a mut [f32],
+    columns: usize,
+    /// `[columns]` each: what the shares' binary logarithms are less than the scores, and the mean gradient of shares.
+    logarithms: &'a [f32],
+    means: &'a [f32],
+}
+
+impl Kernel for Slopes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
+        let columns = self.columns;
+        let rows = self.shares.chunks_exact_mut(columns).zip(self.slopes.chunks_exact_mut(columns));
+        for (shares, slopes) in rows {
+            let known = self.logarithms.as_chunks::<STRIP>().0.iter().zip(self.means.as_chunks::<STRIP>().0);
+            let strips = shares.as_chunks_mut::<STRIP>().0.iter_mut().zip(slopes.as_chunks_mut::<STRIP>().0);
+            for ((shares, slopes), (logarithms, means)) in strips.zip(known) {
+                for i in 0..STRIP {
+                    shares[i] = exp2::<S>(shares[i] - logarithms[i]);
+                }
+                for i in 0..STRIP {
+                    slopes[i] = shares[i] * (slopes[i] - means[i]);
+                }
+            }
         }
     }
 }
