@@ -6,6 +6,7 @@
 pub(crate) mod attention;
 pub(crate) mod conv;
 pub(crate) mod flash;
+pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod last_norm;
 pub(crate) mod linear;

@@ -1,64 +1,144 @@
-//! What touches every value of a map once, channels last.
+//! Moving, repeating and averaging pixels, `[pixels, channels]`.
 
-use super::norm::exp;
 use super::simd::vectorised;
 
-/// `1 / sqrt(2 pi)`: a normal distribution's density at its mean.
-const DENSITY: f32 = 0.398_942_28;
+/// Rows and columns of a block that is transposed in registers.
+const BLOCK: usize = 16;
 
-/// The share of a normal distribution below `-|x|`, and `exp(-x^2 / 2)`.
-///
-/// The share is `exp(-x^2 / 2) t p(t)` with `t = 1 / (1 + 0.32 |x|)` and a polynomial `p` of degree nine that was fitted
-/// to Mills' ratio at Chebyshev nodes: within 6e-8 of it, relatively, before rounding. The relative error stays small in
-/// the tail, where `1 + erf(x / sqrt(2))` keeps nothing of the share.
+type Block = [[f32; BLOCK]; BLOCK];
+
+/// `a[0], b[0], a[1], b[1], ..`
 #[inline(always)]
-fn lower_share(x: f32) -> (f32, f32) {
-    let t = 1.0 / (1.0 + 0.32 * x.abs());
-    let p = -0.021_623_132;
-    let p = p * t + 0.097_939_21;
-    let p = p * t + -0.151_607_7;
-    let p = p * t + 0.070_468_261;
-    let p = p * t + -0.012_533_999;
-    let p = p * t + 0.059_799_326;
-    let p = p * t + 0.087_593_53;
-    let p = p * t + 0.114_647_028;
-    let p = p * t + 0.127_659_91;
-    let p = p * t + 0.127_661_538;
-    let bell = exp(-0.5 * x * x);
-    (bell * t * p, bell)
+fn interleaved(a: &[f32; BLOCK], b: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
+    let mut both = [[0.0; BLOCK]; 2];
+    for i in 0..BLOCK / 2 {
+        both[0][2 * i] = a[i];
+        both[0][2 * i + 1] = b[i];
+        both[1][2 * i] = a[BLOCK / 2 + i];
+        both[1][2 * i + 1] = b[BLOCK / 2 + i];
+    }
+    both
 }
 
-/// The share of a normal distribution below `x`, and `exp(-x^2 / 2)`.
+/// Interleaving the halves of a block moves the highest bit of a row's number to the lowest of the column's: as often as
+/// there are bits, rows and columns have changed places.
 #[inline(always)]
-fn share_below(x: f32) -> (f32, f32) {
-    let (share, bell) = lower_share(x);
-    (if x > 0.0 { 1.0 - share } else { share }, bell)
+fn transposed(mut block: Block) -> Block {
+    for _ in 0..BLOCK.ilog2() {
+        let mut next = [[0.0; BLOCK]; BLOCK];
+        for i in 0..BLOCK / 2 {
+            [next[2 * i], next[2 * i + 1]] = interleaved(&block[i], &block[BLOCK / 2 + i]);
+        }
+        block = next;
+    }
+    block
 }
 
 vectorised! {
-    /// Rows of `2 width` values to rows of `width`: the first half times the GELU of the second.
-    pub(crate) fn geglu(x: &[f32], width: usize, out: &mut [f32]) {
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
-            let (hidden, gate) = x.split_at(width);
-            for ((out, hidden), gate) in out.iter_mut().zip(hidden).zip(gate) {
-                *out = hidden * gate * share_below(*gate).0;
+    /// Columns `first ..` of `from`, `[rows, columns]`, as the rows of `out`, `[.., rows]`.
+    pub(crate) fn columns_to_rows(from: &[f32], columns: usize, first: usize, out: &mut [f32]) {
+        let rows = from.len() / columns;
+        let count = out.len() / rows;
+        let mut row = 0;
+        while row < rows {
+            let height = (rows - row).min(BLOCK);
+            let mut column = 0;
+            while column < count {
+                let width = (count - column).min(BLOCK);
+                let mut block = [[0.0f32; BLOCK]; BLOCK];
+                let at = row * columns + first + column;
+                if (height, width) == (BLOCK, BLOCK) {
+                    for i in 0..BLOCK {
+                        block[i].copy_from_slice(&from[at + i * columns..][..BLOCK]);
+                    }
+                    let block = transposed(block);
+                    for i in 0..BLOCK {
+                        out[(column + i) * rows + row..][..BLOCK].copy_from_slice(&block[i]);
+                    }
+                } else {
+                    for i in 0..width {
+                        for j in 0..height {
+                            out[(column + i) * rows + row + j] = from[at + j * columns + i];
+                        }
+                    }
+                }
+                column += BLOCK;
+            }
+            row += BLOCK;
+        }
+    }
+
+    /// Rows `[rows, columns]` as columns: `out` holds a slice of `rows` values for each column.
+    pub(crate) fn rows_to_columns(from: &[f32], out: &mut [&mut [f32]]) {
+        let columns = out.len();
+        let rows = from.len() / columns;
+        let mut row = 0;
+        while row < rows {
+            let height = (rows - row).min(BLOCK);
+            let mut column = 0;
+            while column < columns {
+                let width = (columns - column).min(BLOCK);
+                let mut block = [[0.0f32; BLOCK]; BLOCK];
+                let at = row * columns + column;
+                if (height, width) == (BLOCK, BLOCK) {
+                    for i in 0..BLOCK {
+                        block[i].copy_from_slice(&from[at + i * columns..][..BLOCK]);
+                    }
+                    let block = transposed(block);
+                    for i in 0..BLOCK {
+                        out[column + i][row..row + BLOCK].copy_from_slice(&block[i]);
+                    }
+                } else {
+                    for i in 0..width {
+                        for j in 0..height {
+                            out[column + i][row + j] = from[at + j * columns + i];
+                        }
+                    }
+                }
+                column += BLOCK;
+            }
+            row += BLOCK;
+        }
+    }
+
+    /// A row of pixels to a longer or shorter one: each takes the pixel before it in proportion.
+    pub(crate) fn stretch(from: &[f32], channels: usize, out: &mut [f32]) {
+        let (old, new) = (from.len() / channels, out.len() / channels);
+        for (i, out) in out.chunks_exact_mut(channels).enumerate() {
+            out.copy_from_slice(&from[i * old / new * channels..][..channels]);
+        }
+    }
+
+    /// Adds to every pixel those that [`stretch`] would make of it.
+    pub(crate) fn add_stretched(from: &[f32], channels: usize, to: &mut [f32]) {
+        let (old, new) = (to.len() / channels, from.len() / channels);
+        for (i, from) in from.chunks_exact(channels).enumerate() {
+            let to = &mut to[i * old / new * channels..][..channels];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+    }
+
+    /// The means of squares of four pixels of two rows.
+    pub(crate) fn average(upper: &[f32], lower: &[f32], channels: usize, out: &mut [f32]) {
+        let squares = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
+        for (out, (upper, lower)) in out.chunks_exact_mut(channels).zip(squares) {
+            let ((a, b), (c, d)) = (upper.split_at(channels), lower.split_at(channels));
+            for ((out, (a, b)), (c, d)) in out.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(d)) {
+                *out = 0.25 * ((a + b) + (c + d));
             }
         }
     }
 
-    /// From the rows that [`geglu`] takes and the gradient of its result, the gradient of the rows.
-    pub(crate) fn geglu_gradient(x: &[f32], width: usize, g: &[f32], out: &mut [f32]) {
-        let rows = x.chunks_exact(2 * width).zip(g.chunks_exact(width));
-        for (out, (x, g)) in out.chunks_exact_mut(2 * width).zip(rows) {
-            let (hidden, gate) = x.split_at(width);
-            let (hidden_out, gate_out) = out.split_at_mut(width);
-            let inputs = hidden.iter().zip(gate).zip(g);
-            for ((hidden_out, gate_out), ((hidden, gate), g)) in hidden_out.iter_mut().zip(gate_out).zip(inputs) {
-                let (share, bell) = share_below(*gate);
-                *hidden_out = g * gate * share;
-                *gate_out = g * hidden * (share + gate * bell * DENSITY);
+    /// A row of pixels of which each is a quarter of the one that it belongs to; a last one alone is zero.
+    pub(crate) fn spread_quarters(from: &[f32], channels: usize, out: &mut [f32]) {
+        let (pairs, rest) = out.split_at_mut(2 * from.len());
+        for (pair, from) in pairs.chunks_exact_mut(2 * channels).zip(from.chunks_exact(channels)) {
+            let (left, right) = pair.split_at_mut(channels);
+            for ((left, right), from) in left.iter_mut().zip(right).zip(from) {
+                (*left, *right) = (0.25 * from, 0.25 * from);
             }
         }
+        rest.fill(0.0);
     }
 }
 
@@ -66,34 +146,9 @@ vectorised! {
 mod tests {
     use super::*;
 
-    /// The normal distribution's share below `x`, from the series and the continued fraction of its tail, in `f64`.
-    fn exact(x: f64) -> f64 {
-        let bell = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-        let size = x.abs();
-        let lower = if size < 3.0 {
-            let (mut term, mut sum) = (size, size);
-            for n in 1..100 {
-                term *= size * size / f64::from(2 * n + 1);
-                sum += term;
-            }
-            0.5 - bell * sum
-        } else {
-            bell / (1..200).rev().fold(size, |tail, n| size + f64::from(n) / tail)
-        };
-        if x > 0.0 { 1.0 - lower } else { lower }
-    }
-
     #[test]
-    fn the_share_of_a_normal_distribution_is_exact_to_single_precision() {
-        assert!((exact(-3.0) - exact(-3.0 + 1e-13)).abs() < 1e-12);
-        assert!((exact(1.0) - 0.841_344_746_068_542_9).abs() < 1e-14);
-        for i in -12_000..12_000 {
-            let x = i as f32 / 1000.0;
-            let (found, exact) = (f64::from(share_below(x).0), exact(f64::from(x)));
-            assert!((found - exact).abs() <= 1.2e-7 * exact.max(0.5), "{x}: {found} {exact}");
-            assert!((found - exact).abs() <= (3e-7 + 1e-7 * f64::from(x * x)) * exact, "{x}: {found} {exact}");
-        }
-        assert!(share_below(f32::NAN).0.is_nan());
-        assert_eq!((share_below(f32::INFINITY).0, share_below(f32::NEG_INFINITY).0), (1.0, 0.0));
+    fn a_block_is_transposed() {
+        let block: Block = std::array::from_fn(|i| std::array::from_fn(|j| (100 * i + j) as f32));
+        assert_eq!(transposed(block), std::array::from_fn(|i| std::array::from_fn(|j| (100 * j + i) as f32)));
     }
 }

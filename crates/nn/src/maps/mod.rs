@@ -227,6 +227,17 @@ pub fn group_norm(x: &Maps, groups: usize, weight: &Tensor, bias: &Tensor, eps: 
     }
 }
 
+/// `x (1 + scale) + shift`, then SiLU where `silu` is set, with `time` `[batch, 2 channels]`: the scales, then the shifts.
+///
+/// # Errors
+/// Shapes that do not agree.
+pub fn scale_shift(x: &Maps, time: &Tensor, silu: bool) -> Result<Maps> {
+    match x.order {
+        Order::ChannelsFirst => Ok(Maps::first(slow::scale_shift(&x.values, time, silu)?)),
+        Order::ChannelsLast => Ok(Maps::last(norm::scale_shift(&x.values, time, silu)?)),
+    }
+}
+
 /// `x weight^T + bias + residual`: `x` is `[.., inputs]`, `weight` `[outputs, inputs]`, the result `[.., outputs]`.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
-//! [`group_norm`](super::group_norm) and [`layer_norm`](super::layer_norm) on the CPU, channels last.
+//! [`group_norm`](super::group_norm), [`layer_norm`](super::layer_norm) and [`scale_shift`](super::scale_shift) on the
+//! CPU, channels last.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::kernels::last_norm::{self, Affine, chunk_pixels};
@@ -255,5 +256,87 @@ impl CustomOp3 for LayerNorm {
         let bias_gradient = weight_gradient.split_off(width);
         let tracked = |of: &Tensor, values| if of.track_op() { gradient(values, of) } else { Ok(None) };
         Ok((gradient(out, x)?, tracked(weight, weight_gradient)?, tracked(bias, bias_gradient)?))
+    }
+}
+
+/// `x (1 + scale) + shift` with `x` `[batch, height, width, channels]` and `time` `[batch, 2 channels]`.
+pub(super) fn scale_shift(x: &Tensor, time: &Tensor, silu: bool) -> Result<Tensor> {
+    let (batch, _, _, channels) = x.dims4()?;
+    if time.dims() != [batch, 2 * channels] || x.elem_count() == 0 {
+        bail!("scales and shifts {:?} for maps {:?}", time.shape(), x.shape());
+    }
+    x.contiguous()?.apply_op2(&time.contiguous()?, ScaleShift { silu })
+}
+
+struct ScaleShift {
+    silu: bool,
+}
+
+/// One more than the first half of an image's scales and shifts, and the second half.
+fn scales_and_shifts(time: &[f32]) -> (Vec<f32>, &[f32]) {
+    let (scale, shift) = time.split_at(time.len() / 2);
+    (scale.iter().map(|scale| 1.0 + scale).collect(), shift)
+}
+
+impl CustomOp2 for ScaleShift {
+    fn name(&self) -> &'static str {
+        "evenset scale and shift of maps"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        time: &CpuStorage,
+        time_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, time) = (values(x, x_layout)?, values(time, time_layout)?);
+        let batch = x_layout.dims()[0];
+        let (size, channels) = (x.len() / batch, time.len() / batch / 2);
+        let chunk = chunk_pixels(channels) * channels;
+        // SAFETY: the chunks of all images are all of the result.
+        let mut out = unsafe { unfilled(x.len()) };
+        let images = x.par_chunks_exact(size).zip(time.par_chunks_exact(2 * channels));
+        out.par_chunks_exact_mut(size).zip(images).for_each(|(out, (image, time))| {
+            let (scale, shift) = scales_and_shifts(time);
+            let map = Affine { scale: &scale, shift, silu: self.silu };
+            out.par_chunks_mut(chunk).zip(image.par_chunks(chunk)).for_each(|(out, x)| last_norm::affine(&map, x, out));
+        });
+        output(out, x_layout.shape())
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        time: &Tensor,
+        _result: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let (x_values, grad, time_values) = (Values::of(x)?, Values::of(&grad)?, Values::of(time)?);
+        let (x_values, grad, time_values) = (x_values.get()?, grad.get()?, time_values.get()?);
+        let batch = x.dim(0)?;
+        let (size, channels) = (x_values.len() / batch, time_values.len() / batch / 2);
+        let (chunk, centre) = (chunk_pixels(channels) * channels, vec![0.0; channels]);
+        // SAFETY: the chunks of all images are all of the gradients.
+        let (mut out, mut time_out) = unsafe { (unfilled(x_values.len()), unfilled(time_values.len())) };
+        let inputs = x_values.par_chunks_exact(size).zip(grad.par_chunks_exact(size));
+        let images = inputs.zip(time_values.par_chunks_exact(2 * channels));
+        out.par_chunks_exact_mut(size).zip(time_out.par_chunks_exact_mut(2 * channels)).zip(images).for_each(
+            |((out, time_out), ((image, grad), time))| {
+                let (scale, shift) = scales_and_shifts(time);
+                let map = Affine { scale: &scale, shift, silu: self.silu };
+                let mut sums = vec![0.0; size.div_ceil(chunk) * 2 * channels];
+                let inputs = image.par_chunks(chunk).zip(grad.par_chunks(chunk));
+                out.par_chunks_mut(chunk)
+                    .zip(sums.par_chunks_exact_mut(2 * channels))
+                    .zip(inputs)
+                    .for_each(|((out, sums), (x, grad))| last_norm::affine_gradient(&map, &centre, x, grad, out, sums));
+                let sums = add_up(&sums, 2 * channels);
+                time_out[..channels].copy_from_slice(&sums[channels..]);
+                time_out[channels..].copy_from_slice(&sums[..channels]);
+            },
+        );
+        Ok((gradient(out, x)?, gradient(time_out, time)?))
     }
 }

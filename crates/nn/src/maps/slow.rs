@@ -53,6 +53,17 @@ pub(super) fn avg_pool2x(x: &Tensor) -> Result<Tensor> {
     ops::avg_pool2x(&x.narrow(2, 0, height / 2 * 2)?.narrow(3, 0, width / 2 * 2)?)
 }
 
+pub(super) fn scale_shift(x: &Tensor, time: &Tensor, silu: bool) -> Result<Tensor> {
+    let (batch, channels, _, _) = x.dims4()?;
+    if time.dims() != [batch, 2 * channels] {
+        bail!("scales and shifts {:?} for maps {:?}", time.shape(), x.shape());
+    }
+    // [batch, channels, 1, 1]
+    let part = |start| time.narrow(1, start, channels)?.contiguous()?.reshape((batch, channels, 1, 1));
+    let y = x.broadcast_mul(&(part(0)? + 1.0)?)?.broadcast_add(&part(channels)?)?;
+    if silu { y.silu() } else { Ok(y) }
+}
+
 pub(super) fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
     let y = ops::linear(x, &weight.tensor()?.to_dtype(x.dtype())?, bias)?;
     match residual {

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::layers::{Conv2d, GroupNorm, Linear};
 use super::plan::{ResamplePlan, ResnetPlan};
-use crate::maps::{Maps, Padding};
+use crate::maps::{self, Maps, Padding};
 use crate::weights::Scope;
 
 /// Whether a block changes the size of the maps.
@@ -69,7 +69,7 @@ impl ResnetBlock {
         let scale_shift = self.plan.style.time.is_some_and(|time| time.scale_shift);
         let h = self.conv1.forward_with(&h, time.as_ref().filter(|_| !scale_shift), None)?;
         let h = match time.filter(|_| scale_shift) {
-            Some(time) => scaled_and_shifted(&self.norm2.forward(&h)?, &time)?.silu()?,
+            Some(time) => maps::scale_shift(&self.norm2.forward(&h)?, &time, true)?,
             None => self.norm2.forward_silu(&h)?,
         };
         let shortcut = self.conv_shortcut.as_ref().map(|conv| conv.forward(x)).transpose()?;
@@ -81,15 +81,6 @@ impl ResnetBlock {
 /// `x / divisor`, which is `x` almost everywhere.
 pub(super) fn divided(x: Maps, divisor: f64) -> Result<Maps> {
     if divisor == 1.0 { Ok(x) } else { x.scale(1.0 / divisor) }
-}
-
-/// `x (1 + scale) + shift` with `time` `[batch, 2 channels]`: the scales, then the shifts.
-fn scaled_and_shifted(x: &Maps, time: &Tensor) -> Result<Maps> {
-    let channels = x.channels();
-    // [batch, 1, channels]
-    let part = |start| time.narrow(1, start, channels)?.contiguous()?.unsqueeze(1);
-    let tokens = x.to_tokens()?.broadcast_mul(&(part(0)? + 1.0)?)?.broadcast_add(&part(channels)?)?;
-    Maps::from_tokens(&tokens, x.size())
 }
 
 /// The end of a level: maps of half the size on the way down, of the next level's size on the way up.
