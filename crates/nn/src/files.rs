@@ -73,8 +73,7 @@ impl WeightFiles {
         // SAFETY: see `map`; only the header's pages are touched, and the map ends with this function.
         let bytes = unsafe { Mmap::map(&file) }.map_err(failed)?;
         // Checks that the header is short, that the tensors lie one behind another and that they fill the file.
-        let (header, metadata) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| malformed(error.to_string()))?;
         for name in metadata.offset_keys() {
             let Some(info) = metadata.info(&name) else { continue };
             let (start, end) = info.data_offsets;
@@ -147,10 +146,18 @@ impl WeightFiles {
     }
 }
 
+/// The longest index that is read; a thousand tensors take a hundred kilobytes.
+const INDEX_CAP: u64 = 64 << 20;
+
 /// The files that an index names, each once; they lie beside it.
 fn shard_paths(index: &Path) -> Result<Vec<PathBuf>> {
-    let text = std::fs::read_to_string(index).map_err(|source| Error::File { path: index.to_owned(), source })?;
+    let failed = |source| Error::File { path: index.to_owned(), source };
     let malformed = |reason: String| Error::Malformed { path: index.to_owned(), reason };
+    let length = std::fs::metadata(index).map_err(failed)?.len();
+    if length > INDEX_CAP {
+        return Err(malformed(format!("{length} bytes are too many for an index")));
+    }
+    let text = std::fs::read_to_string(index).map_err(failed)?;
     let parsed: Index = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     let path = |name: String| match Path::new(&name).file_name() {

@@ -21,9 +21,12 @@ impl Attention {
     pub(super) fn new(scope: &Scope, plan: AttentionPlan) -> crate::Result<Self> {
         match plan {
             AttentionPlan::Pixels { channels, heads, head_width, norm, divisor } => {
-                let heads = HeadsPlan { queries: channels, keys: channels, heads, head_width, bias: true, upcast: false };
+                let heads =
+                    HeadsPlan { queries: channels, keys: channels, heads, head_width, bias: true, upcast: false };
                 Ok(Self::Pixels(PixelAttention {
-                    group_norm: norm.map(|norm| GroupNorm::new(&scope.sub("group_norm"), channels, norm)).transpose()?,
+                    group_norm: norm
+                        .map(|norm| GroupNorm::new(&scope.sub("group_norm"), channels, norm))
+                        .transpose()?,
                     heads: Heads::new(scope, heads)?,
                     divisor,
                 }))

@@ -7,10 +7,9 @@ use std::path::Path;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::blocks::{Block, Context, MidBlock};
-use super::layers::{Conv2d, GroupNorm};
+use super::layers::{Conv2d, GroupNorm, from_images};
 use super::load::{self, LoadOptions};
 use super::resnet::Direction;
-use crate::maps::Maps;
 use crate::weights::{Scope, Weights};
 
 pub use config::{AutoencoderKLConfig, AutoencoderKLJson};
@@ -173,7 +172,7 @@ impl Encoder {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv_in.forward(&Maps::from_nchw(x)?)?;
+        let h = self.conv_in.forward(&from_images(x)?)?;
         let h = self.down_blocks.iter().try_fold(h, |h, block| block.plain(h))?;
         let h = self.mid_block.forward(&h, Context::default())?;
         let h = self.conv_out.forward(&self.conv_norm_out.forward_silu(&h)?)?;
@@ -198,7 +197,7 @@ impl Decoder {
     }
 
     fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let x = Maps::from_nchw(latents)?;
+        let x = from_images(latents)?;
         let x = match &self.post_quant_conv {
             Some(conv) => conv.forward(&x)?,
             None => x,

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::attention::Attention;
-use super::layers::{Conv2d, GroupNorm};
+use super::layers::{Conv2d, GroupNorm, from_images};
 use super::plan::{AttentionPlan, BlockPlan, LayerPlan, MidPlan, UNetPlan};
 use super::resnet::{Direction, Resample, ResnetBlock};
 use crate::maps::Maps;
@@ -157,7 +157,7 @@ impl UNetBody {
     /// `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`.
     pub(super) fn forward(&self, x: &Tensor, context: Context<'_>) -> Result<Tensor> {
         let x = if self.centred { x.affine(2.0, -1.0)? } else { x.clone() };
-        let mut h = self.conv_in.forward(&Maps::from_nchw(&x)?)?;
+        let mut h = self.conv_in.forward(&from_images(&x)?)?;
         let mut skips = vec![h.clone()];
         for block in &self.down_blocks {
             h = block.down(h, context, &mut skips)?;

@@ -12,13 +12,16 @@ use crate::error::{Error, Result};
 const CAP: u64 = 1 << 20;
 
 /// A value for all levels, or one for each.
+///
+/// The list comes first, as a reading takes the first variant that fits: `[1, 2]` for values that may be lists themselves
+/// is a value for each of two levels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "not one value of the right kind, nor a list of them")]
 pub enum OneOrMany<T> {
-    /// The same everywhere.
-    One(T),
     /// One for each level, from the highest resolution to the lowest.
     Many(Vec<T>),
+    /// The same everywhere.
+    One(T),
 }
 
 impl<T: Clone + Serialize> OneOrMany<T> {
@@ -27,7 +30,9 @@ impl<T: Clone + Serialize> OneOrMany<T> {
         match self {
             Self::One(value) => Ok(vec![value.clone(); levels]),
             Self::Many(values) if values.len() == levels => Ok(values.clone()),
-            Self::Many(values) => Err(unsupported(key, values, format!("a list of {levels} values, one for each level"))),
+            Self::Many(values) => {
+                Err(unsupported(key, values, format!("a list of {levels} values, one for each level")))
+            }
         }
     }
 }

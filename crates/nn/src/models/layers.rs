@@ -1,12 +1,21 @@
 //! Convolutions, linear maps and normalisations over [`Maps`] and tokens.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::plan::NormPlan;
 use crate::grad_mode::used;
 use crate::maps::{self, ConvExtras, Maps, Padding};
 use crate::param::Param;
 use crate::weights::{Init, Scope};
+
+/// `[batch, channels, height, width]`, of at least one pixel.
+pub(super) fn from_images(x: &Tensor) -> Result<Maps> {
+    x.dims4()?;
+    if x.elem_count() == 0 {
+        bail!("images of shape {:?} have no pixels", x.dims());
+    }
+    Maps::from_nchw(x)
+}
 
 /// A convolution with a square kernel and a bias.
 #[derive(Clone, Debug)]
@@ -15,6 +24,7 @@ pub(super) struct Conv2d {
     bias: Tensor,
     stride: usize,
     padding: Padding,
+    kernel: usize,
 }
 
 impl Conv2d {
@@ -34,7 +44,7 @@ impl Conv2d {
     ) -> crate::Result<Self> {
         let init = Init::KaimingUniform { fan_in: inputs * kernel * kernel };
         let weight = scope.param("weight", &[outputs, inputs, kernel, kernel], init)?;
-        Ok(Self { weight, bias: scope.get("bias", &[outputs], init)?, stride, padding })
+        Ok(Self { weight, bias: scope.get("bias", &[outputs], init)?, stride, padding, kernel })
     }
 
     pub(super) fn forward(&self, x: &Maps) -> Result<Maps> {
@@ -43,6 +53,13 @@ impl Conv2d {
 
     /// Adds `shift` `[batch, outputs]` and `residual` to the result.
     pub(super) fn forward_with(&self, x: &Maps, shift: Option<&Tensor>, residual: Option<&Maps>) -> Result<Maps> {
+        let ((height, width), padded) = (x.size(), self.padding.before + self.padding.after);
+        if height.min(width) + padded < self.kernel {
+            bail!(
+                "maps of {width}x{height} are too small for a kernel of {}: this network needs larger images",
+                self.kernel
+            );
+        }
         let extras = ConvExtras { bias: Some(&used(&self.bias)), shift, residual };
         maps::conv2d(x, &self.weight, self.stride, self.padding, extras)
     }

@@ -59,7 +59,9 @@ pub(super) fn weights<T>(
     let LoadOptions { dtype, trainable } = options;
     if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
         let wanted = if trainable { "train" } else { "run" };
-        return Err(Error::Config(format!("no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run")));
+        return Err(Error::Config(format!(
+            "no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run"
+        )));
     }
     if trainable && dropout != 0.0 {
         return Err(unsupported("dropout", &dropout, "0.0 in training (without training, dropout has no effect)"));

@@ -13,9 +13,14 @@ pub(super) struct NormPlan {
 impl NormPlan {
     /// The same, once it is known that it can normalise `channels`.
     pub(super) fn of(self, channels: usize) -> Result<Self> {
+        if !(self.eps.is_finite() && self.eps >= 0.0) {
+            return Err(unsupported("norm_eps", &self.eps, "a number that is not negative"));
+        }
         match self.groups != 0 && channels.is_multiple_of(self.groups) {
             true => Ok(self),
-            false => Err(unsupported("norm_num_groups", &self.groups, format!("a divisor of all of {channels} channels"))),
+            false => {
+                Err(unsupported("norm_num_groups", &self.groups, format!("a divisor of all of {channels} channels")))
+            }
         }
     }
 }
@@ -96,7 +101,11 @@ impl AttentionPlan {
     ) -> Result<Self> {
         let head_width = head_width.unwrap_or(channels);
         if !(1..=channels).contains(&head_width) {
-            return Err(unsupported("attention_head_dim", &head_width, format!("1 to {channels}, the block's channels")));
+            return Err(unsupported(
+                "attention_head_dim",
+                &head_width,
+                format!("1 to {channels}, the block's channels"),
+            ));
         }
         let norm = norm.map(|norm| norm.of(channels)).transpose()?;
         Ok(Self::Pixels { channels, heads: channels / head_width, head_width, norm, divisor })

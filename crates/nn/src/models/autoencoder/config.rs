@@ -4,9 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::config::{
-    self, Activation, SampleSize, VaeDownBlock, VaeUpBlock, in_range, unsupported,
-};
+use super::super::config::{self, Activation, SampleSize, VaeDownBlock, VaeUpBlock, in_range, unsupported};
 use super::super::plan::{self, AttentionPlan, BlockPlan, Level, MidPlan, NormPlan, ResnetStyle};
 use crate::error::Result;
 
@@ -200,7 +198,8 @@ impl AutoencoderKLJson {
                 Ok((mean.clone(), std.iter().map(|std| scaling / std).collect()))
             }
             (mean, std) => {
-                let supported = format!("null, or {} numbers in both `latents_mean` and `latents_std`", self.latent_channels);
+                let supported =
+                    format!("null, or {} numbers in both `latents_mean` and `latents_std`", self.latent_channels);
                 Err(unsupported("latents_mean", &(mean, std), supported))
             }
         }

@@ -183,7 +183,9 @@ impl UNet2DJson {
 
     fn class(&self) -> Result<Option<ClassPlan>> {
         Ok(match (self.class_embed_type, self.num_class_embeds) {
-            (None, Some(classes)) => Some(ClassPlan::Table { classes: in_range("num_class_embeds", classes, 1 << 24)? }),
+            (None, Some(classes)) => {
+                Some(ClassPlan::Table { classes: in_range("num_class_embeds", classes, 1 << 24)? })
+            }
             (None, None) => None,
             (Some(ClassEmbedding::Timestep), _) => Some(ClassPlan::Timestep),
             (Some(ClassEmbedding::Identity), _) => Some(ClassPlan::Identity),

@@ -55,7 +55,8 @@ pub struct UNet2DConditionJson {
     pub addition_embed_type: Option<AdditionEmbedding>,
     pub addition_time_embed_dim: Option<usize>,
     pub num_class_embeds: Option<usize>,
-    pub upcast_attention: bool,
+    /// Null in Stable Diffusion XL's own file, which Python takes for false.
+    pub upcast_attention: Option<bool>,
     pub resnet_time_scale_shift: TimeScaleShift,
     pub resnet_skip_time_act: bool,
     pub resnet_out_scale_factor: f64,
@@ -110,7 +111,7 @@ impl Default for UNet2DConditionJson {
             addition_embed_type: None,
             addition_time_embed_dim: None,
             num_class_embeds: None,
-            upcast_attention: false,
+            upcast_attention: Some(false),
             resnet_time_scale_shift: TimeScaleShift::Default,
             resnet_skip_time_act: false,
             resnet_out_scale_factor: 1.0,
@@ -222,6 +223,9 @@ impl UNet2DConditionJson {
 
     /// Keys of which only one value is supported.
     fn check_fixed(&self) -> Result<()> {
+        only("downsample_padding", &self.downsample_padding, &[0, 1])?;
+        // diffusers refuses it too: files say `attention_head_dim`, see `transformer`.
+        only("num_attention_heads", &self.num_attention_heads, &[None])?;
         only("encoder_hid_dim", &self.encoder_hid_dim, &[None])?;
         only("encoder_hid_dim_type", &self.encoder_hid_dim_type, &[None])?;
         only("dual_cross_attention", &self.dual_cross_attention, &[false])?;
@@ -331,10 +335,7 @@ impl UNet2DConditionJson {
     /// diffusers' `attention_head_dim` is the number of heads here, whatever its name says; it was named before anyone
     /// noticed, and thousands of files have it.
     fn transformer(&self, level: usize, levels: usize, layers: usize, only_cross: bool) -> Result<AttentionPlan> {
-        let heads = match &self.num_attention_heads {
-            Some(heads) => heads.for_levels("num_attention_heads", levels)?,
-            None => self.attention_head_dim.for_levels("attention_head_dim", levels)?,
-        };
+        let heads = self.attention_head_dim.for_levels("attention_head_dim", levels)?;
         let context = self.cross_attention_dim.for_levels("cross_attention_dim", levels)?[level];
         let plan = TransformerPlan {
             channels: self.block_out_channels[level],
@@ -344,7 +345,7 @@ impl UNet2DConditionJson {
             context: in_range("cross_attention_dim", context, WIDEST)?,
             only_cross,
             linear: self.use_linear_projection,
-            upcast: self.upcast_attention,
+            upcast: self.upcast_attention.unwrap_or(false),
         };
         plan.checked()
     }
@@ -374,8 +375,6 @@ impl UNet2DConditionJson {
                 padding: (*kind != UNetDownBlock::ResnetDownsampleBlock2D).then_some(self.downsample_padding),
             })
         };
-        in_range("downsample_padding", self.downsample_padding + 1, 2)
-            .map_err(|_| unsupported("downsample_padding", &self.downsample_padding, "0 or 1"))?;
         self.down_block_types.iter().enumerate().map(level).collect()
     }
 
@@ -425,11 +424,9 @@ impl UNet2DConditionJson {
             // A single residual block, unlike the block of the same name in a `UNet2DModel`.
             Some(MidBlock::UNetMidBlock2D) => Vec::new(),
             Some(MidBlock::UNetMidBlock2DCrossAttn) => {
-                let transformers = self.transformer_layers_per_block.for_levels("transformer_layers_per_block", levels)?;
-                let depth = match &transformers[level] {
-                    OneOrMany::One(depth) => *depth,
-                    OneOrMany::Many(depths) => depths.first().copied().unwrap_or(0),
-                };
+                let transformers =
+                    self.transformer_layers_per_block.for_levels("transformer_layers_per_block", levels)?;
+                let depth = of_layer(&transformers[level], 0, 1)?;
                 vec![Some(self.transformer(level, levels, depth, false)?)]
             }
         };
@@ -442,7 +439,11 @@ fn of_layer(depths: &OneOrMany<usize>, layer: usize, layers: usize) -> Result<us
     match depths {
         OneOrMany::One(depth) => Ok(*depth),
         OneOrMany::Many(depths) => depths.get(layer).copied().ok_or_else(|| {
-            unsupported("transformer_layers_per_block", depths, format!("lists of {layers}, one for each residual block"))
+            unsupported(
+                "transformer_layers_per_block",
+                depths,
+                format!("lists of {layers}, one for each residual block"),
+            )
         }),
     }
 }
