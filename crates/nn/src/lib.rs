@@ -1,7 +1,7 @@
 //! Differentiable layers, fast CPU kernels, the UNet, optimiser and EMA.
 //!
-//! [`Weights`] names and initialises variables, [`layers`] and [`unet`] are networks made of them, [`ops`] are the
-//! operations underneath, [`optim`] and [`ema`] move the weights. Sampling and evaluation run inside [`no_grad`].
+//! [`Weights`] names and initialises variables, [`layers`] and [`models`] are networks made of them, [`maps`] and [`ops`]
+//! the operations underneath, [`optim`] and [`ema`] move the weights. Sampling and evaluation run inside [`no_grad`].
 //!
 //! Tensors are candle's. On the CPU in `f32` the expensive operations run this crate's own kernels, forward and
 //! backward; on other devices they are made of candle's. On the CPU an image's result is the same bytes in any batch
@@ -17,14 +17,13 @@ pub mod gradcheck;
 mod kernels;
 pub mod layers;
 pub mod maps;
+mod memory;
 pub mod models;
 pub mod ops;
 pub mod optim;
-mod memory;
 mod param;
 mod store;
 mod threads;
-pub mod unet;
 mod weights;
 
 pub use ema::Ema;
@@ -32,8 +31,8 @@ pub use error::{Error, Result};
 pub use grad_mode::no_grad;
 pub use maps::Maps;
 pub use memory::Recycler;
+pub use models::{UNet, UNetConfig};
 pub use optim::{AdamW, AdamWConfig};
 pub use param::Param;
 pub use threads::stop_idle_spinning;
-pub use unet::{UNet, UNetConfig};
 pub use weights::{Init, Scope, Weights};

@@ -98,9 +98,7 @@ unsafe impl GlobalAlloc for Recycler {
         unsafe {
             match class(layout) {
                 None => System.alloc(layout),
-                Some((class, layout)) => {
-                    self.take(class, layout.size()).unwrap_or_else(|| System.alloc(layout))
-                }
+                Some((class, layout)) => self.take(class, layout.size()).unwrap_or_else(|| System.alloc(layout)),
             }
         }
     }

@@ -135,7 +135,11 @@ impl Weights {
     /// Every variable that training moves, sorted by name.
     pub fn vars(&self) -> Vec<(String, Var)> {
         let entries = self.lock();
-        entries.iter().filter(|(_, entry)| entry.trained).map(|(name, entry)| (name.clone(), entry.var.clone())).collect()
+        entries
+            .iter()
+            .filter(|(_, entry)| entry.trained)
+            .map(|(name, entry)| (name.clone(), entry.var.clone()))
+            .collect()
     }
 
     /// Every weight's tensor (sharing its storage, without gradient), sorted by name.

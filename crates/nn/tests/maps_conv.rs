@@ -171,9 +171,33 @@ fn weights_in_half_precision_give_what_their_values_give() {
             assert_eq!(half.dtype(), dtype);
             assert_eq!(bytes(&half.tensor().unwrap().to_dtype(candle_core::DType::F32).unwrap()), bytes(&rounded));
             let x = case.images(2);
+            // With values that `bf16` can hold, even a processor that rounds images to `bf16` computes the same.
+            let x = x.to_dtype(dtype).unwrap().to_dtype(candle_core::DType::F32).unwrap();
             let run = |weight: &Param| case.run(&x, weight, None, None).unwrap();
-            assert_eq!(bytes(&run(&half)), bytes(&run(&whole)), "{case:?}");
+            let error = relative_error(&run(&half), &run(&whole));
+            assert!(error < 1e-6, "{case:?} {dtype:?}: {error}");
         }
+    }
+}
+
+#[test]
+fn a_linear_map_in_bf16_is_as_good_as_its_rounding() {
+    for (rows, inputs, outputs) in [(1, 1, 1), (5, 3, 70), (300, 64, 64), (37, 301, 33), (700, 520, 200)] {
+        let (x, bias) = (random(1, &[rows, inputs]), random(3, &[outputs]));
+        let weight = random(2, &[outputs, inputs]).to_dtype(candle_core::DType::BF16).unwrap();
+        let rounded = weight.to_dtype(candle_core::DType::F32).unwrap();
+        let residual = random(4, &[rows, outputs]);
+        let run = |weight: &Tensor, x: &Tensor| {
+            maps::linear(x, &Param::constant(weight).unwrap(), Some(&bias), Some(&residual)).unwrap()
+        };
+        let error = relative_error(&run(&weight, &x), &run(&rounded, &x));
+        assert!(error < 4e-3, "{rows} {inputs} {outputs}: {error}");
+        let held = x.to_dtype(candle_core::DType::BF16).unwrap().to_dtype(candle_core::DType::F32).unwrap();
+        let error = relative_error(&run(&weight, &held), &run(&rounded, &held));
+        assert!(error < 1e-6, "{rows} {inputs} {outputs}: {error}");
+        let constant = Param::constant(&weight).unwrap();
+        let images = x.narrow(0, 0, rows.min(8)).unwrap().unsqueeze(1).unwrap();
+        assert_independent("bf16", &images, |x| maps::linear(x, &constant, Some(&bias), None));
     }
 }
 

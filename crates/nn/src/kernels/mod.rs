@@ -4,6 +4,8 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 pub(crate) mod conv;
 pub(crate) mod flash;
 pub(crate) mod gelu;

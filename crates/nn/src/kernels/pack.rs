@@ -115,6 +115,14 @@ impl Packed {
         }
     }
 
+    /// The panels of a weight that is kept in `bf16`.
+    pub(crate) fn bf16(&self) -> Option<Bf16Panels<'_>> {
+        match &self.values {
+            Values::Bf16(values) => Some(Bf16Panels { sizes: self.sizes, values }),
+            _ => None,
+        }
+    }
+
     /// The number type in which the weight is kept.
     pub(crate) fn dtype(&self) -> DType {
         match self.values {
@@ -136,6 +144,22 @@ impl Packed {
             Values::F16(values) => Unpacked::F16(unpack(self.sizes, values)),
             Values::Bf16(values) => Unpacked::Bf16(unpack(self.sizes, values)),
         }
+    }
+}
+
+/// A packed weight in `bf16`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bf16Panels<'a> {
+    pub(crate) sizes: Sizes,
+    values: &'a [bf16],
+}
+
+impl<'a> Bf16Panels<'a> {
+    /// Rows of a panel.
+    pub(crate) fn rows(&self, panel: usize, rows: Range<usize>) -> &'a [bf16] {
+        let columns = self.sizes.columns(panel);
+        let start = self.sizes.start(panel);
+        &self.values[start + rows.start * columns..start + rows.end * columns]
     }
 }
 

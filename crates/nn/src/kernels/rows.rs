@@ -1,6 +1,7 @@
 //! Rows of numbers times a packed weight: linear maps and 1x1 convolutions.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -9,6 +10,8 @@ use super::norm::add_to;
 use super::pack::Packed;
 use super::scratch::with_scratch;
 use super::target::{Target, balanced};
+#[cfg(target_arch = "x86_64")]
+use super::{bf16, pack::Bf16Panels, simd};
 
 /// Terms of a panel that are used for all rows of a task before the next ones: they stay in the second nearest cache.
 pub(super) const DEPTH: usize = 256;
@@ -17,6 +20,8 @@ pub(super) const DEPTH: usize = 256;
 const ROWS: usize = 192;
 
 /// `out = x weight + bias + residual`: `x` is `[rows, inputs]`, `out` and `residual` are `[rows, outputs]`.
+///
+/// With a weight in `bf16`, `x` is rounded to `bf16` too where the processor multiplies `bf16`; sums are `f32`.
 pub(crate) fn multiply(x: &[f32], weight: &Packed, bias: Option<&[f32]>, residual: Option<&[f32]>, out: &mut [f32]) {
     let sizes = weight.sizes;
     let (inputs, outputs) = (sizes.rows(), sizes.outputs);
@@ -34,6 +39,12 @@ pub(crate) fn multiply(x: &[f32], weight: &Packed, bias: Option<&[f32]>, residua
     (0..blocks.len() * groups).into_par_iter().for_each(|task| {
         let (block, group) = (&blocks[task / groups], task % groups);
         let panels = group * sizes.panels() / groups..(group + 1) * sizes.panels() / groups;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(weight) = weight.bf16().filter(|_| simd::has_bf16()) {
+            // SAFETY: the processor has the instructions; each task has rows or columns of its own.
+            unsafe { multiply_pairs(x, weight, bias, residual, target, block.clone(), panels) };
+            return;
+        }
         with_scratch([if weight.is_half() { DEPTH * PANEL } else { 0 }], |[buffer]| {
             for panel in panels {
                 let column = panel * PANEL;
@@ -71,6 +82,63 @@ pub(crate) fn multiply(x: &[f32], weight: &Packed, bias: Option<&[f32]>, residua
                 }
             }
         });
+    });
+}
+
+/// A task of [`multiply`] for a weight in `bf16`, on a processor that multiplies `bf16`.
+///
+/// # Safety
+/// The processor must; nobody else may use these rows and panels of the result.
+#[cfg(target_arch = "x86_64")]
+unsafe fn multiply_pairs(
+    x: &[f32],
+    weight: Bf16Panels<'_>,
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    target: Target,
+    block: Range<usize>,
+    panels: Range<usize>,
+) {
+    let sizes = weight.sizes;
+    let (inputs, outputs) = (sizes.rows(), sizes.outputs);
+    let wide = inputs.next_multiple_of(2);
+    // Two `bf16` values take the room of one `f32`.
+    with_scratch([block.len() * wide / 2, DEPTH * PANEL / 2], |[rows, panel_rows]| {
+        let (rows, pairs) = (rows.as_mut_ptr().cast::<u16>(), panel_rows.as_mut_ptr().cast::<u16>());
+        // SAFETY: rows and columns lie inside the matrices and buffers; the rest is the caller's.
+        unsafe {
+            bf16::round_rows(x.as_ptr().add(block.start * inputs), inputs, block.len(), inputs, rows);
+            for panel in panels {
+                let (column, columns) = (panel * PANEL, sizes.columns(panel));
+                for first in (0..inputs).step_by(DEPTH) {
+                    let terms = first..(first + DEPTH).min(inputs);
+                    bf16::pair_rows(weight.rows(panel, terms.clone()), columns, pairs);
+                    bf16::PairBlock {
+                        rows: block.len(),
+                        pairs: terms.len().div_ceil(2),
+                        a: rows.add(first),
+                        a_row: wide,
+                        b: pairs,
+                        columns,
+                        real: sizes.real_columns(panel),
+                        c: target.at(block.start * outputs + column),
+                        c_row: outputs,
+                        start: match (first, residual) {
+                            (0, None) => Start::Zero,
+                            (0, Some(residual)) => {
+                                Start::Rows(residual[block.start * outputs + column..].as_ptr(), outputs)
+                            }
+                            _ => Start::Result,
+                        },
+                        bias: match bias {
+                            Some(bias) if terms.end == inputs => bias[column..].as_ptr(),
+                            _ => std::ptr::null(),
+                        },
+                    }
+                    .compute();
+                }
+            }
+        }
     });
 }
 

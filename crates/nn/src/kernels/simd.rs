@@ -54,24 +54,39 @@ pub(crate) enum Isa {
     Portable,
 }
 
-/// The best instruction set of this processor.
+/// The environment variable that holds kernels to an instruction set: `avx512` (without `bf16` products), `avx2` or
+/// `portable`. For tests and comparisons; what the processor lacks is never used.
+pub(crate) const ISA_VARIABLE: &str = "EVENSET_ISA";
+
+/// The best instruction set of this processor, or the one that [`ISA_VARIABLE`] holds it to.
 pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
+        let asked = std::env::var(ISA_VARIABLE).unwrap_or_default();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
+            if !matches!(asked.as_str(), "avx2" | "portable")
+                && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw")
             {
                 return Isa::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if asked != "portable" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
             }
         }
         Isa::Portable
+    })
+}
+
+/// Whether the processor multiplies `bf16` values, and may.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bf16() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        isa() == Isa::Avx512 && std::env::var_os(ISA_VARIABLE).is_none() && is_x86_feature_detected!("avx512bf16")
     })
 }
 
@@ -212,12 +227,32 @@ mod x86 {
     }
 
     vectors!(
-        Avx512, __m512, 16, 4, 24,
-        _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps
+        Avx512,
+        __m512,
+        16,
+        4,
+        24,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        _mm512_add_ps,
+        _mm512_sub_ps,
+        _mm512_mul_ps
     );
     vectors!(
-        Avx2, __m256, 8, 2, 12,
-        _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps
+        Avx2,
+        __m256,
+        8,
+        2,
+        12,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        _mm256_add_ps,
+        _mm256_sub_ps,
+        _mm256_mul_ps
     );
 }
 

@@ -6,6 +6,9 @@
 //! name both. Resolving it gives the checked one, in which every block is spelled out and diffusers' historical
 //! readings of a key (`attention_head_dim`, above all) are settled.
 //!
+//! [`UNet`] is the same network with an embedding of noise levels and no configuration of diffusers': the one that this
+//! project trains itself.
+//!
 //! Tensors at the surface are `[batch, channels, height, width]`; inside, [`Maps`](crate::Maps) keeps them as the device
 //! likes them. Each image has a timestep of its own.
 
@@ -18,6 +21,7 @@ mod load;
 mod plan;
 mod resnet;
 mod time;
+mod unet;
 mod unet_2d;
 mod unet_condition;
 
@@ -27,5 +31,6 @@ pub use config::{
     TimeScaleShift, UNetDownBlock, UNetUpBlock, VaeDownBlock, VaeUpBlock,
 };
 pub use load::LoadOptions;
+pub use unet::{UNet, UNetConfig};
 pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};
 pub use unet_condition::{Conditions, UNet2DConditionConfig, UNet2DConditionJson, UNet2DConditionModel};
