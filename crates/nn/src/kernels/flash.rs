@@ -11,7 +11,7 @@
 use super::gemm::{Block, PANEL, STEP, Start};
 use super::norm::add_to;
 use super::scratch::with_scratch;
-use super::simd::{Kernel, Simd, dispatch};
+use super::simd::{Isa, Kernel, Simd, dispatch, isa, vectorised};
 
 /// The most keys of a block: the scores of a panel of queries then fill the first cache.
 const KEYS: usize = 96;
@@ -98,7 +98,7 @@ impl Head {
     pub(crate) fn pack(self, from: &[f32], factor: f32, to: &mut [f32]) {
         for (from, to) in from.chunks(self.stride).zip(to.chunks_exact_mut(self.row())) {
             let (to, rest) = to.split_at_mut(self.width);
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from);
+            copy_scaled(from, factor, to);
             rest.fill(0.0);
         }
     }
@@ -190,11 +190,8 @@ impl Head {
             // Columns beyond the queries have scores of zero, and gradients of zero that keep them out of all sums.
             let (mut logarithms, mut means) = ([0.0; PANEL], [0.0; PANEL]);
             logarithms[..count].copy_from_slice(&known.logarithms[first..first + count]);
-            for ((mean, gradient), result) in
-                means.iter_mut().zip(gradient.chunks(self.stride)).zip(result.chunks(self.stride)).take(count)
-            {
-                *mean = gradient.iter().zip(result).take(self.width).map(|(a, b)| a * b).sum();
-            }
+            self.turn(result, count, 1.0, mixed);
+            add_products(&mut means[..columns], &turned_g[..self.width * columns], mixed);
             for (first_key, keys) in self.blocks() {
                 let (k, v) = (&known.k[first_key * row..], &known.v[first_key * row..]);
                 let start = if first_key == 0 { Start::Zero } else { Start::Result };
@@ -317,11 +314,10 @@ impl Head {
     /// `to[channel][token] = factor * from[token][channel]`, with zeros for tokens beyond `count`.
     fn turn(self, from: &[f32], count: usize, factor: f32, to: &mut [f32]) {
         let columns = count.next_multiple_of(STEP);
-        for (channel, to) in to.chunks_exact_mut(columns).take(self.width).enumerate() {
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = if i < count { factor * from[i * self.stride + channel] } else { 0.0 };
-            }
-        }
+        assert!(from.len() >= (count - 1) * self.stride + self.width && to.len() >= self.width * columns);
+        let turn = Turn { rows: count, columns: self.width, from_row: self.stride, to_row: columns, filled: columns };
+        // SAFETY: the tokens lie in `from`, the turned ones in `to`.
+        unsafe { turn.compute(from.as_ptr(), to.as_mut_ptr(), |_| factor) };
     }
 
     /// `to[token][channel] = factors[token] * from[channel][token]`.
@@ -330,11 +326,122 @@ impl Head {
     /// `to` must hold the tokens, and nobody else may use them.
     unsafe fn turn_back(self, from: &[f32], count: usize, factors: &[f32], to: Shared) {
         let columns = count.next_multiple_of(STEP);
-        for (i, factor) in factors.iter().enumerate().take(count) {
-            for channel in 0..self.width {
-                // SAFETY: the caller's.
-                unsafe { *to.0.add(i * self.stride + channel) = factor * from[channel * columns + i] };
+        assert!(from.len() >= self.width * columns && factors.len() >= count);
+        let turn =
+            Turn { rows: self.width, columns: count, from_row: columns, to_row: self.stride, filled: self.width };
+        // SAFETY: the turned tokens lie in `from`; those in `to` are the caller's.
+        unsafe { turn.compute(from.as_ptr(), to.0, |token| factors[token]) };
+    }
+}
+
+/// A transposition of a matrix: `to[j][i] = factor(j) * from[i][j]`.
+struct Turn {
+    /// Of `from`.
+    rows: usize,
+    columns: usize,
+    from_row: usize,
+    to_row: usize,
+    /// Values that are written of each row of `to`; zeros beyond `rows`.
+    filled: usize,
+}
+
+impl Turn {
+    /// # Safety
+    /// The addresses must be valid for what the fields say, and nobody else may use the result's.
+    unsafe fn compute(&self, from: *const f32, to: *mut f32, factor: impl Fn(usize) -> f32) {
+        for column in (0..self.columns).step_by(SQUARE) {
+            let count = (self.columns - column).min(SQUARE);
+            let mut factors = [0.0; SQUARE];
+            for (i, to) in factors.iter_mut().enumerate().take(count) {
+                *to = factor(column + i);
             }
+            for row in (0..self.filled).step_by(SQUARE) {
+                let rows = self.rows.saturating_sub(row).min(SQUARE);
+                let filled = (self.filled - row).min(SQUARE);
+                // SAFETY: the caller's; the square lies inside the matrices.
+                unsafe {
+                    let from = (from.add(row * self.from_row + column), self.from_row);
+                    let to = (to.add(column * self.to_row + row), self.to_row);
+                    match isa() {
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512 => turn_square_avx512(from, to, (rows, count), filled, &factors),
+                        _ => turn_square(from, to, (rows, count), filled, &factors),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The side of a square that is transposed at once.
+const SQUARE: usize = 16;
+
+/// Transposes a square of `rows` by `columns`; `filled` values of each row are written.
+///
+/// # Safety
+/// As [`Turn::compute`].
+unsafe fn turn_square(
+    (from, from_row): (*const f32, usize),
+    (to, to_row): (*mut f32, usize),
+    (rows, columns): (usize, usize),
+    filled: usize,
+    factors: &[f32; SQUARE],
+) {
+    for j in 0..columns {
+        for i in 0..filled {
+            // SAFETY: the caller's.
+            unsafe { *to.add(j * to_row + i) = if i < rows { factors[j] * *from.add(i * from_row + j) } else { 0.0 } };
+        }
+    }
+}
+
+/// [`turn_square`] in registers: blocks of 8, 4, 2 and 1 change places across the diagonal.
+///
+/// # Safety
+/// As there, with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+unsafe fn turn_square_avx512(
+    (from, from_row): (*const f32, usize),
+    (to, to_row): (*mut f32, usize),
+    (rows, columns): (usize, usize),
+    filled: usize,
+    factors: &[f32; SQUARE],
+) {
+    use std::arch::x86_64::*;
+
+    let mask = |count: usize| ((1u32 << count) - 1) as __mmask16;
+    let mut lines = [_mm512_setzero_ps(); SQUARE];
+    for i in 0..SQUARE {
+        if i < rows {
+            // SAFETY: the caller's; beyond the columns nothing is read.
+            lines[i] = unsafe { _mm512_maskz_loadu_ps(mask(columns), from.add(i * from_row)) };
+        }
+    }
+    let lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    macro_rules! exchange {
+        ($($distance:literal)*) => {$({
+            const D: usize = $distance;
+            // Lane j of the upper line comes from itself, or from lane j - D of the lower; 16 selects the other source.
+            let odd = _mm512_test_epi32_mask(lanes, _mm512_set1_epi32(D as i32));
+            let upper = _mm512_mask_add_epi32(lanes, odd, lanes, _mm512_set1_epi32(16 - D as i32));
+            let lower = _mm512_mask_add_epi32(
+                _mm512_add_epi32(lanes, _mm512_set1_epi32(D as i32)), odd, lanes, _mm512_set1_epi32(16));
+            for i in 0..SQUARE {
+                if i & D == 0 {
+                    let (a, b) = (lines[i], lines[i + D]);
+                    lines[i] = _mm512_permutex2var_ps(a, upper, b);
+                    lines[i + D] = _mm512_permutex2var_ps(a, lower, b);
+                }
+            }
+        })*};
+    }
+    exchange!(8 4 2 1);
+    for j in 0..SQUARE {
+        if j < columns {
+            let line = _mm512_mul_ps(lines[j], _mm512_set1_ps(factors[j]));
+            // SAFETY: the caller's; beyond `filled` nothing is written.
+            unsafe { _mm512_mask_storeu_ps(to.add(j * to_row), mask(filled), line) };
         }
     }
 }
@@ -429,6 +536,20 @@ impl Kernel for Slopes<'_> {
                 }
             }
         }
+    }
+}
+
+vectorised! {
+    /// Adds the products of `a` and `b`, both with rows as long as `sums`, down their columns.
+    fn add_products(sums: &mut [f32], a: &[f32], b: &[f32]) {
+        for (a, b) in a.chunks_exact(sums.len()).zip(b.chunks_exact(sums.len())) {
+            sums.iter_mut().zip(a).zip(b).for_each(|((sum, a), b)| *sum += a * b);
+        }
+    }
+
+    /// `to = factor * from`.
+    fn copy_scaled(from: &[f32], factor: f32, to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from);
     }
 }
 
