@@ -557,6 +557,7 @@ vectorised! {
 ///
 /// The polynomial has the least largest relative error, 8e-8, of those of its degree that are one at zero.
 #[inline(always)]
+#[allow(clippy::approx_constant, reason = "a coefficient of the fit, which is not quite the logarithm of two")]
 fn exp2<S: Simd>(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer that stands in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
