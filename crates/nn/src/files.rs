@@ -15,6 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::param::Param;
 
 /// Where one tensor lies.
 #[derive(Debug)]
@@ -32,6 +33,13 @@ struct Entry {
 struct Shard {
     path: PathBuf,
     file: File,
+}
+
+/// A tensor that was asked for.
+struct Found<'a> {
+    shard: &'a Shard,
+    entry: &'a Entry,
+    stored: DType,
 }
 
 /// The tensors of one network in one or more safetensors files.
@@ -97,6 +105,28 @@ impl WeightFiles {
     /// The weight of a 1x1 convolution and that of a linear map are the same numbers and stand in for one another.
     /// Attention in autoencoders of an early layout is found under the names that it had then.
     pub(crate) fn read(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let Found { shard, entry, stored } = self.find(name, shape)?;
+        let tensor = match entry.length {
+            0 => Tensor::zeros(shape, stored, device)?,
+            _ => Tensor::from_raw_buffer(&self.map(shard, entry)?, stored, shape, device)?,
+        };
+        Ok(tensor.to_dtype(dtype)?)
+    }
+
+    /// [`read`](Self::read) for a constant weight: packed straight from the file where that is possible.
+    pub(crate) fn read_param(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Param> {
+        let Found { shard, entry, stored } = self.find(name, shape)?;
+        if device.is_cpu() && stored == dtype && entry.length > 0 {
+            let bytes = self.map(shard, entry)?;
+            if let Some(param) = Param::from_bytes(&bytes, stored, shape) {
+                return Ok(param);
+            }
+        }
+        Ok(Param::constant(&self.read(name, shape, dtype, device)?)?)
+    }
+
+    /// Where a tensor lies, once it is known to be what is asked for.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Found<'_>> {
         let missing = || Error::Missing { path: self.path.clone(), name: name.to_owned() };
         let (name, entry) = match self.entries.get_key_value(name) {
             Some(found) => found,
@@ -117,12 +147,8 @@ impl WeightFiles {
                 found: format!("{:?} {:?}", entry.dtype, entry.shape),
             });
         };
-        let tensor = match entry.length {
-            0 => Tensor::zeros(shape, stored, device)?,
-            _ => Tensor::from_raw_buffer(&self.map(shard, entry)?, stored, shape, device)?,
-        };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
-        Ok(tensor.to_dtype(dtype)?)
+        Ok(Found { shard, entry, stored })
     }
 
     fn map(&self, shard: &Shard, entry: &Entry) -> Result<Mmap> {

@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 const SMALLEST: usize = 1 << 16;
 
 /// Four classes of sizes between a power of two and the next.
-const CLASSES: usize = 4 * 32;
+const CLASSES: usize = 4 * 24;
 
 /// The most bytes that are kept at a time, beside what is in use.
-const KEPT: usize = 1 << 30;
+const KEPT: usize = 1 << 29;
 
-/// An allocator that keeps freed blocks of 64 KiB and more, up to a GiB, for the next request of their size.
+/// An allocator that keeps freed blocks of 64 KiB and more, up to 512 MiB, for the next request of their size.
 ///
 /// For binaries that run networks: `#[global_allocator] static MEMORY: Recycler = Recycler::new();`. Small blocks, and
 /// large ones that are not at hand, come from the system's allocator.
@@ -30,6 +30,8 @@ struct Free {
     /// Kept blocks of each class: each holds the address of the next in its first bytes.
     first: [*mut u8; CLASSES],
     bytes: usize,
+    /// The class that gave up a block last.
+    next: usize,
 }
 
 // SAFETY: the addresses belong to blocks that nobody else has.
@@ -38,7 +40,7 @@ unsafe impl Send for Free {}
 impl Recycler {
     /// An allocator that keeps nothing yet.
     pub const fn new() -> Self {
-        Self { free: Mutex::new(Free { first: [null_mut(); CLASSES], bytes: 0 }) }
+        Self { free: Mutex::new(Free { first: [null_mut(); CLASSES], bytes: 0, next: 0 }) }
     }
 
     fn take(&self, class: usize, size: usize) -> Option<*mut u8> {
@@ -53,11 +55,29 @@ impl Recycler {
         Some(block)
     }
 
-    /// Whether the block was kept.
-    fn keep(&self, class: usize, size: usize, block: *mut u8) -> bool {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.bytes + size > KEPT {
+    /// Keeps a block, and gives others back to the system where too much would be kept; false where it alone is too much.
+    ///
+    /// # Safety
+    /// The block is of this class, came from the system's allocator with the class's layout, and nobody uses it.
+    unsafe fn keep(&self, class: usize, size: usize, block: *mut u8) -> bool {
+        if size > KEPT {
             return false;
+        }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while free.bytes + size > KEPT {
+            // Other classes in turn: what was of use in another part of the work must not fill the store for ever.
+            free.next = (free.next + 1) % CLASSES;
+            let other = free.next;
+            let oldest = free.first[other];
+            if !oldest.is_null() {
+                let layout = block_layout(other);
+                // SAFETY: a kept block holds an address in its first bytes and has its class's layout.
+                unsafe {
+                    free.first[other] = oldest.cast::<*mut u8>().read();
+                    System.dealloc(oldest, layout);
+                }
+                free.bytes -= layout.size();
+            }
         }
         // SAFETY: the block is larger than an address, aligned for one, and its owner has given it up.
         unsafe { block.cast::<*mut u8>().write(free.first[class]) };
@@ -73,21 +93,26 @@ impl Default for Recycler {
     }
 }
 
+/// What blocks are aligned to: a line of the cache and the widest vector.
+const ALIGNMENT: usize = 64;
+
 /// The class of a request, and the layout of the blocks that serve it.
 fn class(layout: Layout) -> Option<(usize, Layout)> {
-    const ALIGNMENT: usize = 64;
     if layout.size() < SMALLEST || layout.align() > ALIGNMENT {
         return None;
     }
-    let octave = layout.size().ilog2() as usize;
-    let step = 1 << (octave - 2);
-    let size = layout.size().checked_next_multiple_of(step)?;
-    let octave = size.ilog2() as usize;
-    let class = 4 * (octave - 16) + ((size >> (octave - 2)) & 3);
-    match (class < CLASSES, Layout::from_size_align(size, ALIGNMENT)) {
-        (true, Ok(layout)) => Some((class, layout)),
-        _ => None,
-    }
+    let octave = layout.size().ilog2();
+    let size = layout.size().checked_next_multiple_of(1 << (octave - 2))?;
+    let octave = size.ilog2();
+    let class = 4 * (octave - SMALLEST.ilog2()) as usize + ((size >> (octave - 2)) & 3);
+    (class < CLASSES).then(|| (class, block_layout(class)))
+}
+
+/// The layout of a class's blocks.
+fn block_layout(class: usize) -> Layout {
+    let size = (4 + class % 4) << (SMALLEST.ilog2() as usize - 2 + class / 4);
+    // SAFETY: the alignment is a power of two, and even the largest class is far below the largest size.
+    unsafe { Layout::from_size_align_unchecked(size, ALIGNMENT) }
 }
 
 // SAFETY: a block comes from the system's allocator with its class's layout, or from those that came so and were freed;
@@ -144,7 +169,7 @@ mod tests {
             let layout = Layout::from_size_align(size, 4).unwrap();
             let (index, block) = class(layout).unwrap();
             assert!(block.size() >= size && block.size() <= size + size / 4, "{size}: {}", block.size());
-            assert_eq!(class(block).unwrap().0, index, "{size}");
+            assert_eq!(class(block).unwrap(), (index, block), "{size}");
         }
         assert!(class(Layout::from_size_align(SMALLEST - 1, 4).unwrap()).is_none());
         assert!(class(Layout::from_size_align(1 << 20, 4096).unwrap()).is_none());
@@ -166,6 +191,20 @@ mod tests {
             assert_ne!(third, second);
             memory.dealloc(second, layout);
             memory.dealloc(third, layout);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_stays_below_the_cap_and_the_newest_is_kept() {
+        let memory = Recycler::new();
+        let sizes = [KEPT / 4, KEPT / 2, KEPT / 3, KEPT / 5, KEPT, KEPT / 8];
+        for size in sizes {
+            let layout = Layout::from_size_align(size, 4).unwrap();
+            // SAFETY: the block is not used and freed once.
+            unsafe { memory.dealloc(memory.alloc(layout), layout) };
+            let (index, block) = class(layout).unwrap();
+            let free = memory.free.lock().unwrap();
+            assert!(free.bytes <= KEPT && free.first[index].is_null() == (block.size() > KEPT), "{size}");
         }
     }
 }

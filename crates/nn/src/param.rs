@@ -34,22 +34,41 @@ impl Param {
     /// # Errors
     /// Memory, or a device that does not give out its values.
     pub fn constant(tensor: &Tensor) -> Result<Self> {
-        let sizes = match *tensor.dims() {
-            [outputs, inputs] => Some(Sizes { outputs, inputs, taps: 1 }),
-            [outputs, inputs, height, width] => Some(Sizes { outputs, inputs, taps: height * width }),
+        let tensor = tensor.detach();
+        let packed = match sizes(tensor.dims()) {
+            Some(sizes) if tensor.device().is_cpu() => pack(sizes, &tensor)?,
             _ => None,
         };
-        let tensor = tensor.detach();
-        match sizes {
-            Some(sizes) if tensor.device().is_cpu() && tensor.elem_count() > 0 => {
-                let dims = tensor.dims().to_vec();
-                match pack(sizes, &tensor)? {
-                    Some(packed) => Ok(Self { dims, kind: Kind::Packed(Arc::new(packed)) }),
-                    None => Ok(Self::new(tensor)),
-                }
-            }
-            _ => Ok(Self::new(tensor)),
+        Ok(match packed {
+            Some(packed) => Self::packed_as(tensor.dims(), packed),
+            None => Self::new(tensor),
+        })
+    }
+
+    /// A constant on the CPU from its bytes in a file; `None` where they cannot be read in place.
+    pub(crate) fn from_bytes(bytes: &[u8], dtype: DType, dims: &[usize]) -> Option<Self> {
+        /// The bytes as numbers, where they are aligned and as many as the weight needs.
+        fn numbers<T: Copy>(bytes: &[u8], sizes: Sizes) -> Option<&[T]> {
+            // SAFETY: the callers' types are plain numbers, for which every pattern of bits is a value.
+            let (before, numbers, after) = unsafe { bytes.align_to::<T>() };
+            let count = sizes.outputs * sizes.inputs * sizes.taps;
+            (before.is_empty() && after.is_empty() && numbers.len() == count).then_some(numbers)
         }
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        let sizes = sizes(dims)?;
+        let weight = match dtype {
+            DType::F32 => Plain::F32(numbers(bytes, sizes)?),
+            DType::F16 => Plain::F16(numbers(bytes, sizes)?),
+            DType::BF16 => Plain::Bf16(numbers(bytes, sizes)?),
+            _ => return None,
+        };
+        Some(Self::packed_as(dims, Packed::new(sizes, weight)))
+    }
+
+    fn packed_as(dims: &[usize], packed: Packed) -> Self {
+        Self { dims: dims.to_vec(), kind: Kind::Packed(Arc::new(packed)) }
     }
 
     /// The weight's shape.
@@ -88,6 +107,16 @@ impl Param {
             Kind::Packed(packed) => Some(packed),
         }
     }
+}
+
+/// `None` for shapes that are not those of a convolution or linear map, and for empty ones.
+fn sizes(dims: &[usize]) -> Option<Sizes> {
+    let sizes = match *dims {
+        [outputs, inputs] => Sizes { outputs, inputs, taps: 1 },
+        [outputs, inputs, height, width] => Sizes { outputs, inputs, taps: height * width },
+        _ => return None,
+    };
+    (sizes.outputs * sizes.inputs * sizes.taps > 0).then_some(sizes)
 }
 
 /// `None` for a number type that is not packed.

@@ -235,8 +235,8 @@ impl Scope {
     /// As [`get`](Self::get).
     pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
         match &*self.weights.source {
-            Source::Files { dtype, trainable: false, .. } => {
-                Ok(Param::constant(&self.weight(name, shape, init, *dtype, false)?)?)
+            Source::Files { files, dtype, trainable: false, .. } => {
+                files.read_param(&self.full(name), shape, *dtype, &self.weights.device)
             }
             _ => Ok(Param::new(self.get(name, shape, init)?)),
         }
