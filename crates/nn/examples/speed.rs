@@ -1,13 +1,17 @@
 //! How fast the kernels and a small UNet run on this machine.
 //!
-//! `cargo run --release -p evenset-nn --example speed`; with `conv` or `unet` behind `--`, only that part.
+//! `cargo run --release -p evenset-nn --example speed`; with `conv`, `maps` or `unet` behind `--`, only that part.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor, Var};
 use evenset_core::Seed;
-use evenset_nn::{AdamW, AdamWConfig, UNet, UNetConfig, Weights, no_grad, ops};
+use evenset_nn::maps::{self, Maps};
+use evenset_nn::{AdamW, AdamWConfig, Recycler, UNet, UNetConfig, Weights, no_grad, ops};
+
+#[global_allocator]
+static MEMORY: Recycler = Recycler::new();
 
 const CPU: &Device = &Device::Cpu;
 
@@ -94,10 +98,14 @@ fn main() -> Result<()> {
     // SAFETY: no other thread exists yet.
     unsafe { evenset_nn::stop_idle_spinning() };
     let only = std::env::args().nth(1).unwrap_or_default();
-    if only != "unet" {
+    let wanted = |part| only.is_empty() || only == part;
+    if wanted("conv") {
         convolutions()?;
     }
-    if only != "conv" {
+    if wanted("maps") {
+        cheap_operations()?;
+    }
+    if wanted("unet") {
         unet("28x28 [32, 64, 64]", 3, 28, &[32, 64, 64], &[false, false, true])?;
         unet("14x14 in patches [64, 96]", 12, 14, &[64, 96], &[false, true])?;
     }
@@ -121,4 +129,69 @@ fn convolutions() -> Result<()> {
         convolution(64, inputs, outputs, size, kernel, stride)?;
     }
     Ok(())
+}
+
+/// Operations on maps whose time is that of reading and writing memory: GB/s of what they must read and write at least
+/// once, inputs and results.
+fn cheap_operations() -> Result<()> {
+    gradients()?;
+    for shape in [[64, 32, 32, 32], [1, 128, 512, 512]] {
+        let bytes = 4.0 * shape.iter().product::<usize>() as f64;
+        let [_, channels, height, width] = shape;
+        let name = format!("{shape:?}");
+        let planes = random(1, &shape)?;
+        let x = Maps::from_nchw(&planes)?;
+        let (weight, bias) = (random(2, &[channels])?, random(3, &[channels])?);
+        let time = random(4, &[shape[0], 2 * channels])?;
+        let print = |operation: &str, passes: f64, f: &dyn Fn() -> Result<()>| -> Result<()> {
+            let seconds = shortest(9, f)?;
+            println!("{name} {operation:28} {:6.2} ms {:6.1} GB/s", 1e3 * seconds, passes * bytes / seconds * 1e-9);
+            Ok(())
+        };
+        // Large results last: beside them the allocator keeps fewer of the others' blocks.
+        print("copy", 2.0, &|| x.to_tokens()?.copy().map(drop))?;
+        print("group norm", 2.0, &|| maps::group_norm(&x, 32, &weight, &bias, 1e-5, false).map(drop))?;
+        print("group norm, silu", 2.0, &|| maps::group_norm(&x, 32, &weight, &bias, 1e-5, true).map(drop))?;
+        print("scale and shift, silu", 2.0, &|| maps::scale_shift(&x, &time, true).map(drop))?;
+        print("silu", 2.0, &|| x.silu().map(drop))?;
+        print("scale", 2.0, &|| x.scale(0.5).map(drop))?;
+        print("add", 3.0, &|| x.add(&x).map(drop))?;
+        print("channels last", 2.0, &|| Maps::from_nchw(&planes).map(drop))?;
+        print("channels first", 2.0, &|| x.to_nchw().map(drop))?;
+        print("avg pool 2x", 1.25, &|| x.avg_pool2x().map(drop))?;
+        print("concat", 4.0, &|| x.concat_channels(&x).map(drop))?;
+        print("upsample 2x", 5.0, &|| x.upsample_nearest((2 * height, 2 * width)).map(drop))?;
+    }
+    Ok(())
+}
+
+/// The backward passes alone: a graph is built once and its gradients are asked for again and again.
+fn gradients() -> Result<()> {
+    let print = |name: &str, bytes: usize, result: Tensor| -> Result<()> {
+        // The gradient of a product arrives in memory of its own; the time of the product's own is subtracted.
+        let grad = random(9, result.dims())?;
+        let alone = Var::from_tensor(&result.detach().copy()?)?;
+        let loss = |x: &Tensor| x.mul(&grad)?.sum_all();
+        let (with, without) = (loss(&result)?, loss(&alone)?);
+        let seconds = shortest(9, || with.backward().map(drop))? - shortest(9, || without.backward().map(drop))?;
+        println!("{name:50} {:6.2} ms {:6.1} GB/s", 1e3 * seconds, bytes as f64 / seconds * 1e-9);
+        Ok(())
+    };
+    let x = Var::from_tensor(&random(1, &[64, 32 * 32, 32])?)?;
+    let x = Maps::from_tokens(&x, (32, 32))?;
+    let (weight, bias) = (Var::from_tensor(&random(2, &[32])?)?, Var::from_tensor(&random(3, &[32])?)?);
+    let bytes = 12 * x.to_tokens()?.elem_count();
+    print("group norm, silu, gradient", bytes, maps::group_norm(&x, 8, &weight, &bias, 1e-5, true)?.to_tokens()?)?;
+    let x = Var::from_tensor(&random(1, &[2 * 4096, 2560])?)?;
+    let forward = shortest(9, || maps::geglu(&x.as_detached_tensor()).map(drop))?;
+    let bytes = 4 * x.elem_count();
+    println!("geglu {:51.2} ms {:6.1} GB/s", 1e3 * forward, 1.5 * bytes as f64 / forward * 1e-9);
+    print("geglu, gradient", bytes / 2 * 5, maps::geglu(&x)?)?;
+    let x = Var::from_tensor(&random(1, &[2 * 4096, 320])?)?;
+    let (weight, bias) = (random(2, &[320])?, random(3, &[320])?);
+    let norm = |x: &Tensor| maps::layer_norm(x, Some(&weight), Some(&bias), 1e-5);
+    let forward = shortest(9, || norm(&x.as_detached_tensor()).map(drop))?;
+    let bytes = 4 * x.elem_count();
+    println!("layer norm {:46.2} ms {:6.1} GB/s", 1e3 * forward, 2.0 * bytes as f64 / forward * 1e-9);
+    print("layer norm, gradient", 3 * bytes, norm(&x)?)
 }

@@ -7,7 +7,7 @@
 
 use super::norm::{dot_of, sigmoid, sum_of};
 use super::scratch::with_scratch;
-use super::simd::vectorised;
+use super::simd::{Kernel, Simd, dispatch, vectorised};
 
 /// Values of a chunk.
 const CHUNK: usize = 1 << 14;
@@ -76,6 +76,10 @@ fn sum_columns(x: &[f32], centre: &[f32], sums: &mut [f32], f: impl Fn(f32, f32)
         sum_some::<{ 4 * LANES }>(x, centre, sums, at, f);
         at += 4 * LANES;
     }
+    if at + 2 * LANES <= channels {
+        sum_some::<{ 2 * LANES }>(x, centre, sums, at, f);
+        at += 2 * LANES;
+    }
     while at + LANES <= channels {
         sum_some::<LANES>(x, centre, sums, at, f);
         at += LANES;
@@ -111,10 +115,61 @@ fn sum_some<const N: usize>(
     sums[at..at + N].copy_from_slice(&total);
 }
 
+/// Maps pixels `x` to `out`.
+pub(crate) fn affine(map: &Affine<'_>, x: &[f32], out: &mut [f32]) {
+    match map.silu {
+        true => affine_silu(map, x, out),
+        false => dispatch(Linear { scale: map.scale, shift: map.shift, x, to: out, add: false }),
+    }
+}
+
+/// Adds `x * scale + shift` to pixels; the coefficients are `[channels]`.
+pub(crate) fn add_affine(scale: &[f32], shift: &[f32], x: &[f32], to: &mut [f32]) {
+    dispatch(Linear { scale, shift, x, to, add: true });
+}
+
+/// Writes `x * scale + shift` to `to`, or adds it, in explicit vectors: left to itself, the compiler takes vectors across
+/// the blocks of channels and gathers their values one by one.
+struct Linear<'a> {
+    scale: &'a [f32],
+    shift: &'a [f32],
+    x: &'a [f32],
+    to: &'a mut [f32],
+    add: bool,
+}
+
+impl Kernel for Linear<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
+        let Self { scale, shift, x, to, add } = self;
+        let channels = scale.len();
+        let whole = if shift.len() == channels { channels - channels % S::LANES } else { 0 };
+        for (to, x) in to.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+            for at in (0..whole).step_by(S::LANES) {
+                // SAFETY: a vector from `at` on ends within the channels, which all four slices have.
+                unsafe {
+                    let y = S::fma(
+                        S::load(x.as_ptr().add(at)),
+                        S::load(scale.as_ptr().add(at)),
+                        S::load(shift.as_ptr().add(at)),
+                    );
+                    let to = to.as_mut_ptr().add(at);
+                    S::store(to, if add { S::add(S::load(to), y) } else { y });
+                }
+            }
+            for at in whole..channels {
+                let y = x[at] * scale[at] + shift[at];
+                to[at] = if add { to[at] + y } else { y };
+            }
+        }
+    }
+}
+
 #[inline(always)]
-fn activated<const SILU: bool>(x: f32, scale: f32, shift: f32) -> f32 {
-    let y = x * scale + shift;
-    if SILU { y * sigmoid(y) } else { y }
+fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
 }
 
 /// From the gradient behind the activation to the one before it.
@@ -126,24 +181,6 @@ fn before_activation<const SILU: bool>(x: f32, g: f32, scale: f32, shift: f32) -
         g * (s + y * s * (1.0 - s))
     } else {
         g
-    }
-}
-
-#[inline(always)]
-fn affine_pixels<const SILU: bool>(map: &Affine<'_>, x: &[f32], out: &mut [f32]) {
-    let channels = map.scale.len();
-    let (scales, scale_rest) = map.scale.as_chunks::<LANES>();
-    let (shifts, shift_rest) = map.shift.as_chunks::<LANES>();
-    for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-        let ((outs, out_rest), (xs, x_rest)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
-        for ((out, x), (scale, shift)) in outs.iter_mut().zip(xs).zip(scales.iter().zip(shifts)) {
-            for i in 0..LANES {
-                out[i] = activated::<SILU>(x[i], scale[i], shift[i]);
-            }
-        }
-        for ((out, x), (scale, shift)) in out_rest.iter_mut().zip(x_rest).zip(scale_rest.iter().zip(shift_rest)) {
-            *out = activated::<SILU>(*x, *scale, *shift);
-        }
     }
 }
 
@@ -189,11 +226,18 @@ fn affine_gradient_some<const N: usize, const SILU: bool>(
     let (x, g, centre) = (&x[span.clone()], &g[span.clone()], &centre[span.clone()]);
     let (scale, shift) = (&map.scale[span.clone()], &map.shift[span.clone()]);
     let (out, sums, dots) = (&mut out[span.clone()], &mut sums[span.clone()], &mut dots[span]);
+    let mut d = [0.0f32; N];
     for i in 0..N {
-        let d = before_activation::<SILU>(x[i], g[i], scale[i], shift[i]);
-        out[i] = d * scale[i];
-        sums[i] += d;
-        dots[i] += d * (x[i] - centre[i]);
+        d[i] = before_activation::<SILU>(x[i], g[i], scale[i], shift[i]);
+    }
+    for i in 0..N {
+        out[i] = d[i] * scale[i];
+    }
+    for i in 0..N {
+        sums[i] += d[i];
+    }
+    for i in 0..N {
+        dots[i] += d[i] * (x[i] - centre[i]);
     }
 }
 
@@ -206,12 +250,20 @@ vectorised! {
         sum_columns(x, centre, sums, |x, centre| (x - centre) * (x - centre));
     }
 
-    /// Maps pixels `x` to `out`.
-    pub(crate) fn affine(map: &Affine<'_>, x: &[f32], out: &mut [f32]) {
-        if map.silu {
-            affine_pixels::<true>(map, x, out);
-        } else {
-            affine_pixels::<false>(map, x, out);
+    fn affine_silu(map: &Affine<'_>, x: &[f32], out: &mut [f32]) {
+        let channels = map.scale.len();
+        let (scales, scale_rest) = map.scale.as_chunks::<LANES>();
+        let (shifts, shift_rest) = map.shift.as_chunks::<LANES>();
+        for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+            let ((outs, out_rest), (xs, x_rest)) = (out.as_chunks_mut::<LANES>(), x.as_chunks::<LANES>());
+            for ((out, x), (scale, shift)) in outs.iter_mut().zip(xs).zip(scales.iter().zip(shifts)) {
+                for i in 0..LANES {
+                    out[i] = silu(x[i] * scale[i] + shift[i]);
+                }
+            }
+            for ((out, x), (scale, shift)) in out_rest.iter_mut().zip(x_rest).zip(scale_rest.iter().zip(shift_rest)) {
+                *out = silu(x * scale + shift);
+            }
         }
     }
 
@@ -230,16 +282,6 @@ vectorised! {
             affine_gradient_pixels::<true>(map, centre, x, g, out, sums);
         } else {
             affine_gradient_pixels::<false>(map, centre, x, g, out, sums);
-        }
-    }
-
-    /// Adds `x * slope + shift` to pixels; the coefficients are `[channels]`.
-    pub(crate) fn add_affine(slope: &[f32], shift: &[f32], x: &[f32], to: &mut [f32]) {
-        let channels = slope.len();
-        for (to, x) in to.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-            for ((to, x), (slope, shift)) in to.iter_mut().zip(x).zip(slope.iter().zip(shift)) {
-                *to += x * slope + shift;
-            }
         }
     }
 

@@ -1,106 +1,135 @@
 //! Moving, repeating and averaging pixels, `[pixels, channels]`.
 
-use super::simd::vectorised;
+use super::simd::{Isa, isa, vectorised};
 
-/// Rows and columns of a block that is transposed in registers.
+/// Rows and columns of a block: a line of memory each.
 const BLOCK: usize = 16;
 
 type Block = [[f32; BLOCK]; BLOCK];
 
-/// `a[0], b[0], a[1], b[1], ..`
 #[inline(always)]
-fn interleaved(a: &[f32; BLOCK], b: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
-    let mut both = [[0.0; BLOCK]; 2];
-    for i in 0..BLOCK / 2 {
-        both[0][2 * i] = a[i];
-        both[0][2 * i + 1] = b[i];
-        both[1][2 * i] = a[BLOCK / 2 + i];
-        both[1][2 * i + 1] = b[BLOCK / 2 + i];
+fn transposed_plain(block: &Block) -> Block {
+    let mut turned = [[0.0; BLOCK]; BLOCK];
+    for i in 0..BLOCK {
+        for j in 0..BLOCK {
+            turned[i][j] = block[j][i];
+        }
     }
-    both
+    turned
 }
 
-/// Interleaving the halves of a block moves the highest bit of a row's number to the lowest of the column's: as often as
-/// there are bits, rows and columns have changed places.
-#[inline(always)]
-fn transposed(mut block: Block) -> Block {
-    for _ in 0..BLOCK.ilog2() {
-        let mut next = [[0.0; BLOCK]; BLOCK];
-        for i in 0..BLOCK / 2 {
-            [next[2 * i], next[2 * i + 1]] = interleaved(&block[i], &block[BLOCK / 2 + i]);
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Block};
+
+    /// The compiler makes single loads and stores of the plain loop; this shuffles squares of eight.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn transposed(block: &Block) -> Block {
+        let mut turned = [[0.0f32; BLOCK]; BLOCK];
+        for i in [0, 8] {
+            for j in [0, 8] {
+                // SAFETY: eight values from column `j` are within a row.
+                let row = |k: usize| unsafe { _mm256_loadu_ps(block[i + k].as_ptr().add(j)) };
+                let pair =
+                    |a: usize, b: usize| (_mm256_unpacklo_ps(row(a), row(b)), _mm256_unpackhi_ps(row(a), row(b)));
+                let ((a0, a1), (b0, b1), (c0, c1), (d0, d1)) = (pair(0, 1), pair(2, 3), pair(4, 5), pair(6, 7));
+                let upper = [
+                    _mm256_shuffle_ps::<0x44>(a0, b0),
+                    _mm256_shuffle_ps::<0xee>(a0, b0),
+                    _mm256_shuffle_ps::<0x44>(a1, b1),
+                    _mm256_shuffle_ps::<0xee>(a1, b1),
+                ];
+                let lower = [
+                    _mm256_shuffle_ps::<0x44>(c0, d0),
+                    _mm256_shuffle_ps::<0xee>(c0, d0),
+                    _mm256_shuffle_ps::<0x44>(c1, d1),
+                    _mm256_shuffle_ps::<0xee>(c1, d1),
+                ];
+                for k in 0..4 {
+                    let low = _mm256_permute2f128_ps::<0x20>(upper[k], lower[k]);
+                    let high = _mm256_permute2f128_ps::<0x31>(upper[k], lower[k]);
+                    // SAFETY: eight values from column `i` are within a row.
+                    unsafe {
+                        _mm256_storeu_ps(turned[j + k].as_mut_ptr().add(i), low);
+                        _mm256_storeu_ps(turned[j + k + 4].as_mut_ptr().add(i), high);
+                    }
+                }
+            }
         }
-        block = next;
+        turned
     }
-    block
+}
+
+fn transposed(block: &Block) -> Block {
+    match isa() {
+        // SAFETY: whatever `isa` finds beside `Portable` includes AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 => unsafe { x86::transposed(block) },
+        _ => transposed_plain(block),
+    }
+}
+
+/// Calls `f` with the first row and column and the extent of every block of a matrix.
+#[inline(always)]
+fn for_blocks(rows: usize, columns: usize, mut f: impl FnMut((usize, usize), (usize, usize))) {
+    for row in (0..rows).step_by(BLOCK) {
+        for column in (0..columns).step_by(BLOCK) {
+            f((row, column), ((rows - row).min(BLOCK), (columns - column).min(BLOCK)));
+        }
+    }
+}
+
+/// Columns `first ..` of `from`, `[rows, columns]`, as the rows of `out`, `[.., rows]`.
+pub(crate) fn columns_to_rows(from: &[f32], columns: usize, first: usize, out: &mut [f32]) {
+    let rows = from.len() / columns;
+    for_blocks(rows, out.len() / rows, |(row, column), (height, width)| {
+        let from = &from[row * columns + first + column..];
+        let out = &mut out[column * rows + row..];
+        if (height, width) == (BLOCK, BLOCK) {
+            let mut block = [[0.0f32; BLOCK]; BLOCK];
+            for i in 0..BLOCK {
+                block[i].copy_from_slice(&from[i * columns..][..BLOCK]);
+            }
+            for (i, line) in transposed(&block).iter().enumerate() {
+                out[i * rows..][..BLOCK].copy_from_slice(line);
+            }
+        } else {
+            for i in 0..width {
+                for j in 0..height {
+                    out[i * rows + j] = from[j * columns + i];
+                }
+            }
+        }
+    });
+}
+
+/// Rows of `from`, `[rows, columns]`, as columns: `out` holds a slice of `rows` values for each column.
+pub(crate) fn rows_to_columns(from: &[f32], out: &mut [&mut [f32]]) {
+    let columns = out.len();
+    for_blocks(from.len() / columns, columns, |(row, column), (height, width)| {
+        let from = &from[row * columns + column..];
+        let out = &mut out[column..];
+        if (height, width) == (BLOCK, BLOCK) {
+            let mut block = [[0.0f32; BLOCK]; BLOCK];
+            for i in 0..BLOCK {
+                block[i].copy_from_slice(&from[i * columns..][..BLOCK]);
+            }
+            for (out, line) in out.iter_mut().zip(&transposed(&block)) {
+                out[row..row + BLOCK].copy_from_slice(line);
+            }
+        } else {
+            for (i, out) in out[..width].iter_mut().enumerate() {
+                for j in 0..height {
+                    out[row + j] = from[j * columns + i];
+                }
+            }
+        }
+    });
 }
 
 vectorised! {
-    /// Columns `first ..` of `from`, `[rows, columns]`, as the rows of `out`, `[.., rows]`.
-    pub(crate) fn columns_to_rows(from: &[f32], columns: usize, first: usize, out: &mut [f32]) {
-        let rows = from.len() / columns;
-        let count = out.len() / rows;
-        let mut row = 0;
-        while row < rows {
-            let height = (rows - row).min(BLOCK);
-            let mut column = 0;
-            while column < count {
-                let width = (count - column).min(BLOCK);
-                let mut block = [[0.0f32; BLOCK]; BLOCK];
-                let at = row * columns + first + column;
-                if (height, width) == (BLOCK, BLOCK) {
-                    for i in 0..BLOCK {
-                        block[i].copy_from_slice(&from[at + i * columns..][..BLOCK]);
-                    }
-                    let block = transposed(block);
-                    for i in 0..BLOCK {
-                        out[(column + i) * rows + row..][..BLOCK].copy_from_slice(&block[i]);
-                    }
-                } else {
-                    for i in 0..width {
-                        for j in 0..height {
-                            out[(column + i) * rows + row + j] = from[at + j * columns + i];
-                        }
-                    }
-                }
-                column += BLOCK;
-            }
-            row += BLOCK;
-        }
-    }
-
-    /// Rows `[rows, columns]` as columns: `out` holds a slice of `rows` values for each column.
-    pub(crate) fn rows_to_columns(from: &[f32], out: &mut [&mut [f32]]) {
-        let columns = out.len();
-        let rows = from.len() / columns;
-        let mut row = 0;
-        while row < rows {
-            let height = (rows - row).min(BLOCK);
-            let mut column = 0;
-            while column < columns {
-                let width = (columns - column).min(BLOCK);
-                let mut block = [[0.0f32; BLOCK]; BLOCK];
-                let at = row * columns + column;
-                if (height, width) == (BLOCK, BLOCK) {
-                    for i in 0..BLOCK {
-                        block[i].copy_from_slice(&from[at + i * columns..][..BLOCK]);
-                    }
-                    let block = transposed(block);
-                    for i in 0..BLOCK {
-                        out[column + i][row..row + BLOCK].copy_from_slice(&block[i]);
-                    }
-                } else {
-                    for i in 0..width {
-                        for j in 0..height {
-                            out[column + i][row + j] = from[at + j * columns + i];
-                        }
-                    }
-                }
-                column += BLOCK;
-            }
-            row += BLOCK;
-        }
-    }
-
     /// A row of pixels to a longer or shorter one: each takes the pixel before it in proportion.
     pub(crate) fn stretch(from: &[f32], channels: usize, out: &mut [f32]) {
         let (old, new) = (from.len() / channels, out.len() / channels);
@@ -149,6 +178,8 @@ mod tests {
     #[test]
     fn a_block_is_transposed() {
         let block: Block = std::array::from_fn(|i| std::array::from_fn(|j| (100 * i + j) as f32));
-        assert_eq!(transposed(block), std::array::from_fn(|i| std::array::from_fn(|j| (100 * j + i) as f32)));
+        let turned: Block = std::array::from_fn(|i| std::array::from_fn(|j| (100 * j + i) as f32));
+        assert_eq!(transposed(&block), turned);
+        assert_eq!(transposed_plain(&block), turned);
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::host::{Values, gradient, output, values};
+use super::host::{Values, gradient, output, unfilled, values};
 use crate::kernels::norm::sigmoid;
 use crate::kernels::simd::vectorised;
 
@@ -32,7 +32,8 @@ impl CustomOp2 for Add {
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (a, b) = (values(a, a_layout)?, values(b, b_layout)?);
-        let mut out = vec![0.0; a.len()];
+        // SAFETY: the tasks are all of the result.
+        let mut out = unsafe { unfilled(a.len()) };
         out.par_chunks_mut(TASK).zip(a.par_chunks(TASK).zip(b.par_chunks(TASK))).for_each(|(out, (a, b))| {
             add_values(out, a, b);
         });
@@ -63,7 +64,8 @@ impl CustomOp1 for Silu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = values(x, layout)?;
-        let mut out = vec![0.0; x.len()];
+        // SAFETY: the tasks are all of the result.
+        let mut out = unsafe { unfilled(x.len()) };
         out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| {
             silu_values(out, x);
         });
@@ -74,7 +76,8 @@ impl CustomOp1 for Silu {
         let grad = grad.contiguous()?;
         let (x_values, grad) = (Values::of(x)?, Values::of(&grad)?);
         let (x_values, grad) = (x_values.get()?, grad.get()?);
-        let mut out = vec![0.0; grad.len()];
+        // SAFETY: the tasks are all of the gradient.
+        let mut out = unsafe { unfilled(grad.len()) };
         out.par_chunks_mut(TASK).zip(x_values.par_chunks(TASK).zip(grad.par_chunks(TASK))).for_each(
             |(out, (x, grad))| {
                 silu_gradient(out, x, grad);
