@@ -51,6 +51,8 @@ pub(crate) enum Isa {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     Portable,
 }
 
@@ -76,6 +78,10 @@ pub(crate) fn isa() -> Isa {
             if asked != "portable" && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                 return Isa::Avx2;
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if asked != "portable" && std::arch::is_aarch64_feature_detected!("neon") {
+            return Isa::Neon;
         }
         Isa::Portable
     })
@@ -107,6 +113,8 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         Isa::Avx512 => unsafe { run_avx512(kernel) },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { run_avx2(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => unsafe { run_neon(kernel) },
         Isa::Portable => unsafe { kernel.run::<Portable, 4, 3>() },
     }
 }
@@ -133,6 +141,7 @@ macro_rules! vectorised {
                 plain($($argument),*)
             }
 
+            // On ARM `neon` is on everywhere: the plain function has it.
             match $crate::kernels::simd::isa() {
                 // SAFETY: `isa` found the instruction set.
                 #[cfg(target_arch = "x86_64")]
@@ -140,7 +149,7 @@ macro_rules! vectorised {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 $crate::kernels::simd::Isa::Avx2 => unsafe { avx2($($argument),*) },
-                $crate::kernels::simd::Isa::Portable => plain($($argument),*),
+                _ => plain($($argument),*),
             }
         }
     )*};
@@ -170,6 +179,19 @@ pub(crate) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx2, 4, 3>() }
 }
 
+/// Runs `kernel` with NEON.
+///
+/// # Safety
+/// The processor must have it.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(crate) unsafe fn run_neon<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller checked the instruction set.
+    unsafe { kernel.run::<Neon, 4, 3>() }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use arm::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
@@ -256,7 +278,56 @@ mod x86 {
     );
 }
 
-/// Four lanes that every processor has; on ARM the compiler makes NEON of it.
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::*;
+
+    use super::Simd;
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Neon;
+
+    // SAFETY (all): the trait's contract is the intrinsics' own.
+    impl Simd for Neon {
+        type V = float32x4_t;
+        const LANES: usize = 4;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> float32x4_t {
+            unsafe { vdupq_n_f32(x) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> float32x4_t {
+            unsafe { vld1q_f32(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, x: float32x4_t) {
+            unsafe { vst1q_f32(to, x) }
+        }
+        #[inline(always)]
+        unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            unsafe { vfmaq_f32(c, a, b) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vaddq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vsubq_f32(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            unsafe { vmulq_f32(a, b) }
+        }
+        const TILE_VECTORS: usize = 4;
+        #[inline(always)]
+        fn tile_rows(vectors: usize) -> usize {
+            (24 / vectors).min(12)
+        }
+    }
+}
+
+/// Four lanes that every processor has.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
 
@@ -279,8 +350,8 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn fma(a: [f32; 4], b: [f32; 4], mut c: [f32; 4]) -> [f32; 4] {
         for i in 0..4 {
-            // A fused operation is a library call where the processor has none.
-            c[i] = if cfg!(target_arch = "aarch64") { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
+            // Not `mul_add`: a library call where the processor has no such instruction.
+            c[i] += a[i] * b[i];
         }
         c
     }
@@ -296,11 +367,10 @@ impl Simd for Portable {
     unsafe fn mul(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
         std::array::from_fn(|i| a[i] * b[i])
     }
-    // ARM has 32 vector registers, others that come here 16.
-    const TILE_VECTORS: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
+    const TILE_VECTORS: usize = 2;
     #[inline(always)]
     fn tile_rows(vectors: usize) -> usize {
-        (if cfg!(target_arch = "aarch64") { 24 } else { 12 } / vectors).min(12)
+        12 / vectors
     }
 }
 
