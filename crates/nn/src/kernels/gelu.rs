@@ -4,7 +4,7 @@ use super::norm::exp;
 use super::simd::vectorised;
 
 /// `1 / sqrt(2 pi)`: a normal distribution's density at its mean.
-const DENSITY: f32 = 0.398_942_28;
+const DENSITY: f32 = 0.398_942_3;
 
 /// The share of a normal distribution below `-|x|`, and `exp(-x^2 / 2)`.
 ///
@@ -14,16 +14,16 @@ const DENSITY: f32 = 0.398_942_28;
 #[inline(always)]
 fn lower_share(x: f32) -> (f32, f32) {
     let t = 1.0 / (1.0 + 0.32 * x.abs());
-    let p = -0.021_623_132;
+    let p = -0.021_623_133;
     let p = p * t + 0.097_935_215;
-    let p = p * t + -0.151_607_695;
-    let p = p * t + 0.070_468_261;
+    let p = p * t + -0.151_607_69;
+    let p = p * t + 0.070_468_26;
     let p = p * t + -0.012_533_999;
-    let p = p * t + 0.059_799_326;
-    let p = p * t + 0.087_593_530;
-    let p = p * t + 0.114_647_028;
-    let p = p * t + 0.127_659_910;
-    let p = p * t + 0.127_661_538;
+    let p = p * t + 0.059_799_325;
+    let p = p * t + 0.087_593_53;
+    let p = p * t + 0.114_647_03;
+    let p = p * t + 0.127_659_92;
+    let p = p * t + 0.127_661_54;
     let bell = exp(-0.5 * x * x);
     (bell * t * p, bell)
 }
