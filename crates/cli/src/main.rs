@@ -17,6 +17,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Args, Verb};
 
+/// Training and sampling ask for the same large blocks of memory again and again.
+#[global_allocator]
+static MEMORY: evenset_pipeline::Recycler = evenset_pipeline::Recycler::new();
+
 /// Exit codes, as `docs/command-line.md` lists them.
 pub(crate) mod exit {
     pub const DONE: u8 = 0;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use candle_core::{Device, Result, Tensor, Var};
 use evenset_core::Seed;
-use evenset_nn::maps::{self, Maps};
-use evenset_nn::{AdamW, AdamWConfig, Recycler, UNet, UNetConfig, Weights, no_grad, ops};
+use evenset_nn::maps::{self, ConvExtras, Maps, Padding};
+use evenset_nn::{AdamW, AdamWConfig, Param, Recycler, UNet, UNetConfig, Weights, no_grad};
 
 #[global_allocator]
 static MEMORY: Recycler = Recycler::new();
@@ -33,10 +33,14 @@ fn shortest(calls: usize, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 fn convolution(batch: usize, inputs: usize, outputs: usize, size: usize, kernel: usize, stride: usize) -> Result<()> {
-    let x = Var::from_tensor(&random(1, &[batch, inputs, size, size])?)?;
+    let x = Var::from_tensor(&random(1, &[batch, size * size, inputs])?)?;
     let weight = Var::from_tensor(&random(2, &[outputs, inputs, kernel, kernel])?)?;
     let bias = Var::from_tensor(&random(3, &[outputs])?)?;
-    let run = |x: &Tensor, weight: &Tensor, bias: &Tensor| ops::conv2d(x, weight, Some(bias), stride, kernel / 2);
+    let run = |x: &Tensor, weight: &Tensor, bias: &Tensor| {
+        let extras = ConvExtras { bias: Some(bias), ..ConvExtras::default() };
+        let x = Maps::from_tokens(x, (size, size))?;
+        maps::conv2d(&x, &Param::new(weight.clone()), stride, Padding::all(kernel / 2), extras)?.to_tokens()
+    };
     let (x_value, weight_value, bias_value) =
         (x.as_detached_tensor(), weight.as_detached_tensor(), bias.as_detached_tensor());
     let forward = shortest(15, || run(&x_value, &weight_value, &bias_value).map(|_| ()))?;

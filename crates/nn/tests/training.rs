@@ -5,8 +5,8 @@ use std::fs;
 
 use candle_core::{Device, Tensor};
 use evenset_core::Seed;
-use evenset_nn::layers::{Conv2d, Linear};
-use evenset_nn::{AdamW, AdamWConfig, Ema, Error, Init, Weights};
+use evenset_nn::layers::Linear;
+use evenset_nn::{AdamW, AdamWConfig, Ema, Error, Init, Scope, Weights};
 
 const CPU: &Device = &Device::Cpu;
 
@@ -18,10 +18,17 @@ fn all(weights: &Weights) -> Vec<(String, Vec<f32>)> {
     weights.named_tensors().into_iter().map(|(name, tensor)| (name, values(&tensor))).collect()
 }
 
+/// The weights of a convolution.
+fn convolution(scope: &Scope) {
+    let init = Init::KaimingUniform { fan_in: 18 };
+    scope.param("weight", &[3, 2, 3, 3], init).unwrap();
+    scope.get("bias", &[3], init).unwrap();
+}
+
 /// A network of a convolution and a linear layer.
 fn network(seed: u64) -> Weights {
     let weights = Weights::new(Seed(seed), CPU);
-    Conv2d::new(&weights.scope("net").sub("conv"), 2, 3, 3, 1, 1).unwrap();
+    convolution(&weights.scope("net").sub("conv"));
     Linear::new(&weights.scope("net").sub("linear").sub(0), 4, 5).unwrap();
     weights
 }
@@ -31,7 +38,7 @@ fn initial_values_depend_on_seed_and_name_alone() {
     let weights = network(1);
     let other = Weights::new(Seed(1), CPU);
     Linear::new(&other.scope("net.linear.0"), 4, 5).unwrap();
-    Conv2d::new(&other.scope("net.conv"), 2, 3, 3, 1, 1).unwrap();
+    convolution(&other.scope("net.conv"));
     assert_eq!(all(&weights), all(&other));
     assert_ne!(all(&weights), all(&network(2)));
     let names: Vec<_> = weights.vars().into_iter().map(|(name, _)| name).collect();
@@ -102,7 +109,7 @@ fn a_wrong_file_is_refused_by_name_and_changes_nothing() {
     refuse(&["header"]);
 
     let other = Weights::new(Seed(1), CPU);
-    Conv2d::new(&other.scope("net.conv"), 2, 3, 3, 1, 1).unwrap();
+    convolution(&other.scope("net.conv"));
     other.save(&path).unwrap();
     refuse(&["net.linear.0.bias", "missing"]);
     Linear::new(&other.scope("net.linear.0"), 4, 6).unwrap();

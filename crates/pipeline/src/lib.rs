@@ -20,7 +20,7 @@ mod within;
 
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;
-pub use evenset_nn::stop_idle_spinning;
+pub use evenset_nn::{Recycler, stop_idle_spinning};
 pub use job::Job;
 
 /// The version of evenset, which is part of every fingerprint.

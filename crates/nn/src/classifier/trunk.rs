@@ -319,7 +319,8 @@ mod tests {
 
     use super::*;
     use crate::gradcheck::check_gradients;
-    use crate::ops;
+    use crate::maps::{self, ConvExtras, Maps, Padding};
+    use crate::param::Param;
 
     fn random(seed: u64, shape: &[usize]) -> Tensor {
         Tensor::from_vec(Seed(seed).normal(shape.iter().product()), shape, &Device::Cpu).unwrap()
@@ -353,11 +354,13 @@ mod tests {
     #[test]
     fn the_trunk_is_what_its_layers_are_one_after_another() {
         let (x, weights) = (random(5, &[3, 3, 7, 6]), weights());
-        let mut expected = x.clone();
+        let mut maps = Maps::from_nchw(&x).unwrap();
         for (shape, w) in shapes().iter().zip(weights.chunks_exact(4)) {
-            expected = ops::conv2d(&expected, &w[0], Some(&w[1]), shape.stride, 1).unwrap();
-            expected = ops::group_norm(&expected, GROUPS, &w[2], &w[3], f64::from(EPS), true).unwrap();
+            let (weight, bias) = (Param::new(w[0].clone()), ConvExtras { bias: Some(&w[1]), ..ConvExtras::default() });
+            maps = maps::conv2d(&maps, &weight, shape.stride, Padding::all(1), bias).unwrap();
+            maps = maps::group_norm(&maps, GROUPS, &w[2], &w[3], f64::from(EPS), true).unwrap();
         }
+        let expected = maps.to_nchw().unwrap();
         let expected: Vec<Vec<f32>> = expected.flatten_from(2).unwrap().mean(D::Minus1).unwrap().to_vec2().unwrap();
         let found: Vec<Vec<f32>> = run(&x, &weights).unwrap().to_vec2().unwrap();
         for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {

@@ -33,7 +33,7 @@ pub(super) unsafe fn round_rows(from: *const f32, stride: usize, rows: usize, te
             for term in (0..wide).step_by(LANES) {
                 let read = mask(terms.saturating_sub(term));
                 let values = _mm512_maskz_loadu_ps(read, from.add(term));
-                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
+                let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
                 _mm256_mask_storeu_epi16(to.add(term).cast(), mask(wide - term), rounded);
             }
         }
@@ -145,7 +145,7 @@ impl PairBlock {
                 for i in 0..M {
                     let w = _mm512_set1_epi32(a.add(i * self.a_row).cast::<i32>().read_unaligned());
                     for j in 0..N {
-                        sums[i][j] = _mm512_dpbf16_ps(sums[i][j], std::mem::transmute(w), std::mem::transmute(x[j]));
+                        sums[i][j] = _mm512_dpbf16_ps(sums[i][j], pairs(w), pairs(x[j]));
                     }
                 }
                 a = a.add(2);
@@ -166,6 +166,13 @@ impl PairBlock {
             }
         }
     }
+}
+
+/// The same bits as pairs of `bf16`.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn pairs(bits: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits, of which every pattern is a value.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
 }
 
 /// The first `count` of 16 lanes.

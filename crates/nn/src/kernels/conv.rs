@@ -345,11 +345,6 @@ impl BackwardWeight {
         Self { shape, taps: taps(&shape, &planes), planes }
     }
 
-    /// Products of one input with one weight that reach one output.
-    pub(crate) fn terms(&self) -> usize {
-        self.taps.len()
-    }
-
     /// Length of the sums that [`add`](Self::add) adds to: `[terms, padded outputs]`.
     pub(crate) fn sums(&self) -> usize {
         self.taps.len() * padded(self.shape.outputs)

@@ -12,6 +12,7 @@ use super::gemm::{Block, PANEL, STEP, Start};
 use super::norm::add_to;
 use super::scratch::with_scratch;
 use super::simd::{Isa, Kernel, Simd, dispatch, isa, vectorised};
+use super::target::Target;
 
 /// The most keys of a block: the scores of a panel of queries then fill the first cache.
 const KEYS: usize = 96;
@@ -27,24 +28,6 @@ pub(crate) const QUERIES: usize = PANELS * PANEL;
 
 /// Values of a cache line.
 const LINE: usize = 16;
-
-/// Where a task writes; its rows are its own.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(pub(crate) *mut f32);
-
-// SAFETY: every task writes rows of its own, as the users of the address promise.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// # Safety
-    /// The address must lie inside the same memory.
-    pub(crate) unsafe fn add(self, offset: usize) -> Self {
-        // SAFETY: the caller's.
-        Self(unsafe { self.0.add(offset) })
-    }
-}
 
 /// The sizes of one head.
 ///
@@ -115,7 +98,7 @@ impl Head {
         (first, count): (usize, usize),
         q: &[f32],
         [k, v]: [&[f32]; 2],
-        out: Shared,
+        out: Target,
         logarithms: &mut [f32],
     ) {
         let (row, size, panels) = (self.row(), self.width * PANEL, count.div_ceil(PANEL));
@@ -174,7 +157,7 @@ impl Head {
         self,
         (first, count): (usize, usize),
         known: &Known<'_>,
-        q_gradient: Shared,
+        q_gradient: Target,
         [k_sums, v_sums]: [&mut [f32]; 2],
     ) {
         let (row, columns) = (self.row(), count.next_multiple_of(STEP));
@@ -216,14 +199,14 @@ impl Head {
     ///
     /// # Safety
     /// `to` must hold the keys of the head, and nobody else may use them.
-    pub(crate) unsafe fn unpack(self, parts: &mut [f32], to: Shared) {
+    pub(crate) unsafe fn unpack(self, parts: &mut [f32], to: Target) {
         let (total, others) = parts.split_at_mut(self.keys * self.row());
         for part in others.chunks_exact(total.len()) {
             add_to(total, part);
         }
         for (i, from) in total.chunks_exact(self.row()).enumerate() {
             // SAFETY: the caller's.
-            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.0.add(i * self.stride), self.width) };
+            unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.at(i * self.stride), self.width) };
         }
     }
 
@@ -324,13 +307,13 @@ impl Head {
     ///
     /// # Safety
     /// `to` must hold the tokens, and nobody else may use them.
-    unsafe fn turn_back(self, from: &[f32], count: usize, factors: &[f32], to: Shared) {
+    unsafe fn turn_back(self, from: &[f32], count: usize, factors: &[f32], to: Target) {
         let columns = count.next_multiple_of(STEP);
         assert!(from.len() >= self.width * columns && factors.len() >= count);
         let turn =
             Turn { rows: self.width, columns: count, from_row: columns, to_row: self.stride, filled: self.width };
         // SAFETY: the turned tokens lie in `from`; those in `to` are the caller's.
-        unsafe { turn.compute(from.as_ptr(), to.0, |token| factors[token]) };
+        unsafe { turn.compute(from.as_ptr(), to.at(0), |token| factors[token]) };
     }
 }
 

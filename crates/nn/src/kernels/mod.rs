@@ -3,7 +3,6 @@
 // Register tiles are loops over constant ranges that index several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
-pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 pub(crate) mod conv;
@@ -11,12 +10,10 @@ pub(crate) mod flash;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod last_norm;
-pub(crate) mod linear;
 pub(crate) mod norm;
 pub(crate) mod pack;
 pub(crate) mod pixels;
 pub(crate) mod product;
-pub(crate) mod resnet;
 pub(crate) mod rows;
 pub(crate) mod scratch;
 pub(crate) mod simd;

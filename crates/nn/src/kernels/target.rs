@@ -17,6 +17,15 @@ impl Target {
         Self(values.as_mut_ptr())
     }
 
+    /// The part of the result from value `offset` on.
+    ///
+    /// # Safety
+    /// It lies inside the result.
+    pub(crate) unsafe fn add(self, offset: usize) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { self.0.add(offset) })
+    }
+
     /// The address of value `offset`.
     ///
     /// # Safety

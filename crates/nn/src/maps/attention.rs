@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::kernels::flash::{Head, Known, QUERIES, Shared};
+use crate::kernels::flash::{Head, Known, QUERIES};
 use crate::kernels::gemm::PANEL;
 use crate::kernels::scratch::with_scratch;
+use crate::kernels::target::Target;
 use crate::ops::host::{Values, gradient, output, unfilled, values};
 
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
@@ -58,7 +59,7 @@ impl CustomOp3 for Attention {
         // SAFETY: every query of every head is written below.
         let mut out = unsafe { unfilled(q.len()) };
         let mut logarithms = vec![0.0; q.len() / self.head.width];
-        let shared = Shared(out.as_mut_ptr());
+        let shared = Target::new(&mut out);
         logarithms.par_chunks_mut(queries).enumerate().for_each(|(index, logarithms)| {
             let (queries_at, keys_at) = (self.start(index, queries), self.start(index, keys));
             with_scratch([keys * self.head.row(); 2], |[packed_k, packed_v]| {
@@ -105,7 +106,7 @@ impl Attention {
         let parts = queries.div_ceil(PANEL).div_ceil(per_part);
         // SAFETY: every token of every head is written below.
         let [mut q_out, mut k_out, mut v_out] = [q, k, v].map(|x| unsafe { unfilled(x.len()) });
-        let outs = [&mut q_out, &mut k_out, &mut v_out].map(|out| Shared(out.as_mut_ptr()));
+        let outs = [&mut q_out, &mut k_out, &mut v_out].map(|out| Target::new(out));
         logarithms.par_chunks(queries).enumerate().for_each(|(index, logarithms)| {
             let (queries_at, keys_at) = (self.start(index, queries), self.start(index, keys));
             let (mut k_sums, mut v_sums) = (vec![0.0; parts * size], vec![0.0; parts * size]);

@@ -21,10 +21,10 @@ pub(super) fn conv2d(
     };
     let weight = weight.tensor()?.to_dtype(x.values.dtype())?;
     let values = if padding.before == padding.after {
-        ops::conv2d(&x.values, &weight, bias.as_ref(), stride, padding.before)?
+        planes_conv2d(&x.values, &weight, bias.as_ref(), stride, padding.before)?
     } else {
         let pad = |x: &Tensor, dim| x.pad_with_zeros(dim, padding.before, padding.after);
-        ops::conv2d(&pad(&pad(&x.values, 2)?, 3)?, &weight, bias.as_ref(), stride, 0)?
+        planes_conv2d(&pad(&pad(&x.values, 2)?, 3)?, &weight, bias.as_ref(), stride, 0)?
     };
     let result = Maps { values, order: x.order };
     match residual {
@@ -33,10 +33,42 @@ pub(super) fn conv2d(
     }
 }
 
+/// A bias `[outputs]` or `[batch, outputs]`.
+fn planes_conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: usize) -> Result<Tensor> {
+    let y = x.contiguous()?.conv2d(&weight.contiguous()?, padding, stride, 1, 1)?;
+    match bias {
+        None => Ok(y),
+        Some(bias) if bias.rank() == 1 => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
+        Some(bias) => y.broadcast_add(&bias.unsqueeze(2)?.unsqueeze(3)?),
+    }
+}
+
+pub(super) fn group_norm(
+    x: &Tensor,
+    groups: usize,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    silu: bool,
+) -> Result<Tensor> {
+    let (batch, channels) = (x.dim(0)?, x.dim(1)?);
+    let grouped = x.contiguous()?.reshape((batch, groups, ()))?;
+    let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
+    let scale = (centred.sqr()?.mean_keepdim(2)? + eps)?.sqrt()?;
+    let normal = centred.broadcast_div(&scale)?.reshape((batch, channels, ()))?;
+    let column = (1, channels, 1);
+    let y = normal.broadcast_mul(&weight.reshape(column)?)?.broadcast_add(&bias.reshape(column)?)?;
+    let y = y.reshape(x.shape())?;
+    if silu { y.silu() } else { Ok(y) }
+}
+
+/// Spelled out: the gradient of candle's own overwrites where it should add.
 pub(super) fn upsample_nearest(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
     let (_, _, old_height, old_width) = x.dims4()?;
     if (height, width) == (2 * old_height, 2 * old_width) {
-        return ops::upsample_nearest2x(x);
+        let (b, c, h, w) = x.dims4()?;
+        let spread = x.contiguous()?.reshape((b, c, h, 1, w, 1))?.broadcast_as((b, c, h, 2, w, 2))?;
+        return spread.contiguous()?.reshape((b, c, height, width));
     }
     let pick = |x: &Tensor, dim, old: usize, new: usize| {
         let from: Vec<u32> = (0..new).map(|i| (i * old / new.max(1)) as u32).collect();
@@ -46,11 +78,13 @@ pub(super) fn upsample_nearest(x: &Tensor, (height, width): (usize, usize)) -> R
 }
 
 pub(super) fn avg_pool2x(x: &Tensor) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
+    let (b, c, height, width) = x.dims4()?;
     if height < 2 || width < 2 {
         bail!("maps of {width}x{height} cannot be halved");
     }
-    ops::avg_pool2x(&x.narrow(2, 0, height / 2 * 2)?.narrow(3, 0, width / 2 * 2)?)
+    let (h, w) = (height / 2, width / 2);
+    let even = x.narrow(2, 0, 2 * h)?.narrow(3, 0, 2 * w)?.contiguous()?;
+    even.reshape((b, c, h, 2, w, 2))?.mean((3, 5))
 }
 
 pub(super) fn scale_shift(x: &Tensor, time: &Tensor, silu: bool) -> Result<Tensor> {
@@ -65,7 +99,20 @@ pub(super) fn scale_shift(x: &Tensor, time: &Tensor, silu: bool) -> Result<Tenso
 }
 
 pub(super) fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual: Option<&Tensor>) -> Result<Tensor> {
-    let y = ops::linear(x, &weight.tensor()?.to_dtype(x.dtype())?, bias)?;
+    let weight = weight.tensor()?.to_dtype(x.dtype())?;
+    let (outputs, inputs) = weight.dims2()?;
+    let mut shape = x.dims().to_vec();
+    match shape.last_mut() {
+        Some(last) if *last == inputs => *last = outputs,
+        _ => bail!("a linear map of {inputs} inputs cannot take {:?}", x.shape()),
+    }
+    // One plain product: candle folds a batch wrongly where the left side is not row-major.
+    let y = x.contiguous()?.reshape(((), inputs))?.matmul(&weight.t()?.contiguous()?)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    };
+    let y = y.reshape(shape)?;
     match residual {
         Some(residual) => y.add(residual),
         None => Ok(y),

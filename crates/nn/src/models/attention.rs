@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+use super::layers::{Conv2d, GroupNorm, LayerNorm};
 use super::plan::{AttentionPlan, NormPlan, TransformerPlan};
 use super::resnet::divided;
+use crate::layers::Linear;
 use crate::maps::{self, Maps};
 use crate::weights::Scope;
 

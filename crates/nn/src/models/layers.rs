@@ -65,34 +65,6 @@ impl Conv2d {
     }
 }
 
-/// A linear map of the last dimension.
-#[derive(Clone, Debug)]
-pub(super) struct Linear {
-    weight: Param,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    pub(super) fn new(scope: &Scope, inputs: usize, outputs: usize) -> crate::Result<Self> {
-        Self::with_bias(scope, inputs, outputs, true)
-    }
-
-    pub(super) fn with_bias(scope: &Scope, inputs: usize, outputs: usize, bias: bool) -> crate::Result<Self> {
-        let init = Init::KaimingUniform { fan_in: inputs };
-        let weight = scope.param("weight", &[outputs, inputs], init)?;
-        let bias = bias.then(|| scope.get("bias", &[outputs], init)).transpose()?;
-        Ok(Self { weight, bias })
-    }
-
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        maps::linear(x, &self.weight, self.bias.as_ref().map(used).as_ref(), None)
-    }
-
-    pub(super) fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        maps::linear(x, &self.weight, self.bias.as_ref().map(used).as_ref(), Some(residual))
-    }
-}
-
 /// Group normalisation.
 #[derive(Clone, Debug)]
 pub(super) struct GroupNorm {

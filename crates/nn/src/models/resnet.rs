@@ -2,8 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::layers::{Conv2d, GroupNorm, Linear};
+use super::layers::{Conv2d, GroupNorm};
 use super::plan::{ResamplePlan, ResnetPlan};
+use crate::layers::Linear;
 use crate::maps::{self, Maps, Padding};
 use crate::weights::Scope;
 

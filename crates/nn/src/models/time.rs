@@ -4,8 +4,8 @@ use std::f64::consts::TAU;
 
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 
-use super::layers::Linear;
 use crate::grad_mode::used;
+use crate::layers::Linear;
 use crate::ops;
 use crate::weights::{Init, Scope};
 
