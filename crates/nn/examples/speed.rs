@@ -1,11 +1,11 @@
 //! How fast the kernels and a small UNet run on this machine.
 //!
-//! `cargo run --release -p evenset-nn --example speed`; with `conv`, `maps` or `unet` behind `--`, only that part.
+//! `cargo run --release -p evenset-nn --example speed`; with `conv`, `linear`, `maps` or `unet` behind `--`, only that part.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use evenset_core::Seed;
 use evenset_nn::maps::{self, ConvExtras, Maps, Padding};
 use evenset_nn::{AdamW, AdamWConfig, Param, Recycler, UNet, UNetConfig, Weights, no_grad};
@@ -106,6 +106,9 @@ fn main() -> Result<()> {
     if wanted("conv") {
         convolutions()?;
     }
+    if wanted("linear") {
+        linear_maps()?;
+    }
     if wanted("maps") {
         cheap_operations()?;
     }
@@ -131,6 +134,28 @@ fn convolutions() -> Result<()> {
         (32, 3, 28, 3, 1),
     ] {
         convolution(64, inputs, outputs, size, kernel, stride)?;
+    }
+    Ok(())
+}
+
+/// The linear maps of Stable Diffusion 1.5.
+fn linear_maps() -> Result<()> {
+    for (rows, inputs, outputs) in [
+        (8192, 320, 320),
+        (8192, 320, 2560),
+        (8192, 1280, 320),
+        (2048, 640, 5120),
+        (512, 1280, 10240),
+        (154, 768, 1280),
+    ] {
+        let (x, weight) = (random(1, &[rows, inputs])?, random(2, &[outputs, inputs])?);
+        let flop = (2 * rows * inputs * outputs) as f64 * 1e-9;
+        let speed = |dtype: DType| -> Result<f64> {
+            let weight = Param::constant(&weight.to_dtype(dtype)?)?;
+            Ok(flop / shortest(15, || maps::linear(&x, &weight, None, None).map(drop))?)
+        };
+        let [f32, f16, bf16] = [speed(DType::F32)?, speed(DType::F16)?, speed(DType::BF16)?];
+        println!("linear {rows} x {inputs} -> {outputs}: f32 {f32:.0} GFLOP/s, f16 {f16:.0}, bf16 {bf16:.0}");
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! so that the kernels read it from front to back. The last panel is as wide as it must be, in steps of [`STEP`], with
 //! zeros beyond the last output.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use candle_core::DType;
@@ -179,21 +180,28 @@ fn pack<T: Copy + Send + Sync>(
 ) -> Vec<T> {
     // Rows that are packed together: few enough that what they read stays in the nearest cache.
     const ROWS: usize = 16;
-    let mut packed = vec![zero; sizes.length()];
-    packed.par_chunks_mut(PANEL * sizes.rows()).enumerate().for_each(|(panel, to)| {
+    let mut packed = Vec::with_capacity(sizes.length());
+    // Not zeroed first: that would touch every page of a large weight on one thread.
+    let spare = &mut packed.spare_capacity_mut()[..sizes.length()];
+    spare.par_chunks_mut((PANEL * sizes.rows()).max(1)).enumerate().for_each(|(panel, to)| {
         let (real, columns) = (sizes.real_columns(panel), sizes.columns(panel));
+        for row in to.chunks_exact_mut(columns) {
+            row[real..].fill(MaybeUninit::new(zero));
+        }
         for tap in 0..sizes.taps {
             for first in (0..sizes.inputs).step_by(ROWS) {
                 let inputs = first..(first + ROWS).min(sizes.inputs);
                 for column in 0..real {
                     for input in inputs.clone() {
                         let row = tap * sizes.inputs + input;
-                        to[row * columns + column] = weight[from(panel * PANEL + column, input, tap)];
+                        to[row * columns + column].write(weight[from(panel * PANEL + column, input, tap)]);
                     }
                 }
             }
         }
     });
+    // SAFETY: every row of every panel was written: its outputs, and zeros behind them.
+    unsafe { packed.set_len(sizes.length()) };
     packed
 }
 
