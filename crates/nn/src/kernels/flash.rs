@@ -11,7 +11,7 @@
 use super::gemm::{Block, PANEL, STEP, Start};
 use super::norm::add_to;
 use super::scratch::with_scratch;
-use super::simd::{Isa, Kernel, Simd, dispatch, isa, vectorised};
+use super::simd::{self, Kernel, Simd, dispatch, vectorised};
 use super::target::Target;
 
 /// The most keys of a block: the scores of a panel of queries then fill the first cache.
@@ -345,9 +345,9 @@ impl Turn {
                 unsafe {
                     let from = (from.add(row * self.from_row + column), self.from_row);
                     let to = (to.add(column * self.to_row + row), self.to_row);
-                    match isa() {
+                    match simd::isa() {
                         #[cfg(target_arch = "x86_64")]
-                        Isa::Avx512 => turn_square_avx512(from, to, (rows, count), filled, &factors),
+                        simd::Isa::Avx512 => turn_square_avx512(from, to, (rows, count), filled, &factors),
                         _ => turn_square(from, to, (rows, count), filled, &factors),
                     }
                 }

@@ -117,6 +117,7 @@ impl Packed {
     }
 
     /// The panels of a weight that is kept in `bf16`.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn bf16(&self) -> Option<Bf16Panels<'_>> {
         match &self.values {
             Values::Bf16(values) => Some(Bf16Panels { sizes: self.sizes, values }),
@@ -149,12 +150,14 @@ impl Packed {
 }
 
 /// A packed weight in `bf16`.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bf16Panels<'a> {
     pub(crate) sizes: Sizes,
     values: &'a [bf16],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<'a> Bf16Panels<'a> {
     /// Rows of a panel.
     pub(crate) fn rows(&self, panel: usize, rows: Range<usize>) -> &'a [bf16] {

@@ -1,6 +1,6 @@
 //! Moving, repeating and averaging pixels, `[pixels, channels]`.
 
-use super::simd::{Isa, isa, vectorised};
+use super::simd::{self, vectorised};
 
 /// Rows and columns of a block: a line of memory each.
 const BLOCK: usize = 16;
@@ -63,10 +63,10 @@ mod x86 {
 }
 
 fn transposed(block: &Block) -> Block {
-    match isa() {
+    match simd::isa() {
         // SAFETY: whatever `isa` finds beside `Portable` includes AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx2 => unsafe { x86::transposed(block) },
+        simd::Isa::Avx512 | simd::Isa::Avx2 => unsafe { x86::transposed(block) },
         _ => transposed_plain(block),
     }
 }

@@ -1,7 +1,6 @@
 //! Rows of numbers times a packed weight: linear maps and 1x1 convolutions.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -96,8 +95,8 @@ unsafe fn multiply_pairs(
     bias: Option<&[f32]>,
     residual: Option<&[f32]>,
     target: Target,
-    block: Range<usize>,
-    panels: Range<usize>,
+    block: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
 ) {
     let sizes = weight.sizes;
     let (inputs, outputs) = (sizes.rows(), sizes.outputs);
