@@ -14,7 +14,9 @@ thread_local! {
 /// Runs `f` without recording anything for a backward pass: the layers' weights count as constants.
 ///
 /// Sampling and evaluation belong in here: intermediate results are freed as soon as they are used.
-/// The setting belongs to the calling thread and is restored when `f` returns or panics.
+/// The setting belongs to the calling thread and is restored when `f` returns or panics. Kernels wait for one another in
+/// rayon, where a waiting thread may take up another task: do not run some networks with and some without gradients in
+/// tasks of one rayon pool.
 pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {

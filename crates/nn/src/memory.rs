@@ -116,7 +116,7 @@ fn block_layout(class: usize) -> Layout {
 }
 
 // SAFETY: a block comes from the system's allocator with its class's layout, or from those that came so and were freed;
-// `dealloc` finds the same class from the same layout. Reallocation is the default, through these.
+// `dealloc` and `realloc` find the same class from the same layout.
 unsafe impl GlobalAlloc for Recycler {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's.
@@ -140,6 +140,25 @@ unsafe impl GlobalAlloc for Recycler {
                     }
                     None => System.alloc_zeroed(whole),
                 },
+            }
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's: the size is not zero and does not overflow with the alignment.
+        unsafe {
+            let new = Layout::from_size_align_unchecked(size, layout.align());
+            match (class(layout), class(new)) {
+                (None, None) => System.realloc(block, layout, size),
+                (Some((old, _)), Some((new, _))) if old == new => block,
+                _ => {
+                    let moved = self.alloc(new);
+                    if !moved.is_null() {
+                        block.copy_to_nonoverlapping(moved, layout.size().min(size));
+                        self.dealloc(block, layout);
+                    }
+                    moved
+                }
             }
         }
     }
@@ -189,6 +208,12 @@ mod tests {
             assert!(std::slice::from_raw_parts(second, 99_000).iter().all(|byte| *byte == 0));
             let third = memory.alloc(layout);
             assert_ne!(third, second);
+            third.write_bytes(3, 100_000);
+            let third = memory.realloc(third, layout, 101_000);
+            let third = memory.realloc(third, Layout::from_size_align(101_000, 4).unwrap(), 1 << 20);
+            assert!(std::slice::from_raw_parts(third, 100_000).iter().all(|byte| *byte == 3));
+            let third = memory.realloc(third, Layout::from_size_align(1 << 20, 4).unwrap(), 100_000);
+            assert!(std::slice::from_raw_parts(third, 100_000).iter().all(|byte| *byte == 3));
             memory.dealloc(second, layout);
             memory.dealloc(third, layout);
         }

@@ -155,8 +155,14 @@ impl Weights {
     /// Writes all weights to a safetensors file, atomically; the same weights give the same bytes.
     ///
     /// # Errors
-    /// [`Error::File`] where the file cannot be written.
+    /// [`Error::File`] where the file cannot be written, [`Error::Config`] for the constants of a network that was read to
+    /// be run, not trained.
     pub fn save(&self, path: &Path) -> Result<()> {
+        if let Source::Files { trainable: false, .. } = &*self.source {
+            return Err(Error::Config(
+                "constants are not saved: their files hold them, or load them as variables".into(),
+            ));
+        }
         let tensors = self.named_tensors().into_iter().map(|(name, tensor)| stored(name, &tensor));
         store::write(path, tensors.collect::<Result<_>>()?)
     }

@@ -1,13 +1,13 @@
 //! Attention of tokens against candle's operations, its gradients, and its bytes in other batches and threads.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use candle_core::{Device, Tensor, Var};
-use evenset_core::Seed;
+mod common;
+
+use candle_core::{Tensor, Var};
+use common::{CPU, assert_close, bytes, random, values, with_threads};
 use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::attention;
 use evenset_nn::ops::with_candle;
-
-const CPU: &Device = &Device::Cpu;
 
 /// (batch, queries, keys, heads, width of a head)
 const SHAPES: [(usize, usize, usize, usize, usize); 16] = [
@@ -29,30 +29,10 @@ const SHAPES: [(usize, usize, usize, usize, usize); 16] = [
     (1, 20, 30, 1, 512),
 ];
 
-fn random(seed: u64, shape: &[usize]) -> Tensor {
-    Tensor::from_vec(Seed(seed).normal(shape.iter().product()), shape, CPU).unwrap()
-}
-
 /// Queries, keys and values.
 fn arguments((batch, queries, keys, heads, width): (usize, usize, usize, usize, usize)) -> [Tensor; 3] {
     let width = heads * width;
     [random(1, &[batch, queries, width]), random(2, &[batch, keys, width]), random(3, &[batch, keys, width])]
-}
-
-fn values(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn bytes(x: &Tensor) -> Vec<u32> {
-    values(x).into_iter().map(f32::to_bits).collect()
-}
-
-fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
-    assert_eq!(found.dims(), expected.dims(), "{name}");
-    for (i, (found, expected)) in values(found).iter().zip(values(expected)).enumerate() {
-        let error = (found - expected).abs();
-        assert!(error <= tolerance * (1.0 + expected.abs()), "{name}, element {i}: {found} {expected}");
-    }
 }
 
 /// The same values in memory that is not contiguous.
@@ -61,10 +41,6 @@ fn strided(x: &Tensor) -> [Tensor; 3] {
     let batch_last = x.transpose(0, 2).unwrap().contiguous().unwrap().transpose(0, 2).unwrap();
     let narrowed = Tensor::cat(&[x, x, x], 2).unwrap().narrow(2, x.dims()[2], x.dims()[2]).unwrap();
     [transposed, batch_last, narrowed]
-}
-
-fn with_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 
 #[test]

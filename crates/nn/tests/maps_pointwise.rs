@@ -2,45 +2,13 @@
 //! and with other threads.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use candle_core::{Device, Result, Tensor, Var};
-use evenset_core::Seed;
+mod common;
+
+use candle_core::{DType, Result, Tensor, Var};
+use common::{assert_close, bytes, random, relative_error, strided, with_threads};
 use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::{self, Maps};
 use evenset_nn::ops::with_candle;
-
-const CPU: &Device = &Device::Cpu;
-
-fn random(seed: u64, shape: &[usize]) -> Tensor {
-    Tensor::from_vec(Seed(seed).normal(shape.iter().product()), shape, CPU).unwrap()
-}
-
-fn values(x: &Tensor) -> Vec<f32> {
-    x.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn bytes(x: &Tensor) -> Vec<u32> {
-    values(x).into_iter().map(f32::to_bits).collect()
-}
-
-fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
-    assert_eq!(found.dims(), expected.dims(), "{name}");
-    for (i, (found, expected)) in values(found).iter().zip(values(expected)).enumerate() {
-        let error = (found - expected).abs();
-        assert!(error <= tolerance * (1.0 + expected.abs()), "{name}, element {i}: {found} {expected}");
-    }
-}
-
-/// The same values three times over, twice in memory that is not contiguous.
-fn strided(x: &Tensor) -> Vec<Tensor> {
-    let last = x.rank() - 1;
-    let transposed = x.transpose(0, last).unwrap().contiguous().unwrap().transpose(0, last).unwrap();
-    let narrowed = Tensor::cat(&[x, x, x], last).unwrap().narrow(last, x.dims()[last], x.dims()[last]).unwrap();
-    vec![x.clone(), transposed, narrowed]
-}
-
-fn with_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
-}
 
 /// Result, and gradients of the inputs when the result, times fixed random numbers, is summed.
 fn with_gradients(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Tensor> {
@@ -263,4 +231,21 @@ fn a_map_used_twice_receives_both_gradients() {
         let x = Maps::from_nchw(&x[0])?;
         x.concat_channels(&x)?.upsample_nearest((10, 6))?.avg_pool2x()?.add(&x.concat_channels(&x.silu()?)?)?.to_nchw()
     });
+}
+
+#[test]
+fn candles_path_normalises_half_precision_in_single() {
+    // What other devices run: 122,880 squares of a group do not fit `f16`.
+    let (x, weight, bias) = (random(1, &[1, 960, 64, 64]), random(2, &[960]), random(3, &[960]));
+    let norm = |x: &Tensor| maps::group_norm(&Maps::from_nchw(x)?, 32, &weight, &bias, 1e-5, true)?.to_nchw();
+    let tokens = random(4, &[64, 1280]);
+    for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 2e-2)] {
+        let half = |x: &Tensor| x.to_dtype(dtype).unwrap();
+        let single = |x: Result<Tensor>| x.unwrap().to_dtype(DType::F32).unwrap();
+        let error = relative_error(&single(norm(&half(&x))), &norm(&x).unwrap());
+        assert!(error < tolerance, "group norm {dtype:?}: {error}");
+        let layer = |x: &Tensor| maps::layer_norm(x, None, None, 1e-5);
+        let error = relative_error(&single(layer(&half(&tokens))), &layer(&tokens).unwrap());
+        assert!(error < tolerance, "layer norm {dtype:?}: {error}");
+    }
 }

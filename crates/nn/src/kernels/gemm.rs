@@ -25,7 +25,7 @@ pub(crate) enum Start {
     Zero,
     /// What the result holds.
     Result,
-    /// Rows at this address, this far apart (zero: one row for all).
+    /// Rows at this address, this far apart.
     Rows(*const f32, usize),
 }
 
@@ -108,7 +108,6 @@ pub(crate) unsafe fn block<S: Simd>(block: Block) {
 unsafe fn narrow<S: Simd>(whole: Block) {
     const ROWS: usize = 24;
     let mut buffer = [0.0f32; ROWS * PANEL];
-    let mut starts = [0.0f32; PANEL];
     let mut biases = [0.0f32; PANEL];
     // SAFETY: the caller's; the buffers hold `ROWS` rows of at most `PANEL` columns.
     unsafe {
@@ -119,10 +118,6 @@ unsafe fn narrow<S: Simd>(whole: Block) {
             let rows = (whole.rows - first).min(ROWS);
             let start = match whole.start {
                 Start::Zero => Start::Zero,
-                Start::Rows(from, 0) => {
-                    std::ptr::copy_nonoverlapping(from, starts.as_mut_ptr(), whole.real);
-                    Start::Rows(starts.as_ptr(), 0)
-                }
                 Start::Result | Start::Rows(..) => {
                     let (from, row) = match whole.start {
                         Start::Rows(from, row) => (from, row),

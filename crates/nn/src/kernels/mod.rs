@@ -1,4 +1,8 @@
-//! Kernels on slices of `f32`: one image (or row block) at a time, no tensors.
+//! Kernels on slices of `f32`, no tensors.
+//!
+//! `gemm` and what rests on it (`rows`, `slab`, `winograd`, `flash`) is for the networks of [`models`](crate::models), whose
+//! channels lie last. `conv` and `product` compute one image at a time, channels first: the classifier's layers are so
+//! small that a whole image stays in the nearest cache.
 
 // Register tiles are loops over constant ranges that index several arrays at once.
 #![allow(clippy::needless_range_loop)]

@@ -31,7 +31,7 @@ pub(crate) fn multiply(x: &[f32], weight: &Packed, bias: Option<&[f32]>, residua
             && residual.is_none_or(|residual| residual.len() == out.len())
     );
     let threads = rayon::current_num_threads();
-    let blocks: Vec<_> = balanced(rows, ROWS, threads).collect();
+    let blocks: Vec<_> = balanced(rows, 48..=ROWS, threads).collect();
     // Few rows: the panels are split among the threads too.
     let groups = (4 * threads).div_ceil(blocks.len()).min(sizes.panels());
     let target = Target::new(out);
@@ -149,6 +149,7 @@ pub(crate) fn weight_gradient(x: &[f32], inputs: usize, gradient: &[f32], output
     let x = widened(x, inputs);
     let wide = inputs.next_multiple_of(STEP);
     let rows = gradient.len() / outputs;
+    assert!(x.len() == rows * wide && gradient.len() == rows * outputs);
     let mut out = vec![0.0; outputs * inputs];
     let target = Target::new(&mut out);
     let (blocks, panels) = (outputs.div_ceil(TASK), inputs.div_ceil(PANEL));

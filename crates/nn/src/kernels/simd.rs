@@ -60,11 +60,21 @@ pub(crate) enum Isa {
 /// `portable`. For tests and comparisons; what the processor lacks is never used.
 pub(crate) const ISA_VARIABLE: &str = "EVENSET_ISA";
 
+/// What [`ISA_VARIABLE`] holds, or nothing.
+fn asked() -> String {
+    let asked = std::env::var(ISA_VARIABLE).unwrap_or_default();
+    if !matches!(asked.as_str(), "" | "avx512" | "avx2" | "portable") {
+        tracing::warn!("{ISA_VARIABLE}={asked} is none of avx512, avx2 and portable: it has no effect");
+        return String::new();
+    }
+    asked
+}
+
 /// The best instruction set of this processor, or the one that [`ISA_VARIABLE`] holds it to.
 pub(crate) fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| {
-        let asked = std::env::var(ISA_VARIABLE).unwrap_or_default();
+        let asked = asked();
         #[cfg(target_arch = "x86_64")]
         {
             if !matches!(asked.as_str(), "avx2" | "portable")
@@ -91,9 +101,7 @@ pub(crate) fn isa() -> Isa {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_bf16() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
-    *HAS.get_or_init(|| {
-        isa() == Isa::Avx512 && std::env::var_os(ISA_VARIABLE).is_none() && is_x86_feature_detected!("avx512bf16")
-    })
+    *HAS.get_or_init(|| isa() == Isa::Avx512 && asked().is_empty() && is_x86_feature_detected!("avx512bf16"))
 }
 
 /// Rows of the register tiles that [`dispatch`] will choose.
@@ -117,6 +125,47 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         Isa::Neon => unsafe { run_neon(kernel) },
         Isa::Portable => unsafe { kernel.run::<Portable, 4, 3>() },
     }
+}
+
+/// The same work for every one of `width` numbers that lie side by side: on vectors, and what is left over one by one.
+/// Both functions must be `#[inline(always)]`.
+pub(crate) trait Lanewise {
+    fn width(&self) -> usize;
+
+    /// Does the work for `S::LANES` numbers from `first` on.
+    ///
+    /// # Safety
+    /// The processor must have the instruction set of `S`; they are among the `width` numbers.
+    unsafe fn lanes<S: Simd>(&self, first: usize);
+}
+
+/// Runs `work` with the best instruction set of this processor.
+///
+/// # Safety
+/// What [`Lanewise::lanes`] does with its addresses must be allowed for all of its numbers.
+pub(crate) unsafe fn dispatch_lanes(work: impl Lanewise) {
+    struct All<T>(T);
+
+    impl<T: Lanewise> Kernel for All<T> {
+        type Output = ();
+
+        #[inline(always)]
+        unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
+            let width = self.0.width();
+            let whole = width / S::LANES * S::LANES;
+            // SAFETY: the caller's.
+            unsafe {
+                for first in (0..whole).step_by(S::LANES) {
+                    self.0.lanes::<S>(first);
+                }
+                for first in whole..width {
+                    self.0.lanes::<One>(first);
+                }
+            }
+        }
+    }
+
+    dispatch(All(work));
 }
 
 /// Defines functions that are compiled for every instruction set and run the best: the compiler vectorises their loops.

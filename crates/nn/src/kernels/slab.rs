@@ -34,6 +34,8 @@ pub(crate) struct Geometry {
 pub(crate) struct Added<'a> {
     /// `[outputs]`, or `[batch, outputs]`.
     pub(crate) bias: Option<&'a [f32]>,
+    /// Which of the two.
+    pub(crate) bias_of_image: bool,
     /// Shaped as the result.
     pub(crate) residual: Option<&'a [f32]>,
 }

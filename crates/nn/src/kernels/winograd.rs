@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::gemm::{Block, PANEL, Start};
 use super::pack::Packed;
 use super::scratch::with_scratch;
-use super::simd::{Kernel, One, Simd, dispatch};
+use super::simd::{Lanewise, Simd, dispatch_lanes};
 use super::slab::{Added, Geometry};
 use super::target::{Target, balanced};
 
@@ -37,6 +37,9 @@ const CHUNK: usize = 64;
 
 /// The most tiles of a block: its sums share the second nearest cache with a part of the weights.
 const BLOCK: usize = 60;
+
+/// The fewest tiles of a block where there are more: every block transforms the weights for itself.
+const LEAST: usize = 24;
 
 /// Tiles that are transformed in one task where all tiles are transformed before the products.
 const TRANSFORM_TASK: usize = 8;
@@ -95,11 +98,12 @@ pub(crate) fn convolve(geometry: &Geometry, x: &[f32], weight: &Packed, added: A
     assert!(sizes.taps == 9 && sizes.inputs == geometry.inputs && sizes.outputs == geometry.outputs);
     assert!(x.len() == batch * geometry.input_size() && out.len() == batch * geometry.output_size());
     assert!(added.residual.is_none_or(|residual| residual.len() == out.len()));
-    assert!(added.bias.is_none_or(|bias| bias.len() == sizes.outputs || bias.len() == batch * sizes.outputs));
+    let biases = if added.bias_of_image { batch } else { 1 };
+    assert!(added.bias.is_none_or(|bias| bias.len() == biases * sizes.outputs));
     let tiles = Tiles::new(geometry);
     let convolution = Convolution { tiles, x, weight, added, out: Target::new(out) };
     let (threads, count) = (rayon::current_num_threads(), batch * tiles.of_image());
-    let blocks: Vec<_> = balanced(count, BLOCK, threads).collect();
+    let blocks: Vec<_> = balanced(count, LEAST..=BLOCK, threads).collect();
     if blocks.len() >= 2 * threads {
         blocks.into_par_iter().for_each(|block| convolution.whole_block(block));
         return;
@@ -149,9 +153,11 @@ impl Tiles {
                     *pixel = unsafe { pixel.add(chunk * CHUNK) };
                 }
             }
-            // SAFETY: the caller's.
-            let to = unsafe { to.add(self.chunk_start(chunk, count) + (at + i) * width) };
-            dispatch(TransformPixels { pixels: &pixels, width, to, point: count * width });
+            // SAFETY: the caller's; every pixel has the chunk's channels.
+            unsafe {
+                let to = to.add(self.chunk_start(chunk, count) + (at + i) * width);
+                dispatch_lanes(TransformPixels { pixels: &pixels, width, to, point: count * width });
+            }
         }
     }
 }
@@ -226,7 +232,8 @@ impl Convolution<'_> {
             let buffer = buffers.next().unwrap_or_default();
             self.weight.rows(panel, first + inputs.start..first + inputs.end, buffer).as_ptr()
         });
-        dispatch(TransformWeights { taps, length, to: weights.as_mut_ptr(), point: CHUNK * columns });
+        // SAFETY: `weights` holds `POINTS` times as many rows as a chunk has, each tap the rows asked for.
+        unsafe { dispatch_lanes(TransformWeights { taps, length, to: weights.as_mut_ptr(), point: CHUNK * columns }) };
     }
 
     fn transform_back(&self, block: Range<usize>, panel: usize, sums: &[f32]) {
@@ -236,12 +243,12 @@ impl Convolution<'_> {
         for (i, tile) in block.enumerate() {
             let (image, top, left) = self.tiles.place(tile);
             let bias = self.added.bias.map_or(std::ptr::null(), |bias| {
-                let first = if bias.len() == outputs { 0 } else { image * outputs };
+                let first = if self.added.bias_of_image { image * outputs } else { 0 };
                 bias[first + panel * PANEL..].as_ptr()
             });
             let offset = ((image * height + top) * width + left) * outputs + panel * PANEL;
             let residual = self.added.residual.map_or(std::ptr::null(), |residual| residual[offset..].as_ptr());
-            dispatch(TransformBack {
+            let transform = TransformBack {
                 sums: sums[i * columns..].as_ptr(),
                 point: rows * columns,
                 real,
@@ -252,7 +259,9 @@ impl Convolution<'_> {
                 row: width * outputs,
                 pixel: outputs,
                 size: ((height - top).min(TILE), (width - left).min(TILE)),
-            });
+            };
+            // SAFETY: the tile's results inside the maps are this task's own; its sums and what is added are there.
+            unsafe { dispatch_lanes(transform) };
         }
     }
 }
@@ -266,25 +275,12 @@ struct TransformPixels<'a> {
     point: usize,
 }
 
-impl Kernel for TransformPixels<'_> {
-    type Output = ();
-
+impl Lanewise for TransformPixels<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
-        let whole = self.width / S::LANES * S::LANES;
-        // SAFETY: the caller's: every pixel has `width` channels.
-        unsafe {
-            for channel in (0..whole).step_by(S::LANES) {
-                self.lanes::<S>(channel);
-            }
-            for channel in whole..self.width {
-                self.lanes::<One>(channel);
-            }
-        }
+    fn width(&self) -> usize {
+        self.width
     }
-}
 
-impl TransformPixels<'_> {
     #[inline(always)]
     unsafe fn lanes<S: Simd>(&self, channel: usize) {
         // SAFETY: the caller's.
@@ -346,36 +342,36 @@ unsafe fn to_points<S: Simd>(d: [S::V; SIDE]) -> [S::V; SIDE] {
 /// `G g G^T` of every weight.
 struct TransformWeights {
     taps: [*const f32; 9],
-    /// Weights, a multiple of the lanes of any vector.
     length: usize,
     to: *mut f32,
     point: usize,
 }
 
-impl Kernel for TransformWeights {
-    type Output = ();
+impl Lanewise for TransformWeights {
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.length
+    }
 
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
+    unsafe fn lanes<S: Simd>(&self, i: usize) {
         // SAFETY: the caller's.
         unsafe {
-            for i in (0..self.length).step_by(S::LANES) {
-                let mut half = [[S::splat(0.0); 3]; SIDE];
-                for j in 0..3 {
-                    let mut column = [S::splat(0.0); 3];
-                    for k in 0..3 {
-                        column[k] = S::load(self.taps[3 * k + j].add(i));
-                    }
-                    let column = weight_points::<S>(column);
-                    for k in 0..SIDE {
-                        half[k][j] = column[k];
-                    }
+            let mut half = [[S::splat(0.0); 3]; SIDE];
+            for j in 0..3 {
+                let mut column = [S::splat(0.0); 3];
+                for k in 0..3 {
+                    column[k] = S::load(self.taps[3 * k + j].add(i));
                 }
+                let column = weight_points::<S>(column);
                 for k in 0..SIDE {
-                    let row = weight_points::<S>(half[k]);
-                    for j in 0..SIDE {
-                        S::store(self.to.add((k * SIDE + j) * self.point + i), row[j]);
-                    }
+                    half[k][j] = column[k];
+                }
+            }
+            for k in 0..SIDE {
+                let row = weight_points::<S>(half[k]);
+                for j in 0..SIDE {
+                    S::store(self.to.add((k * SIDE + j) * self.point + i), row[j]);
                 }
             }
         }
@@ -419,25 +415,12 @@ struct TransformBack {
     size: (usize, usize),
 }
 
-impl Kernel for TransformBack {
-    type Output = ();
-
+impl Lanewise for TransformBack {
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
-        let whole = self.real / S::LANES * S::LANES;
-        // SAFETY: the caller's.
-        unsafe {
-            for column in (0..whole).step_by(S::LANES) {
-                self.lanes::<S>(column);
-            }
-            for column in whole..self.real {
-                self.lanes::<One>(column);
-            }
-        }
+    fn width(&self) -> usize {
+        self.real
     }
-}
 
-impl TransformBack {
     #[inline(always)]
     unsafe fn lanes<S: Simd>(&self, column: usize) {
         // SAFETY: the caller's.

@@ -42,6 +42,9 @@ pub(super) fn conv2d(
     {
         bail!("maps of {:?} cannot be added to a convolution of {:?}", residual.values.shape(), dims);
     }
+    if batch == 0 {
+        return Ok(Maps::last(Tensor::zeros(dims, x.values.dtype(), x.values.device())?));
+    }
     let values = x.values.contiguous()?;
     let residual = residual.map(|residual| residual.values.contiguous()).transpose()?;
     let tracked = values.track_op() || [&bias, &residual].into_iter().flatten().any(Tensor::track_op);
@@ -50,7 +53,7 @@ pub(super) fn conv2d(
         let residual = residual.as_ref().map(Values::of).transpose()?;
         let bias = bias.as_ref().map(Values::get).transpose()?;
         let residual = residual.as_ref().map(Values::get).transpose()?;
-        let out = convolved(&geometry, x.get()?, packed, Added { bias, residual });
+        let out = convolved(&geometry, x.get()?, packed, Added { bias, bias_of_image: shift.is_some(), residual });
         return Ok(Maps::last(Tensor::from_vec(out, dims, values.device())?));
     }
     if !has_backward(&geometry) {
@@ -68,6 +71,9 @@ pub(super) fn conv2d(
     }
 }
 
+/// The longest side of a padded map: products of sides stay far below what an address can hold.
+const LARGEST_SIDE: usize = 1 << 24;
+
 /// The sizes, once they are known to agree.
 fn geometry(
     (inputs, height, width): (usize, usize, usize),
@@ -82,7 +88,8 @@ fn geometry(
         bail!("a convolution of {weight_inputs} channels was given {inputs}");
     }
     let Padding { before, after } = padding;
-    let fits = |size: usize, kernel: usize| kernel > 0 && size > 0 && size + before + after >= kernel;
+    let padded = |size: usize| size.checked_add(before)?.checked_add(after).filter(|size| *size <= LARGEST_SIDE);
+    let fits = |size: usize, kernel: usize| kernel > 0 && size > 0 && padded(size).is_some_and(|size| size >= kernel);
     if stride == 0 || inputs * outputs == 0 || !fits(height, kernel_height) || !fits(width, kernel_width) {
         bail!(
             "a {kernel_height}x{kernel_width} kernel with stride {stride} and {padding:?} does not fit {width}x{height} maps"
@@ -106,9 +113,7 @@ fn geometry(
 fn convolved(geometry: &Geometry, x: &[f32], weight: &Packed, added: Added<'_>) -> Vec<f32> {
     // SAFETY: every form writes every value.
     let mut out = unsafe { unfilled(x.len() / geometry.input_size() * geometry.output_size()) };
-    let plain = geometry.kernel == (1, 1) && geometry.stride == 1 && geometry.out == (geometry.height, geometry.width);
-    let one_bias = added.bias.is_none_or(|bias| bias.len() == geometry.outputs);
-    if plain && geometry.before == 0 && one_bias {
+    if of_single_pixels(geometry) && !added.bias_of_image {
         rows::multiply(x, weight, added.bias, added.residual, &mut out);
     } else if winograd::applies(geometry) {
         winograd::convolve(geometry, x, weight, added, &mut out);
@@ -116,6 +121,12 @@ fn convolved(geometry: &Geometry, x: &[f32], weight: &Packed, added: Added<'_>) 
         slab::convolve(geometry, x, weight, added, &mut out);
     }
     out
+}
+
+/// Whether every result is a product of the pixel in its place.
+fn of_single_pixels(geometry: &Geometry) -> bool {
+    let Geometry { kernel, stride, before, height, width, out, .. } = *geometry;
+    kernel == (1, 1) && stride == 1 && before == 0 && out == (height, width)
 }
 
 /// Whether [`Conv2d`] has a backward pass: the gradient of `x` is itself a convolution with padding that is not negative.
@@ -152,7 +163,8 @@ impl CustomOp3 for Conv2d {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let weight = Packed::new(self.sizes, Plain::F32(values(weight, weight_layout)?));
-        let added = Added { bias: Some(values(bias, bias_layout)?), residual: None };
+        let bias_of_image = bias_layout.dims().len() == 2;
+        let added = Added { bias: Some(values(bias, bias_layout)?), bias_of_image, residual: None };
         let x = values(x, x_layout)?;
         let (height, width) = self.geometry.out;
         let batch = x.len() / self.geometry.input_size();
@@ -212,9 +224,8 @@ impl Conv2d {
     }
 
     fn weight_gradient(&self, grad: &[f32], x: &[f32]) -> Vec<f32> {
-        let Geometry { inputs, outputs, kernel, stride, before, .. } = self.geometry;
-        if kernel == (1, 1) && stride == 1 && before == 0 {
-            return rows::weight_gradient(x, inputs, grad, outputs);
+        if of_single_pixels(&self.geometry) {
+            return rows::weight_gradient(x, self.geometry.inputs, grad, self.geometry.outputs);
         }
         if winograd::applies(&self.geometry) {
             return winograd::weight_gradient(&self.geometry, x, grad);

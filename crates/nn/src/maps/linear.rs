@@ -24,6 +24,9 @@ pub(super) fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual
         Some(residual) if residual.dims() != dims => bail!("{:?} cannot be added to {dims:?}", residual.shape()),
         _ => {}
     }
+    if x.elem_count() == 0 {
+        return Tensor::zeros(dims, x.dtype(), x.device());
+    }
     let x = x.contiguous()?;
     let sizes = Sizes { outputs, inputs, taps: 1 };
     let tracked = x.track_op() || [bias, residual].into_iter().flatten().any(Tensor::track_op);

@@ -71,7 +71,7 @@ impl Maps {
     /// Another number of tokens than `height * width`.
     pub fn from_tokens(tokens: &Tensor, (height, width): (usize, usize)) -> Result<Self> {
         let (batch, count, channels) = tokens.dims3()?;
-        if count != height * width {
+        if Some(count) != height.checked_mul(width) {
             bail!("{count} tokens are not a map of {width}x{height}");
         }
         match fast(&[tokens]) {
@@ -119,11 +119,20 @@ impl Maps {
         (height, width)
     }
 
+    /// An error for maps of two kinds: some made inside [`with_candle`](crate::ops::with_candle), others outside.
+    fn in_order_of(&self, other: &Self) -> Result<()> {
+        match self.order == other.order {
+            true => Ok(()),
+            false => bail!("maps whose channels lie first and maps whose channels lie last do not go together"),
+        }
+    }
+
     /// The sum with maps of the same shape.
     ///
     /// # Errors
     /// Shapes that differ.
     pub fn add(&self, other: &Self) -> Result<Self> {
+        self.in_order_of(other)?;
         Ok(Self { values: crate::ops::add(&self.values, &other.values)?, order: self.order })
     }
 
@@ -148,6 +157,7 @@ impl Maps {
     /// # Errors
     /// Another batch or size.
     pub fn concat_channels(&self, other: &Self) -> Result<Self> {
+        self.in_order_of(other)?;
         match self.order {
             Order::ChannelsFirst => Ok(Self::first(Tensor::cat(&[&self.values, &other.values], 1)?)),
             Order::ChannelsLast => Ok(Self::last(pointwise::concat_last(&self.values, &other.values)?)),

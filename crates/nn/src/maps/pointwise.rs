@@ -179,8 +179,9 @@ impl CustomOp2 for Concat {
 
 /// Pixel `(y, x)` of the result is pixel `(floor(y old / new), ..)` of `x` `[batch, height, width, channels]`.
 pub(super) fn upsample_nearest(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
-    x.dims4()?;
-    if size.0 * size.1 == 0 {
+    let (batch, _, _, channels) = x.dims4()?;
+    let values = [batch, channels, size.0, size.1].into_iter().try_fold(1usize, usize::checked_mul);
+    if size.0 == 0 || size.1 == 0 || values.is_none_or(|values| values > isize::MAX as usize / 4) {
         bail!("maps {:?} cannot take the size {}x{}", x.shape(), size.1, size.0);
     }
     x.contiguous()?.apply_op1(Upsample { size })

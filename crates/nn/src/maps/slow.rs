@@ -1,7 +1,7 @@
 //! The operations from candle's own: for devices and number types that this crate's kernels do not cover, and what the
 //! tests compare the kernels with. Every one keeps its gradient.
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 use super::{ConvExtras, Maps, Padding};
 use crate::ops;
@@ -20,11 +20,19 @@ pub(super) fn conv2d(
         (bias, shift) => bias.or(shift).cloned(),
     };
     let weight = weight.tensor()?.to_dtype(x.values.dtype())?;
-    let values = if padding.before == padding.after {
+    let values = if padding.before == padding.after && stride == 1 {
         planes_conv2d(&x.values, &weight, bias.as_ref(), stride, padding.before)?
     } else {
-        let pad = |x: &Tensor, dim| x.pad_with_zeros(dim, padding.before, padding.after);
-        planes_conv2d(&pad(&pad(&x.values, 2)?, 3)?, &weight, bias.as_ref(), stride, 0)?
+        // candle's gradient fails where height and width leave different remainders: what no window reaches is cut off.
+        let fitted = |x: &Tensor, dim: usize| {
+            let x = x.pad_with_zeros(dim, padding.before, padding.after)?;
+            let (size, kernel) = (x.dim(dim)?, weight.dim(dim)?);
+            if stride == 0 || kernel == 0 || size < kernel {
+                bail!("a kernel of {kernel} with stride {stride} does not fit maps of {size}, their padding included");
+            }
+            x.narrow(dim, 0, (size - kernel) / stride * stride + kernel)
+        };
+        planes_conv2d(&fitted(&fitted(&x.values, 2)?, 3)?, &weight, bias.as_ref(), stride, 0)?
     };
     let result = Maps { values, order: x.order };
     match residual {
@@ -52,6 +60,12 @@ pub(super) fn group_norm(
     silu: bool,
 ) -> Result<Tensor> {
     let (batch, channels) = (x.dim(0)?, x.dim(1)?);
+    if groups == 0 || !channels.is_multiple_of(groups) {
+        bail!("{channels} channels do not divide into {groups} groups");
+    }
+    let dtype = x.dtype();
+    let x = &wide(x)?;
+    let (weight, bias) = (weight.to_dtype(x.dtype())?, bias.to_dtype(x.dtype())?);
     let grouped = x.contiguous()?.reshape((batch, groups, ()))?;
     let centred = grouped.broadcast_sub(&grouped.mean_keepdim(2)?)?;
     let scale = (centred.sqr()?.mean_keepdim(2)? + eps)?.sqrt()?;
@@ -59,7 +73,15 @@ pub(super) fn group_norm(
     let column = (1, channels, 1);
     let y = normal.broadcast_mul(&weight.reshape(column)?)?.broadcast_add(&bias.reshape(column)?)?;
     let y = y.reshape(x.shape())?;
-    if silu { y.silu() } else { Ok(y) }
+    (if silu { y.silu()? } else { y }).to_dtype(dtype)
+}
+
+/// In `f32` where the number type is shorter: sums of many squares do not fit `f16`, and `bf16` has too few digits.
+fn wide(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
+    }
 }
 
 /// Spelled out: the gradient of candle's own overwrites where it should add.
@@ -120,16 +142,18 @@ pub(super) fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual
 }
 
 pub(super) fn layer_norm(x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let x = wide(x)?;
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let scale = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
     let mut y = centred.broadcast_div(&scale)?;
     if let Some(weight) = weight {
-        y = y.broadcast_mul(weight)?;
+        y = y.broadcast_mul(&weight.to_dtype(x.dtype())?)?;
     }
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
+    if let Some(bias) = bias {
+        y = y.broadcast_add(&bias.to_dtype(x.dtype())?)?;
     }
+    y.to_dtype(dtype)
 }
 
 pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
@@ -155,6 +179,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Res
     let (q, k, v) = (split(q)?, split(k)?, split(v)?);
     let scale = 1.0 / ((width / heads) as f64).sqrt();
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * scale)?;
-    let mixed = ops::softmax(&scores)?.matmul(&v)?;
+    let shares = ops::softmax(&wide(&scores)?)?.to_dtype(q.dtype())?;
+    let mixed = shares.matmul(&v)?;
     mixed.transpose(1, 2)?.contiguous()?.reshape((batch, queries, width))
 }

@@ -90,7 +90,7 @@ thread_local! {
 
 /// Runs `f` without the kernels of this crate, as on a device that they do not cover: what tests compare them with.
 ///
-/// The setting belongs to the calling thread and is restored when `f` returns or panics.
+/// The setting belongs to the calling thread, with the same caution as for [`no_grad`](crate::no_grad).
 pub fn with_candle<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(bool);
     impl Drop for Restore {

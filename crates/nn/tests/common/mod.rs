@@ -18,11 +18,12 @@ pub fn bytes(x: &Tensor) -> Vec<u32> {
     values(x).into_iter().map(f32::to_bits).collect()
 }
 
-/// Every element within `2e-5 (1 + |expected|)`.
-pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor) {
+/// Every element within `tolerance (1 + |expected|)`.
+pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(found.dims(), expected.dims(), "{name}");
     for (i, (found, expected)) in values(found).iter().zip(values(expected)).enumerate() {
-        assert!((found - expected).abs() <= 2e-5 * (1.0 + expected.abs()), "{name}, element {i}: {found} {expected}");
+        let error = (found - expected).abs();
+        assert!(error <= tolerance * (1.0 + expected.abs()), "{name}, element {i}: {found} {expected}");
     }
 }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{CHUNK, POINTS, SIDE, TILE, TRANSFORM_TASK, Tiles, spaced};
 use crate::kernels::gemm::{Block, STEP, Start};
 use crate::kernels::scratch::with_scratch;
-use crate::kernels::simd::{Kernel, One, Simd, dispatch};
+use crate::kernels::simd::{Lanewise, Simd, dispatch_lanes};
 use crate::kernels::slab::{Geometry, by_output};
 use crate::kernels::target::Target;
 
@@ -77,7 +77,9 @@ pub(crate) fn weight_gradient(geometry: &Geometry, x: &[f32], gradient: &[f32]) 
             });
         }
         let mut taps = vec![0.0; 9 * inputs * wide];
-        dispatch(TransformWeightGradient { sums, length: inputs * wide, to: &mut taps });
+        let transform = TransformWeightGradient { sums, length: inputs * wide, to: taps.as_mut_ptr() };
+        // SAFETY: both hold `length` values for each of their points or taps.
+        unsafe { dispatch_lanes(transform) };
         let mut weight = by_output(&taps, 9, inputs, wide);
         weight.truncate(outputs * inputs * 9);
         weight
@@ -103,9 +105,11 @@ impl Tiles {
                     false => zeros.as_ptr(),
                 }
             });
-            // SAFETY: the caller's.
-            let to = unsafe { to.add(first * POINTS * count + at * columns) };
-            dispatch(TransformSlopes { slopes: &slopes, real, to, point: count * columns });
+            // SAFETY: the caller's; every pixel has `real` values from here on.
+            unsafe {
+                let to = to.add(first * POINTS * count + at * columns);
+                dispatch_lanes(TransformSlopes { slopes: &slopes, real, to, point: count * columns });
+            }
         }
     }
 }
@@ -118,25 +122,12 @@ struct TransformSlopes<'a> {
     point: usize,
 }
 
-impl Kernel for TransformSlopes<'_> {
-    type Output = ();
-
+impl Lanewise for TransformSlopes<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
-        let whole = self.real / S::LANES * S::LANES;
-        // SAFETY: the caller's: every pixel has `real` values.
-        unsafe {
-            for column in (0..whole).step_by(S::LANES) {
-                self.lanes::<S>(column);
-            }
-            for column in whole..self.real {
-                self.lanes::<One>(column);
-            }
-        }
+    fn width(&self) -> usize {
+        self.real
     }
-}
 
-impl TransformSlopes<'_> {
     #[inline(always)]
     unsafe fn lanes<S: Simd>(&self, column: usize) {
         // SAFETY: the caller's.
@@ -177,33 +168,32 @@ unsafe fn slope_points<S: Simd>(y: [S::V; TILE]) -> [S::V; SIDE] {
 /// `G^T u G` of every weight: `[POINTS, length]` to `[9, length]`.
 struct TransformWeightGradient<'a> {
     sums: &'a [f32],
-    /// A multiple of the lanes of any vector.
     length: usize,
-    to: &'a mut [f32],
+    to: *mut f32,
 }
 
-impl Kernel for TransformWeightGradient<'_> {
-    type Output = ();
+impl Lanewise for TransformWeightGradient<'_> {
+    #[inline(always)]
+    fn width(&self) -> usize {
+        self.length
+    }
 
     #[inline(always)]
-    unsafe fn run<S: Simd, const M: usize, const N: usize>(self) {
-        let (sums, to) = (self.sums.as_ptr(), self.to.as_mut_ptr());
-        // SAFETY: both hold as many values for each of `length` weights.
+    unsafe fn lanes<S: Simd>(&self, i: usize) {
+        // SAFETY: the caller's.
         unsafe {
-            for i in (0..self.length).step_by(S::LANES) {
-                let mut half = [[S::splat(0.0); SIDE]; 3];
-                for j in 0..SIDE {
-                    let points = spaced::<S, SIDE>(sums.add(j * self.length + i), SIDE * self.length);
-                    let taps = weight_taps::<S>(points);
-                    for k in 0..3 {
-                        half[k][j] = taps[k];
-                    }
-                }
+            let mut half = [[S::splat(0.0); SIDE]; 3];
+            for j in 0..SIDE {
+                let from = self.sums.as_ptr().add(j * self.length + i);
+                let taps = weight_taps::<S>(spaced::<S, SIDE>(from, SIDE * self.length));
                 for k in 0..3 {
-                    let taps = weight_taps::<S>(half[k]);
-                    for j in 0..3 {
-                        S::store(to.add((3 * k + j) * self.length + i), taps[j]);
-                    }
+                    half[k][j] = taps[k];
+                }
+            }
+            for k in 0..3 {
+                let taps = weight_taps::<S>(half[k]);
+                for j in 0..3 {
+                    S::store(self.to.add((3 * k + j) * self.length + i), taps[j]);
                 }
             }
         }
