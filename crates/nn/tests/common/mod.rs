@@ -27,12 +27,12 @@ pub fn assert_close(name: &str, found: &Tensor, expected: &Tensor, tolerance: f3
     }
 }
 
-/// `|found - expected| / |expected|` in the L2 norm.
+/// `|found - expected| / |expected|` in the L2 norm; zero where both are zero.
 pub fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
     let norm = |x: &Tensor| {
         x.to_dtype(DType::F64).unwrap().sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt()
     };
-    norm(&found.sub(expected).unwrap()) / norm(expected)
+    norm(&found.sub(expected).unwrap()) / norm(expected).max(f64::MIN_POSITIVE)
 }
 
 /// The same values three times over in memory that is not contiguous.
