@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{Tensor, Var};
-use common::{CPU, assert_close, bytes, random, values, with_threads};
+use common::{CPU, Shapes, assert_close, bytes, random, values, with_threads};
 use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::attention;
 use evenset_nn::ops::with_candle;
@@ -49,6 +49,26 @@ fn attention_agrees_with_candles_operations() {
         let ([q, k, v], heads) = (arguments(shape), shape.3);
         let expected = with_candle(|| attention(&q, &k, &v, heads)).unwrap();
         assert_close(&format!("{shape:?}"), &attention(&q, &k, &v, heads).unwrap(), &expected, 2e-5);
+    }
+}
+
+#[test]
+fn attention_of_random_shapes_agrees_with_candles_in_results_and_gradients() {
+    let mut shapes = Shapes::new(12);
+    for _ in 0..80 {
+        let mut up_to = |n| 1 + shapes.below(n);
+        let shape = (up_to(3), up_to(200), up_to(260), up_to(4), up_to(50));
+        let inputs = arguments(shape);
+        let run = || {
+            let vars = inputs.each_ref().map(|x| Var::from_tensor(x).unwrap());
+            let y = attention(&vars[0], &vars[1], &vars[2], shape.3).unwrap();
+            let grads = y.mul(&random(5, y.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+            let gradients = vars.iter().map(|var| grads.get(var).unwrap().clone());
+            [y.detach()].into_iter().chain(gradients).collect::<Vec<_>>()
+        };
+        for (part, (found, expected)) in run().iter().zip(&with_candle(run)).enumerate() {
+            assert_close(&format!("{shape:?}, part {part}"), found, expected, 1e-4);
+        }
     }
 }
 

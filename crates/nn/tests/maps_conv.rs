@@ -5,13 +5,11 @@
 mod common;
 
 use candle_core::{Result, Tensor, Var};
-use common::{assert_close, assert_independent, bytes, random, relative_error, strided, with_threads};
-use evenset_core::Seed;
+use common::{Shapes, assert_close, assert_independent, bytes, random, relative_error, strided, with_threads};
 use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::{self, ConvExtras, Padding};
 use evenset_nn::ops::with_candle;
 use evenset_nn::{Maps, Param};
-use rand::RngExt;
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -147,8 +145,8 @@ fn a_convolution_has_candles_gradients() {
 
 #[test]
 fn convolutions_of_random_shapes_agree_with_candles_in_results_and_gradients() {
-    let mut numbers = Seed(11).rng();
-    let mut below = |n: usize| (numbers.random::<u32>() as usize) % n;
+    let mut shapes = Shapes::new(11);
+    let mut below = |n| shapes.below(n);
     for i in 0..200 {
         let (inputs, outputs) = ([1 + below(8), 16 + below(90)][below(2)], [1 + below(8), 16 + below(90)][below(2)]);
         let kernel = [(1, 1), (3, 3), (3, 3), (2, 2), (5, 5), (1, 3), (3, 2)][below(7)];

@@ -5,7 +5,7 @@
 mod common;
 
 use candle_core::{DType, Result, Tensor, Var};
-use common::{assert_close, bytes, random, relative_error, strided, with_threads};
+use common::{Shapes, assert_close, bytes, random, relative_error, strided, with_threads};
 use evenset_nn::gradcheck::check_gradients;
 use evenset_nn::maps::{self, Maps};
 use evenset_nn::ops::with_candle;
@@ -221,6 +221,37 @@ fn scaled_and_shifted_maps_agree_with_candles_and_their_gradients() {
     for refused in [random(2, &[2, 3]), random(2, &[1, 6])] {
         assert!(maps::scale_shift(&Maps::from_nchw(&x).unwrap(), &refused, true).is_err());
         assert!(with_candle(|| maps::scale_shift(&Maps::from_nchw(&x).unwrap(), &refused, true)).is_err());
+    }
+}
+
+#[test]
+fn operations_on_random_shapes_agree_with_candles_and_their_gradients() {
+    let mut shapes = Shapes::new(13);
+    for _ in 0..60 {
+        let mut up_to = |n| 1 + shapes.below(n);
+        let (batch, groups, height, width) = (up_to(3), up_to(8), up_to(13), up_to(13));
+        let channels = groups * up_to(9);
+        let (x, weight, bias) =
+            (random(1, &[batch, channels, height, width]), random(2, &[channels]), random(3, &[channels]));
+        let (other, size) = (random(4, &[batch, up_to(40), height, width]), (up_to(20), up_to(20)));
+        let time = random(5, &[batch, 2 * channels]);
+        let name = format!("{batch} x {channels} x {height} x {width}, {groups} groups, to {size:?}");
+        let maps = |x: &Tensor| Maps::from_nchw(x);
+        if height * width * channels > groups {
+            // The deviation of a single value is no more than rounding.
+            let inputs = [x.clone(), weight.clone(), bias.clone()];
+            let norm = |x: &[Tensor]| maps::group_norm(&maps(&x[0])?, groups, &x[1], &x[2], 1e-2, true)?.to_nchw();
+            assert_agrees(&name, &inputs, norm);
+        }
+        let tokens = x.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+        let norm = |x: &[Tensor]| maps::layer_norm(&x[0], Some(&x[1]), Some(&x[2]), 1e-2);
+        assert_agrees(&name, &[tokens, weight, bias], norm);
+        assert_agrees(&name, &[x.clone(), other], |x| maps(&x[0])?.concat_channels(&maps(&x[1])?)?.to_nchw());
+        assert_agrees(&name, &[x.clone(), time], |x| maps::scale_shift(&maps(&x[0])?, &x[1], true)?.to_nchw());
+        assert_agrees(&name, std::slice::from_ref(&x), |x| maps(&x[0])?.upsample_nearest(size)?.to_nchw());
+        if height > 1 && width > 1 {
+            assert_agrees(&name, &[x], |x| maps(&x[0])?.avg_pool2x()?.to_nchw());
+        }
     }
 }
 

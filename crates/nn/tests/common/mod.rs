@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use evenset_core::Seed;
+use rand::RngExt;
 
 pub const CPU: &Device = &Device::Cpu;
 
@@ -55,5 +56,20 @@ pub fn assert_independent(name: &str, x: &Tensor, f: impl Fn(&Tensor) -> Result<
     for i in 0..x.dims()[0] {
         let alone = f(&x.narrow(0, i, 1).unwrap()).unwrap();
         assert_eq!(bytes(&alone), bytes(&together.narrow(0, i, 1).unwrap()), "{name}: image {i} alone");
+    }
+}
+
+/// The numbers of a test over random shapes: the same at every run.
+pub struct Shapes(Box<dyn FnMut() -> u32>);
+
+impl Shapes {
+    pub fn new(seed: u64) -> Self {
+        let mut numbers = Seed(seed).rng();
+        Self(Box::new(move || numbers.random()))
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.0)() as usize % n
     }
 }
