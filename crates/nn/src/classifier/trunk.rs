@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::kernels::conv::{BackwardInput, BackwardWeight, Forward, Shape};
+use crate::kernels::math;
 use crate::kernels::norm::{self, GroupNorm};
 use crate::kernels::scratch::with_scratch;
 use crate::ops::host::{Values, gradient, output, values};
@@ -201,7 +202,7 @@ impl CustomOp2 for Trunk {
                     }
                     let pixels = input.len() / outputs;
                     for (out, channel) in out.iter_mut().zip(input.chunks_exact(pixels)) {
-                        *out = norm::sum(channel) / pixels as f32;
+                        *out = math::sum(channel) / pixels as f32;
                     }
                 }
             });
@@ -298,7 +299,7 @@ impl Trunk {
                     let h_slope = &mut h_slope[..size];
                     norm::backward(norm, &hidden[end - size..end], &slope[..size], h_slope, norm_sums);
                     for (sum, channel) in bias_sums.iter_mut().zip(h_slope.chunks_exact(stage.pixels())) {
-                        *sum += norm::sum(channel);
+                        *sum += math::sum(channel);
                     }
                     end -= size;
                     let from = if end == 0 { x } else { &normals[end - stage.input_size()..end] };

@@ -9,7 +9,7 @@
 //! are the same whatever else is computed beside it.
 
 use super::gemm::{Block, PANEL, STEP, Start};
-use super::norm::add_to;
+use super::math::add_to;
 use super::scratch::with_scratch;
 use super::simd::{self, Kernel, Simd, dispatch, vectorised};
 use super::target::Target;

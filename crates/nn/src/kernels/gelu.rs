@@ -1,6 +1,6 @@
 //! Layers gated by the exact GELU (Hendrycks and Gimpel 2016).
 
-use super::norm::exp;
+use super::math::exp;
 use super::simd::vectorised;
 
 /// `1 / sqrt(2 pi)`: a normal distribution's density at its mean.

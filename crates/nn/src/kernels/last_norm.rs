@@ -5,7 +5,7 @@
 //! holds: means and squared deviations of a chunk are found in two passes over it and then combined with the others', so
 //! that nothing is the small difference of two large sums.
 
-use super::norm::{dot_of, sigmoid, sum_of};
+use super::math::{dot_of, sigmoid, sum_of};
 use super::scratch::with_scratch;
 use super::simd::{Kernel, Simd, dispatch, vectorised};
 

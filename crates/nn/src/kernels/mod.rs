@@ -14,6 +14,7 @@ pub(crate) mod flash;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod last_norm;
+pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod pack;
 pub(crate) mod pixels;

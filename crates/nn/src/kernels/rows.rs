@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::gemm::{Block, PANEL, STEP, Start};
-use super::norm::add_to;
+use super::math::add_to;
 use super::pack::Packed;
 use super::scratch::with_scratch;
 use super::target::{Target, balanced};

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::host::{Values, gradient, output, unfilled, values};
-use crate::kernels::norm::sigmoid;
+use crate::kernels::math::sigmoid;
 use crate::kernels::simd::vectorised;
 
 /// Values that one task takes.
