@@ -194,6 +194,10 @@ pub(super) fn in_range(key: &'static str, value: usize, most: usize) -> Result<u
     }
 }
 
+/// The state of a moving average that diffusers writes into `config.json`.
+const MOVING_AVERAGE: [&str; 7] =
+    ["decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power"];
+
 /// A configuration of `class` from a file.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, class: &str) -> Result<T> {
     let failed = |source| Error::File { path: path.to_owned(), source };
@@ -207,7 +211,8 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, class: &str) -> Result<T> {
 
 /// A configuration of `class` from the text of a `config.json`.
 ///
-/// Keys that start with `_` say who wrote the file; of those only `_class_name` is looked at.
+/// Keys that start with `_` say who wrote the file; of those only `_class_name` is looked at. diffusers' moving average of
+/// weights (`EMAModel.save_pretrained`) leaves its own state among the keys, which says nothing of the network.
 pub(super) fn parse<T: DeserializeOwned>(text: &str, class: &str) -> Result<T> {
     let mut values: Map<String, Value> =
         serde_json::from_str(text).map_err(|error| Error::Config(format!("not a JSON object: {error}")))?;
@@ -218,7 +223,7 @@ pub(super) fn parse<T: DeserializeOwned>(text: &str, class: &str) -> Result<T> {
             supported: format!("\"{class}\""),
         });
     }
-    values.retain(|key, _| !key.starts_with('_'));
+    values.retain(|key, _| !key.starts_with('_') && !MOVING_AVERAGE.contains(&key.as_str()));
     let whole = Value::Object(values);
     serde_path_to_error::deserialize(&whole).map_err(|error| {
         let path = error.path().to_string();

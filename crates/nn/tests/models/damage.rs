@@ -143,6 +143,7 @@ fn values_in_published_files_are_taken_where_diffusers_takes_them() {
         // Stable Diffusion XL's file.
         ("sdxl", json!({"upcast_attention": null, "sample_size": 128})),
         ("sd1", json!({"sample_size": [64, 96], "_name_or_path": "somewhere", "act_fn": "swish"})),
+        ("pixel", json!({"decay": 0.9999, "inv_gamma": 1.0, "power": 0.75, "optimization_step": 100})),
         ("sd1", json!({"transformer_layers_per_block": [0, 1], "mid_block_only_cross_attention": false})),
         ("pixel", json!({"attention_head_dim": null, "mid_block_type": null, "sample_size": 32})),
         ("vae", json!({"shift_factor": 0.1159, "latents_mean": null})),
