@@ -75,7 +75,7 @@ pub(super) fn conv2d(
 const LARGEST_SIDE: usize = 1 << 24;
 
 /// The sizes, once they are known to agree.
-pub(super) fn geometry(
+fn geometry(
     (inputs, height, width): (usize, usize, usize),
     weight: &[usize],
     stride: usize,
@@ -110,7 +110,7 @@ pub(super) fn geometry(
 }
 
 /// The convolution in the form that suits it.
-pub(super) fn convolved(geometry: &Geometry, x: &[f32], weight: &Packed, added: Added<'_>) -> Vec<f32> {
+fn convolved(geometry: &Geometry, x: &[f32], weight: &Packed, added: Added<'_>) -> Vec<f32> {
     // SAFETY: every form writes every value.
     let mut out = unsafe { unfilled(x.len() / geometry.input_size() * geometry.output_size()) };
     if of_single_pixels(geometry) && !added.bias_of_image {
@@ -143,9 +143,9 @@ fn through_planes(x: &Maps, weight: &Param, stride: usize, padding: Padding, ext
     Maps::from_nchw(&y.values)
 }
 
-pub(super) struct Conv2d {
-    pub(super) geometry: Geometry,
-    pub(super) sizes: Sizes,
+struct Conv2d {
+    geometry: Geometry,
+    sizes: Sizes,
 }
 
 impl CustomOp3 for Conv2d {
@@ -184,7 +184,7 @@ impl CustomOp3 for Conv2d {
         let (grad, x_values, weight_values) = (grad.get()?, x_values.get()?, weight_values.get()?);
         let mut x_gradient = None;
         if x.track_op() {
-            x_gradient = gradient(self.input_gradient(grad, weight_values, None), x)?;
+            x_gradient = gradient(self.input_gradient(grad, weight_values), x)?;
         }
         let mut weight_gradient = None;
         if weight.track_op() {
@@ -202,8 +202,7 @@ impl CustomOp3 for Conv2d {
 }
 
 impl Conv2d {
-    /// The gradient of the images, added to `residual`.
-    pub(super) fn input_gradient(&self, grad: &[f32], weight: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+    fn input_gradient(&self, grad: &[f32], weight: &[f32]) -> Vec<f32> {
         let Geometry { inputs, outputs, height, width, kernel, stride, before, out } = self.geometry;
         let back = Packed::transposed(self.sizes, weight);
         // With a stride, the results' gradients stand that far apart, with zeros between them.
@@ -218,14 +217,13 @@ impl Conv2d {
             before: kernel.0 - 1 - before,
             out: (height, width),
         };
-        let added = Added { residual, ..Added::default() };
         if stride == 1 {
-            return convolved(&geometry, grad, &back, added);
+            return convolved(&geometry, grad, &back, Added::default());
         }
-        convolved(&geometry, &slab::spread(&self.geometry, grad), &back, added)
+        convolved(&geometry, &slab::spread(&self.geometry, grad), &back, Added::default())
     }
 
-    pub(super) fn weight_gradient(&self, grad: &[f32], x: &[f32]) -> Vec<f32> {
+    fn weight_gradient(&self, grad: &[f32], x: &[f32]) -> Vec<f32> {
         if of_single_pixels(&self.geometry) {
             return rows::weight_gradient(x, self.geometry.inputs, grad, self.geometry.outputs);
         }

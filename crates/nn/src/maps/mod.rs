@@ -9,7 +9,6 @@ mod conv;
 mod linear;
 mod norm;
 mod pointwise;
-pub(crate) mod resnet;
 mod slow;
 
 use candle_core::{Result, Tensor, bail};

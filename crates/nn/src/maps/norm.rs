@@ -26,12 +26,10 @@ pub(super) fn group_norm(
     x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, GroupNorm { groups, eps, silu })
 }
 
-/// The settings of a group normalisation.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct GroupNorm {
-    pub(super) groups: usize,
-    pub(super) eps: f64,
-    pub(super) silu: bool,
+struct GroupNorm {
+    groups: usize,
+    eps: f64,
+    silu: bool,
 }
 
 /// An image's normalisation as an affine map of each channel: `[channels]` each.
@@ -43,53 +41,7 @@ struct Coefficients {
     slope: Vec<f64>,
 }
 
-/// What [`GroupNorm::backward`] returns.
-pub(super) struct NormGradients {
-    pub(super) x: Vec<f32>,
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-}
-
 impl GroupNorm {
-    /// The normalised maps of all images, `[batch, pixels, channels]`.
-    pub(super) fn forward(&self, batch: usize, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-        let size = x.len() / batch;
-        let chunk = chunk_pixels(weight.len()) * weight.len();
-        // SAFETY: the chunks of all images are all of the result.
-        let mut out = unsafe { unfilled(x.len()) };
-        out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).for_each(|(out, image)| {
-            let of = self.coefficients(image, weight, bias);
-            let map = Affine { scale: &of.scale, shift: &of.shift, silu: self.silu };
-            out.par_chunks_mut(chunk).zip(image.par_chunks(chunk)).for_each(|(out, x)| last_norm::affine(&map, x, out));
-        });
-        out
-    }
-
-    /// From the images and the gradient of [`forward`](Self::forward)'s result.
-    pub(super) fn backward(
-        &self,
-        batch: usize,
-        x: &[f32],
-        grad: &[f32],
-        weight: &[f32],
-        bias: &[f32],
-    ) -> NormGradients {
-        let (size, channels) = (x.len() / batch, weight.len());
-        // SAFETY: the images are all of the gradient.
-        let mut out = unsafe { unfilled(x.len()) };
-        // Each image's sums stand alone and are added up in the images' order.
-        let mut sums = vec![0.0; batch * 2 * channels];
-        let images = x.par_chunks_exact(size).zip(grad.par_chunks_exact(size));
-        out.par_chunks_exact_mut(size).zip(sums.par_chunks_exact_mut(2 * channels)).zip(images).for_each(
-            |((out, sums), (image, grad))| {
-                sums.copy_from_slice(&self.image_gradient(image, grad, weight, bias, out));
-            },
-        );
-        let mut weight_gradient = add_up(&sums, 2 * channels);
-        let bias_gradient = weight_gradient.split_off(channels);
-        NormGradients { x: out, weight: weight_gradient, bias: bias_gradient }
-    }
-
     /// From the values of one image, `[pixels, channels]`.
     fn coefficients(&self, image: &[f32], weight: &[f32], bias: &[f32]) -> Coefficients {
         let channels = weight.len();
@@ -177,7 +129,15 @@ impl CustomOp3 for GroupNorm {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, bias) = (values(x, x_layout)?, values(weight, weight_layout)?, values(bias, bias_layout)?);
-        let out = self.forward(x_layout.dims()[0], x, weight, bias);
+        let size = x.len() / x_layout.dims()[0];
+        let chunk = chunk_pixels(weight.len()) * weight.len();
+        // SAFETY: the chunks of all images are all of the result.
+        let mut out = unsafe { unfilled(x.len()) };
+        out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(size)).for_each(|(out, image)| {
+            let of = self.coefficients(image, weight, bias);
+            let map = Affine { scale: &of.scale, shift: &of.shift, silu: self.silu };
+            out.par_chunks_mut(chunk).zip(image.par_chunks(chunk)).for_each(|(out, x)| last_norm::affine(&map, x, out));
+        });
         output(out, x_layout.shape())
     }
 
@@ -194,8 +154,21 @@ impl CustomOp3 for GroupNorm {
         let (x_values, grad) = (x_values.get()?, grad.get()?);
         let (weight_values, bias_values) = (Values::of(weight)?, Values::of(bias)?);
         let (weight_values, bias_values) = (weight_values.get()?, bias_values.get()?);
-        let found = self.backward(x.dim(0)?, x_values, grad, weight_values, bias_values);
-        Ok((gradient(found.x, x)?, gradient(found.weight, weight)?, gradient(found.bias, bias)?))
+        let (batch, channels) = (x.dim(0)?, weight_values.len());
+        let size = x_values.len() / batch;
+        // SAFETY: the images are all of the gradient.
+        let mut out = unsafe { unfilled(x_values.len()) };
+        // Each image's sums stand alone and are added up in the images' order.
+        let mut sums = vec![0.0; batch * 2 * channels];
+        let images = x_values.par_chunks_exact(size).zip(grad.par_chunks_exact(size));
+        out.par_chunks_exact_mut(size).zip(sums.par_chunks_exact_mut(2 * channels)).zip(images).for_each(
+            |((out, sums), (image, grad))| {
+                sums.copy_from_slice(&self.image_gradient(image, grad, weight_values, bias_values, out));
+            },
+        );
+        let mut weight_gradient = add_up(&sums, 2 * channels);
+        let bias_gradient = weight_gradient.split_off(channels);
+        Ok((gradient(out, x)?, gradient(weight_gradient, weight)?, gradient(bias_gradient, bias)?))
     }
 }
 

@@ -5,7 +5,6 @@ use candle_core::{Result, Tensor};
 use super::layers::{Conv2d, GroupNorm};
 use super::plan::{ResamplePlan, ResnetPlan};
 use crate::layers::Linear;
-use crate::maps::resnet::{Layer, Layers, resnet_block};
 use crate::maps::{self, Maps, Padding};
 use crate::weights::Scope;
 
@@ -27,8 +26,6 @@ pub(super) struct ResnetBlock {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
-    /// The same layers where training moves them and one operation computes them all.
-    trained: Option<Box<Layers>>,
     plan: ResnetPlan,
 }
 
@@ -39,27 +36,19 @@ impl ResnetBlock {
             Linear::new(&scope.sub("time_emb_proj"), time.width, if time.scale_shift { 2 * outputs } else { outputs })
         };
         let shortcut = || Conv2d::new(&scope.sub("conv_shortcut"), inputs, outputs, 1);
-        let block = Self {
+        Ok(Self {
             norm1: GroupNorm::new(&scope.sub("norm1"), inputs, style.norm)?,
             conv1: Conv2d::new(&scope.sub("conv1"), inputs, outputs, 3)?,
             time_emb_proj: style.time.map(time).transpose()?,
             norm2: GroupNorm::new(&scope.sub("norm2"), outputs, style.norm)?,
             conv2: Conv2d::new(&scope.sub("conv2"), outputs, outputs, 3)?,
             conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
-            trained: None,
             plan,
-        };
-        Ok(Self { trained: trained(scope, plan).map(Box::new), ..block })
+        })
     }
 
     /// `time` `[batch, width]` is the time embedding behind its SiLU, for blocks that take one.
     pub(super) fn forward(&self, x: &Maps, time: Option<&Tensor>) -> Result<Maps> {
-        let time = self.projected(time)?;
-        if let Some(layers) = &self.trained
-            && let Some(sum) = resnet_block(x, layers, time.as_ref())?
-        {
-            return Ok(sum);
-        }
         self.after_norm1(x, self.norm1.forward_silu(x)?, time)
     }
 
@@ -70,18 +59,14 @@ impl ResnetBlock {
             Direction::Up => x.upsample_nearest(size),
         };
         let h = resample(&self.norm1.forward_silu(x)?)?;
-        self.after_norm1(&resample(x)?, h, self.projected(time)?)
+        self.after_norm1(&resample(x)?, h, time)
     }
 
-    /// The time embedding as the block takes it: `[batch, outputs]`, or scales and shifts of so many channels.
-    fn projected(&self, time: Option<&Tensor>) -> Result<Option<Tensor>> {
-        match (&self.time_emb_proj, time) {
-            (Some(projection), Some(time)) => projection.forward(time).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    fn after_norm1(&self, x: &Maps, h: Maps, time: Option<Tensor>) -> Result<Maps> {
+    fn after_norm1(&self, x: &Maps, h: Maps, time: Option<&Tensor>) -> Result<Maps> {
+        let time = match (&self.time_emb_proj, time) {
+            (Some(projection), Some(time)) => Some(projection.forward(time)?),
+            _ => None,
+        };
         let scale_shift = self.plan.style.time.is_some_and(|time| time.scale_shift);
         let h = self.conv1.forward_with(&h, time.as_ref().filter(|_| !scale_shift), None)?;
         let h = match time.filter(|_| scale_shift) {
@@ -92,33 +77,6 @@ impl ResnetBlock {
         let sum = self.conv2.forward_with(&h, None, Some(shortcut.as_ref().unwrap_or(x)))?;
         divided(sum, self.plan.style.divisor)
     }
-}
-
-/// The layers of a block that adds its time embedding to maps, where all of them are variables.
-fn trained(scope: &Scope, plan: ResnetPlan) -> Option<Layers> {
-    let ResnetPlan { inputs, outputs, style } = plan;
-    if style.divisor != 1.0 || style.time.is_some_and(|time| time.scale_shift) {
-        return None;
-    }
-    let vars = scope.weights().vars();
-    let variable = |name: String| {
-        let index = vars.binary_search_by(|(other, _)| other.cmp(&name)).ok()?;
-        Some(vars[index].1.as_tensor().clone())
-    };
-    let layer = |name: &str| {
-        let scope = scope.sub(name);
-        let of = |what: &str| variable(format!("{}.{what}", scope.prefix()));
-        Some(Layer { weight: of("weight")?, bias: of("bias")? })
-    };
-    Some(Layers {
-        norm1: layer("norm1")?,
-        conv1: layer("conv1")?,
-        norm2: layer("norm2")?,
-        conv2: layer("conv2")?,
-        shortcut: if inputs == outputs { None } else { Some(layer("conv_shortcut")?) },
-        groups: style.norm.groups,
-        eps: style.norm.eps,
-    })
 }
 
 /// `x / divisor`, which is `x` almost everywhere.
