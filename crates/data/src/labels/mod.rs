@@ -1,0 +1,5 @@
+//! Tables of labels, with or without images.
+
+mod column;
+
+pub use column::LabelColumn;
