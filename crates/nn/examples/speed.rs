@@ -1,6 +1,6 @@
 //! How fast the kernels and a small UNet run on this machine.
 //!
-//! `cargo run --release -p evenset-nn --example speed`; with `conv`, `linear`, `maps` or `unet` behind `--`, only that part.
+//! `cargo run --release -p evenset-nn --example speed`; with `conv`, `linear`, `attention`, `maps` or `unet` behind `--`, only that part.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -109,6 +109,9 @@ fn main() -> Result<()> {
     if wanted("linear") {
         linear_maps()?;
     }
+    if wanted("attention") {
+        attentions()?;
+    }
     if wanted("maps") {
         cheap_operations()?;
     }
@@ -134,6 +137,42 @@ fn convolutions() -> Result<()> {
         (32, 3, 28, 3, 1),
     ] {
         convolution(64, inputs, outputs, size, kernel, stride)?;
+    }
+    Ok(())
+}
+
+/// (name, batch, queries, keys, heads, width of a head)
+const ATTENTIONS: [(&str, usize, usize, usize, usize, usize); 9] = [
+    ("UNet 64x64", 2, 4096, 4096, 8, 40),
+    ("UNet 32x32", 2, 1024, 1024, 8, 80),
+    ("UNet 16x16", 2, 256, 256, 8, 160),
+    ("UNet 64x64 to text", 2, 4096, 77, 8, 40),
+    ("UNet 32x32 to text", 2, 1024, 77, 8, 80),
+    ("UNet 16x16 to text", 2, 256, 77, 8, 160),
+    ("autoencoder 64x64", 1, 4096, 4096, 1, 512),
+    ("pixels 16x16", 64, 256, 256, 4, 32),
+    ("pixels 8x8", 64, 64, 64, 4, 8),
+];
+
+/// Attention of tokens.
+fn attentions() -> Result<()> {
+    for (name, batch, queries, keys, heads, width) in ATTENTIONS {
+        let random = |seed, tokens| {
+            let values = Seed(seed).normal(batch * tokens * heads * width);
+            Var::from_tensor(&Tensor::from_vec(values, (batch, tokens, heads * width), &Device::Cpu)?)
+        };
+        let vars = [random(1, queries)?, random(2, keys)?, random(3, keys)?];
+        let [q, k, v] = vars.each_ref().map(|var| var.as_detached_tensor());
+        let flop = (4 * batch * heads * queries * keys * width) as f64 * 1e-9;
+        let calls = (20.0 / flop) as usize;
+        let forward = shortest(calls.clamp(5, 100), || maps::attention(&q, &k, &v, heads).map(drop))?;
+        print!("{name:20} {batch:2} x {queries:4} x {keys:4}, {heads} x {width:3}:  ");
+        print!("forward {:8.2} ms {:6.1} GFLOP/s", forward * 1e3, flop / forward);
+        let both = shortest(calls.clamp(2, 30), || {
+            let [q, k, v] = &vars;
+            maps::attention(q, k, v, heads)?.sum_all()?.backward().map(drop)
+        })?;
+        println!("   and backward {:8.2} ms {:6.1} GFLOP/s", both * 1e3, 3.5 * flop / both);
     }
     Ok(())
 }

@@ -173,10 +173,10 @@ pub(crate) fn weight_gradient(geometry: &Geometry, x: &[f32], gradient: &[f32]) 
     let batch = x.len() / geometry.input_size();
     let (per_task, row_terms) = (geometry.rows_per_task(), kernel.1 * inputs);
     let blocks = geometry.out.0.div_ceil(per_task);
-    let sums = sum_parts(batch * blocks, geometry.taps() * inputs * outputs, |units, sums| {
+    let sums = sum_parts(batch * blocks, geometry.taps() * inputs * outputs, |blocks_of_images, sums| {
         with_scratch([geometry.slab_size(per_task)], |[slab]| {
-            for unit in units {
-                let (image, first) = (unit / blocks, unit % blocks * per_task);
+            for i in blocks_of_images {
+                let (image, first) = (i / blocks, i % blocks * per_task);
                 let rows = per_task.min(geometry.out.0 - first);
                 geometry.fill(&x[image * geometry.input_size()..][..geometry.input_size()], first, rows, slab);
                 for ky in 0..kernel.0 {

@@ -49,10 +49,9 @@ pub(super) fn conv2d(
     let residual = residual.map(|residual| residual.values.contiguous()).transpose()?;
     let tracked = values.track_op() || [&bias, &residual].into_iter().flatten().any(Tensor::track_op);
     if let (Some(packed), false) = (weight.packed(), tracked) {
-        let (x, bias) = (Values::of(&values)?, bias.as_ref().map(Values::of).transpose()?);
-        let residual = residual.as_ref().map(Values::of).transpose()?;
-        let bias = bias.as_ref().map(Values::get).transpose()?;
-        let residual = residual.as_ref().map(Values::get).transpose()?;
+        let (x, bias) = (Values::of(&values)?, Values::of_optional(bias.as_ref())?);
+        let residual = Values::of_optional(residual.as_ref())?;
+        let (bias, residual) = (Values::get_optional(&bias)?, Values::get_optional(&residual)?);
         let out = convolved(&geometry, x.get()?, packed, Added { bias, bias_of_image: shift.is_some(), residual });
         return Ok(Maps::last(Tensor::from_vec(out, dims, values.device())?));
     }

@@ -33,10 +33,9 @@ pub(super) fn linear(x: &Tensor, weight: &Param, bias: Option<&Tensor>, residual
     if let (Some(packed), false) = (weight.packed(), tracked) {
         let bias = bias.map(Tensor::contiguous).transpose()?;
         let residual = residual.map(Tensor::contiguous).transpose()?;
-        let (x_values, bias) = (Values::of(&x)?, bias.as_ref().map(Values::of).transpose()?);
-        let residual = residual.as_ref().map(Values::of).transpose()?;
-        let bias = bias.as_ref().map(Values::get).transpose()?;
-        let residual = residual.as_ref().map(Values::get).transpose()?;
+        let (x_values, bias) = (Values::of(&x)?, Values::of_optional(bias.as_ref())?);
+        let residual = Values::of_optional(residual.as_ref())?;
+        let (bias, residual) = (Values::get_optional(&bias)?, Values::get_optional(&residual)?);
         let out = multiplied(x_values.get()?, packed, bias, residual);
         return Tensor::from_vec(out, dims, x.device());
     }

@@ -27,45 +27,39 @@ fn dims_of(layout: &Layout) -> Result<[usize; 4]> {
 
 /// `[batch, channels, height, width]` to `[batch, height, width, channels]`.
 pub(super) fn nchw_to_nhwc(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(ToLast)
+    x.contiguous()?.apply_op1(Reorder::ToLast)
 }
 
 /// `[batch, height, width, channels]` to `[batch, channels, height, width]`.
 pub(super) fn nhwc_to_nchw(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(ToFirst)
+    x.contiguous()?.apply_op1(Reorder::ToFirst)
 }
 
-struct ToLast;
+/// Another place for the channels.
+enum Reorder {
+    ToFirst,
+    ToLast,
+}
 
-impl CustomOp1 for ToLast {
+impl CustomOp1 for Reorder {
     fn name(&self) -> &'static str {
-        "evenset channels last"
+        "evenset reorder maps"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let [batch, channels, height, width] = dims_of(layout)?;
-        output(to_last(values(x, layout)?, channels, height * width), (batch, height, width, channels))
+        let x = values(x, layout)?;
+        let [batch, a, b, c] = dims_of(layout)?;
+        match self {
+            Self::ToLast => output(to_last(x, a, b * c), (batch, b, c, a)),
+            Self::ToFirst => output(to_first(x, c, a * b), (batch, c, a, b)),
+        }
     }
 
     fn bwd(&self, _x: &Tensor, _result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        nhwc_to_nchw(grad).map(Some)
-    }
-}
-
-struct ToFirst;
-
-impl CustomOp1 for ToFirst {
-    fn name(&self) -> &'static str {
-        "evenset channels first"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let [batch, height, width, channels] = dims_of(layout)?;
-        output(to_first(values(x, layout)?, channels, height * width), (batch, channels, height, width))
-    }
-
-    fn bwd(&self, _x: &Tensor, _result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        nchw_to_nhwc(grad).map(Some)
+        match self {
+            Self::ToLast => nhwc_to_nchw(grad).map(Some),
+            Self::ToFirst => nchw_to_nhwc(grad).map(Some),
+        }
     }
 }
 

@@ -19,6 +19,15 @@ impl<'a> Values<'a> {
         }
     }
 
+    /// [`of`](Self::of) a tensor that may not be there.
+    pub(crate) fn of_optional(tensor: Option<&'a Tensor>) -> Result<Option<Self>> {
+        tensor.map(Self::of).transpose()
+    }
+
+    pub(crate) fn get_optional(values: &Option<Self>) -> Result<Option<&[f32]>> {
+        values.as_ref().map(Self::get).transpose()
+    }
+
     pub(crate) fn get(&self) -> Result<&[f32]> {
         match &*self.storage {
             Storage::Cpu(storage) => Ok(&storage.as_slice()?[self.range.clone()]),
