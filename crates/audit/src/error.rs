@@ -14,6 +14,16 @@ pub enum AuditError {
         /// The attributes that were counted.
         known: Vec<String>,
     },
+    /// A key of the job has a value that makes no sense.
+    #[error("`{key}` is {found}; it must be {expected}")]
+    Value {
+        /// The key in the job file.
+        key: &'static str,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// A row has more or fewer values than the cube has attributes.
     #[error("a row has {found} values where {} were expected; give one value, or none, for each attribute", .attributes.len())]
     WrongWidth {
@@ -44,8 +54,39 @@ pub enum AuditError {
         /// The largest number of groups that is listed.
         limit: u64,
     },
-    /// More rows, or more values of one attribute, than can be counted.
-    #[error("too many {0} to count; split the dataset or put the values into bins")]
+    /// An attribute has so many values that it cannot be one.
+    #[error(
+        "`{attribute}` has more than {limit} different values, which are not groups; put them into bins (`derive` with \
+         `bins`, `quantiles`, `map` or `regex`), or leave the column out"
+    )]
+    TooManyValues {
+        /// The attribute.
+        attribute: String,
+        /// The most values that an attribute may have.
+        limit: usize,
+    },
+    /// The rows have more different combinations of values than are held.
+    #[error(
+        "the rows have more than {limit} different combinations of values; audit fewer attributes at once, or put \
+         values into bins (`derive`)"
+    )]
+    TooManyCombinations {
+        /// The most combinations that are held.
+        limit: usize,
+    },
+    /// The attributes have more values together than a combination can express.
+    #[error(
+        "{attributes} attributes with so many values are too many at once; audit fewer, or put values into bins (`derive`)"
+    )]
+    TooManyAttributes {
+        /// How many attributes there are.
+        attributes: usize,
+    },
+    /// Columns that are to be counted together have different lengths, or codes without a value.
+    #[error("the columns do not fit together: each needs one code a row, and a value for each code")]
+    Ragged,
+    /// More rows than can be counted.
+    #[error("too many {0} to count (2^64 and more); split the dataset, or scale its counts down")]
     Overflow(&'static str),
     /// There is nothing to audit.
     #[error("no row was counted, so there is nothing to audit; check the dataset's path, split and `where`")]

@@ -5,10 +5,12 @@
 //! strongly pairs of attributes go together. [`statistics`] holds the formulas, each with its source.
 
 mod audit;
+mod coverage;
 mod cube;
 mod error;
 pub mod statistics;
 
 pub use audit::{Association, Audit, AuditConfig, GroupCount, Grouping, LeftOut, MissingCount, audit};
-pub use cube::{Cube, MAX_GROUPS};
+pub use coverage::{Coverage, CoverageConfig, UncoveredPattern, coverage};
+pub use cube::{Cube, MAX_GROUPS, MAX_VALUES};
 pub use error::AuditError;
