@@ -10,7 +10,7 @@ mod line;
 mod scale;
 mod svg;
 
-pub use bars::{rate_bar, stacked_bar};
+pub use bars::{part_bar, rate_bar, stacked_bar};
 pub use dots::{axis, dot_on_interval, paired_dots};
 pub use line::line_chart;
 pub use scale::Scale;

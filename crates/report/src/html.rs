@@ -17,6 +17,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value};
 use serde::Serialize;
 
+pub(crate) use counts::step;
 pub use headline::{Headline, headline};
 
 use crate::data::NoteLevel;
@@ -84,21 +85,21 @@ impl<'a> Page<'a> {
 
 /// Rows that are shown at once, and the others, which open on demand.
 #[derive(Serialize)]
-struct Folded<T> {
+pub(crate) struct Folded<T> {
     shown: Vec<T>,
     folded: Vec<T>,
 }
 
 impl<T> Folded<T> {
     /// All rows where there are at most `limit`, else the first `shown` and the rest folded away.
-    fn new(mut rows: Vec<T>, limit: usize, shown: usize) -> Self {
+    pub(crate) fn new(mut rows: Vec<T>, limit: usize, shown: usize) -> Self {
         let folded = if rows.len() > limit { rows.split_off(shown.min(rows.len())) } else { Vec::new() };
         Self { shown: rows, folded }
     }
 }
 
 /// Finished markup, which the template does not escape again.
-fn safe(markup: String) -> Value {
+pub(crate) fn safe(markup: String) -> Value {
     Value::from_safe_string(markup)
 }
 

@@ -7,6 +7,7 @@
 mod card;
 pub mod charts;
 mod data;
+pub mod document;
 mod html;
 pub mod terminal;
 pub mod text;

@@ -4,10 +4,12 @@
 //! end in `\n`. Bars differ by glyph as well as by colour, so nothing is lost under `NO_COLOR`.
 
 mod table;
+mod wrap;
 
 use evenset_core::Group;
 
 pub use table::{Cell, Column, Style, Table};
+pub(crate) use wrap::{plain, wrap};
 
 use crate::data::{Arm, Interval};
 use crate::text::{count, percent, percent_interval, points};

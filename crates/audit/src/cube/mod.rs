@@ -15,7 +15,6 @@ use cells::{Cells, Layout};
 use dictionary::Dictionary;
 
 pub use dictionary::MAX_VALUES;
-pub(crate) use dictionary::value_order;
 
 /// The largest number of groups one grouping may have.
 pub const MAX_GROUPS: u64 = 1_000_000;

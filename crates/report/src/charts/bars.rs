@@ -26,12 +26,21 @@ pub fn stacked_bar(real: u64, made: u64, want: Option<u64>, largest: u64) -> Str
     svg.decorative()
 }
 
-/// A rate of 0 to 1 as a bar, with its interval as a line on its end.
-pub fn rate_bar(rate: f64, interval: Option<Interval>, class: &str) -> String {
+/// Parts of 0 to 1 one after the other, with the first one's interval as a line on its end.
+pub fn part_bar(real: f64, made: f64, interval: Option<Interval>) -> String {
     let scale = Scale::new(0.0, 1.0);
     let mut svg = Svg::new(ROW);
     svg.bar("track", [0.0, 3.0], [100.0, ROW - 6.0]);
-    svg.bar(&format!("bar {class}"), [0.0, 3.0], [scale.place(rate), ROW - 6.0]);
+    let (end_of_real, end) = (scale.place(real), scale.place(real + made));
+    svg.bar("bar real", [0.0, 3.0], [end_of_real, ROW - 6.0]);
+    if made > 0.0 {
+        svg.bar("bar made", [end_of_real, 3.0], [end - end_of_real, ROW - 6.0]);
+    }
+    whisker(&mut svg, &scale, interval);
+    svg.decorative()
+}
+
+fn whisker(svg: &mut Svg, scale: &Scale, interval: Option<Interval>) {
     if let Some([low, high]) = interval {
         let (low, high) = (scale.place(low), scale.place(high));
         svg.line("whisker ink", [low, MIDDLE], [high, MIDDLE]);
@@ -39,6 +48,15 @@ pub fn rate_bar(rate: f64, interval: Option<Interval>, class: &str) -> String {
             svg.line("whisker ink", [end, MIDDLE - 3.0], [end, MIDDLE + 3.0]);
         }
     }
+}
+
+/// A rate of 0 to 1 as a bar, with its interval as a line on its end.
+pub fn rate_bar(rate: f64, interval: Option<Interval>, class: &str) -> String {
+    let scale = Scale::new(0.0, 1.0);
+    let mut svg = Svg::new(ROW);
+    svg.bar("track", [0.0, 3.0], [100.0, ROW - 6.0]);
+    svg.bar(&format!("bar {class}"), [0.0, 3.0], [scale.place(rate), ROW - 6.0]);
+    whisker(&mut svg, &scale, interval);
     svg.decorative()
 }
 

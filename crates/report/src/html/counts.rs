@@ -160,7 +160,7 @@ fn cell(group: &GroupRow, images: u64, largest: u64) -> Cell {
 }
 
 /// The colour of a count: 0 is none at all, the others follow its square root, since small counts matter most.
-fn step(images: u64, largest: u64) -> u64 {
+pub(crate) fn step(images: u64, largest: u64) -> u64 {
     if images == 0 {
         return 0;
     }

@@ -268,7 +268,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// Control characters, and the marks that turn the direction of text around, could garble the whole terminal.
-fn harmless(c: char) -> char {
+pub(super) fn harmless(c: char) -> char {
     let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}');
     // Zero-width parts of emoji and combining marks stay; everything else without a width is a control character.
     if turns || c.width().is_none() { '\u{fffd}' } else { c }
