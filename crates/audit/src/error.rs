@@ -88,6 +88,29 @@ pub enum AuditError {
     /// More rows than can be counted.
     #[error("too many {0} to count (2^64 and more); split the dataset, or scale its counts down")]
     Overflow(&'static str),
+    /// The data has values that the reference does not know.
+    #[error(
+        "the reference gives no share to {unknown} of `{attribute}`; it knows {known}. Rename the values with `derive` and \
+         `map`, leave them out with `where`, or give them a share (0 if there should be none)"
+    )]
+    Reference {
+        /// The attribute.
+        attribute: String,
+        /// The data's values without a share.
+        unknown: String,
+        /// The values that have one.
+        known: String,
+    },
+    /// Two datasets have no attribute in common.
+    #[error(
+        "the two have no attribute in common: one has {a}, the other {b}; name the attributes with `--by`, or rename columns with `derive`"
+    )]
+    NothingShared {
+        /// The first one's attributes.
+        a: String,
+        /// The second one's.
+        b: String,
+    },
     /// There is nothing to audit.
     #[error("no row was counted, so there is nothing to audit; check the dataset's path, split and `where`")]
     Empty,

@@ -10,7 +10,11 @@ mod cube;
 mod error;
 pub mod statistics;
 
-pub use audit::{Association, Audit, AuditConfig, GroupCount, Grouping, LeftOut, MissingCount, audit};
+pub use audit::{
+    AssociatedCell, Association, Audit, AuditConfig, ComparedGroup, ComparedGrouping, Comparison, GroupCount, Grouping,
+    Intervals, LabelParity, LeftOut, LonelyValue, MissingCount, Reference, ReferenceConfig, ReferenceDistance,
+    ReferenceFile, Reversal, audit, compare,
+};
 pub use coverage::{Coverage, CoverageConfig, UncoveredPattern, coverage};
 pub use cube::{Cube, MAX_GROUPS, MAX_VALUES};
 pub use error::AuditError;

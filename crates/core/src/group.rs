@@ -38,6 +38,21 @@ impl Group {
         Ok(Self(pairs))
     }
 
+    /// The group of one attribute.
+    pub fn of(attribute: &str, value: &str) -> Self {
+        Self(vec![(attribute.to_owned(), value.to_owned())])
+    }
+
+    /// This group with one more attribute; where it has that attribute already, with another value.
+    #[must_use]
+    pub fn with(mut self, attribute: &str, value: &str) -> Self {
+        match self.0.iter_mut().find(|(a, _)| a == attribute) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.0.push((attribute.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
     /// The value of `attribute`, if the group has one.
     pub fn get(&self, attribute: &str) -> Option<&str> {
         self.0.iter().find(|(a, _)| a == attribute).map(|(_, v)| v.as_str())

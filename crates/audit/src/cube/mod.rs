@@ -217,10 +217,14 @@ impl Cube {
     /// [`AuditError::UnknownAttribute`], [`AuditError::Repeated`], and [`AuditError::TooManyGroups`] above
     /// [`MAX_GROUPS`].
     pub fn roll_up(&self, attributes: &[String]) -> Result<Vec<(Group, u64)>, AuditError> {
-        let tally = self.tally(attributes)?;
+        let (tally, listing) = (self.tally(attributes)?, self.listing(attributes)?);
+        tally.counts.into_iter().enumerate().map(|(index, count)| Ok((listing.group(index)?, count))).collect()
+    }
+
+    /// Names the groups of a grouping.
+    pub(crate) fn listing<'a>(&'a self, attributes: &'a [String]) -> Result<Names<'a>, AuditError> {
         let values = attributes.iter().map(|a| self.values(a)).collect::<Result<Vec<_>, _>>()?;
-        let groups = tally.counts.into_iter().enumerate();
-        groups.map(|(index, count)| Ok((group_at(index, attributes, &values)?, count))).collect()
+        Ok(Names { attributes, values })
     }
 
     /// The counts of a grouping, as [`roll_up`](Self::roll_up) without the names.
@@ -310,19 +314,23 @@ fn refuse_repeats(attributes: &[String]) -> Result<(), AuditError> {
     Ok(())
 }
 
-/// The group at a place of the listed cross product; the last attribute varies fastest.
-pub(crate) fn group_at<V: AsRef<str>>(
-    mut index: usize,
-    attributes: &[String],
-    values: &[Vec<V>],
-) -> Result<Group, AuditError> {
-    let mut pairs = Vec::with_capacity(attributes.len());
-    for (attribute, values) in attributes.iter().zip(values).rev() {
-        pairs.push((attribute.as_str(), values[index % values.len()].as_ref()));
-        index /= values.len();
+/// The names of a grouping's groups.
+pub(crate) struct Names<'a> {
+    attributes: &'a [String],
+    values: Vec<Vec<&'a str>>,
+}
+
+impl Names<'_> {
+    /// The group at a place of the listed cross product; the last attribute varies fastest.
+    pub fn group(&self, mut index: usize) -> Result<Group, AuditError> {
+        let mut pairs = Vec::with_capacity(self.attributes.len());
+        for (attribute, values) in self.attributes.iter().zip(&self.values).rev() {
+            pairs.push((attribute.as_str(), values[index % values.len()]));
+            index /= values.len();
+        }
+        pairs.reverse();
+        Group::new(pairs).map_err(|_| AuditError::Repeated(self.attributes.join(", ")))
     }
-    pairs.reverse();
-    Group::new(pairs).map_err(|_| AuditError::Repeated(attributes.join(", ")))
 }
 
 /// The form on disk: listed values and sorted cells, so equal cubes are equal bytes.
