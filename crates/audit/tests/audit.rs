@@ -1,5 +1,7 @@
 //! Audits of small tables, end to end: what a reader of the figures relies on.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use evenset_audit::statistics::Direction;

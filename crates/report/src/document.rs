@@ -71,6 +71,8 @@ pub struct Section {
     pub intro: String,
     /// What stands in it.
     pub blocks: Vec<Block>,
+    /// Whether only the page has it: the terminal is for what is read first.
+    pub detail: bool,
 }
 
 /// A piece of a section.

@@ -22,8 +22,14 @@ pub(super) fn draw(document: &Document, width: usize, color: bool) -> String {
         };
         text.push_str(&wrap(&format!("{mark}{}", plain(&finding.text)), width, "  "));
     }
-    for section in &document.sections {
+    for section in document.sections.iter().filter(|section| !section.detail) {
         draw_section(&mut text, section, width, color);
+    }
+    let details: Vec<&str> = document.sections.iter().filter(|s| s.detail).map(|s| s.title.as_str()).collect();
+    if !details.is_empty() {
+        let more = format!("`--html FILE` writes a page that also has: {}", details.join(", "));
+        text.push('\n');
+        text.push_str(&wrap(&plain(&more), width, "  "));
     }
     for remark in &document.remarks {
         text.push_str(&wrap(&format!("note: {}", plain(remark)), width, "  "));
