@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::labels::FilterError;
+
 /// A dataset that cannot be opened, read or written. A single broken image is never one of these: it is an entry in
 /// [`Table::errors`](crate::Table::errors) or a [`DecodeError`].
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,50 @@ pub enum DataError {
         /// What stands there instead.
         found: String,
     },
+    /// The path exists but holds no table of labels.
+    #[error(
+        "{}: {found}; expected Parquet, CSV, TSV or JSONL (a file, a folder, or a pattern such as `data/*.parquet`), or a \
+         dataset of images",
+        path.display()
+    )]
+    NoTable {
+        /// The path as given.
+        path: PathBuf,
+        /// What stands there instead.
+        found: String,
+    },
+    /// A CSV or JSONL file that is not well-formed.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1 on.
+        line: u64,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// An object store or a web server did not give what was asked for.
+    #[error("{address}: {problem}; check the address and the credentials in the environment")]
+    Remote {
+        /// The address.
+        address: String,
+        /// What the store said.
+        problem: String,
+    },
+    /// A derived attribute that cannot be made.
+    #[error("derived attribute `{attribute}`: {problem}")]
+    Derive {
+        /// Its name.
+        attribute: String,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// A filter that cannot be applied.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The user asked for an end.
+    #[error(transparent)]
+    Interrupted(#[from] evenset_core::Interrupted),
     /// The folders and files contradict each other.
     #[error("{}: {problem}", path.display())]
     Layout {

@@ -33,14 +33,15 @@ pub(crate) struct FolderSource {
     columns: Vec<(FieldRef, ArrayRef)>,
 }
 
-/// The rows of a folder before anything is read.
-struct Listing {
-    splits: Vec<Split>,
+/// The rows of a folder before any image is read.
+pub(crate) struct Listing {
+    pub splits: Vec<Split>,
     /// The rows of each split.
-    files: Vec<Vec<Found>>,
-    columns: Vec<(FieldRef, ArrayRef)>,
-    features: Features,
-    warnings: Vec<String>,
+    pub files: Vec<Vec<Found>>,
+    /// The columns beside the image, over all rows.
+    pub columns: Vec<(FieldRef, ArrayRef)>,
+    pub features: Features,
+    pub warnings: Vec<String>,
 }
 
 impl FolderSource {
@@ -84,7 +85,8 @@ impl FolderSource {
     }
 }
 
-fn list(root: &Path, spec: &DatasetSpec) -> Result<Listing, DataError> {
+/// Lists the images and reads the metadata. `root` must be canonical.
+pub(crate) fn list(root: &Path, spec: &DatasetSpec) -> Result<Listing, DataError> {
     let io = |error| DataError::io(root, error);
     let top = entries(root).map_err(io)?;
     let folders: BTreeSet<String> =

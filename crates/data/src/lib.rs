@@ -24,6 +24,7 @@ mod labels;
 mod layout;
 mod metadata;
 mod names;
+mod parquet_footer;
 mod parquet_layout;
 mod parquet_source;
 mod resize;
@@ -40,7 +41,10 @@ pub use encode::encode_png;
 pub use error::{DataError, DecodeError};
 pub use features::{Feature, Features};
 pub use header::{Format, Header, header};
-pub use labels::LabelColumn;
+pub use labels::{
+    Derive, Filter, FilterError, Guess, LabelColumn, LabelInfo, LabelKind, LabelSpec, LabelTable, ResolvedView, Scalar,
+    Scalars, View,
+};
 pub use names::nearest;
 pub use resize::{fit, resize};
 pub use rows::{read_parquet, write_parquet};

@@ -22,14 +22,13 @@ use crate::files::{checked_name, hash, hash_inside, read_inside};
 use crate::guard::guarded;
 use crate::images::ImageColumn;
 use crate::layout::Split;
+use crate::parquet_footer::{check_columns, check_row_counts, rows_of};
 use crate::parquet_layout::split_files;
 use crate::table::no_such_column;
 use crate::unit::{Source, Unit, cut};
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 1024;
-/// More rows than this in one file are a damaged footer.
-const MAX_ROWS: i64 = 1 << 31;
 
 /// Opened Parquet files.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ impl ParquetSource {
     /// Reads the footers, hashes the files, and cuts the rows of the splits into units. `names` are relative to `root`.
     pub fn open(root: &Path, names: Vec<String>, spec: &DatasetSpec) -> Result<Opened<Self>, DataError> {
         let folder = if root.is_dir() { root } else { root.parent().unwrap_or(root) };
-        let (splits, warnings) = split_files(root, &names, spec)?;
+        let (splits, warnings) = split_files(root, &names, &spec.splits, !root.is_dir())?;
         let chosen: Vec<&String> = splits.iter().flat_map(|(_, names)| names).collect();
         let files = chosen.par_iter().map(|name| ParquetFile::open(folder, name)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = files.first() else {
@@ -73,7 +72,7 @@ impl ParquetSource {
         let schema = Arc::clone(first.footer.schema());
         let mut features = Features::of_schema(&schema);
         for file in &files {
-            file.check_columns(&schema, &features)?;
+            check_columns(&file.path, file.footer.schema(), &schema, &features)?;
         }
         let image = image_column(root, &schema, &features, spec.image.as_deref())?;
         features.insert(image.clone(), Feature::Image);
@@ -208,18 +207,7 @@ impl ParquetFile {
         let footer = guarded(&path, || {
             ArrowReaderMetadata::load(&file, options).map_err(|error| DataError::parquet(&path, error))
         })?;
-        let groups = footer.metadata().row_groups();
-        let counted = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()));
-        let sound = groups.iter().all(|group| group.num_rows() >= 0)
-            && counted.is_some_and(|rows| {
-                (0..MAX_ROWS).contains(&rows) && rows == footer.metadata().file_metadata().num_rows()
-            });
-        if !sound {
-            return Err(DataError::Parquet {
-                path,
-                problem: "the row counts in its footer contradict each other".into(),
-            });
-        }
+        check_row_counts(&path, &footer)?;
         let (bytes, hash) = hash(file).map_err(io)?;
         Ok(Self { name: name.to_owned(), path, footer, bytes, hash })
     }
@@ -257,31 +245,6 @@ impl ParquetFile {
         let at = |error| DataError::parquet(&self.path, error);
         let read = || builder.build().map_err(at)?.collect::<Result<_, _>>().map_err(|error| at(error.into()));
         guarded(&self.path, read)
-    }
-
-    /// All files need the same columns in any order, and the same class names.
-    fn check_columns(&self, expected: &Schema, features: &Features) -> Result<(), DataError> {
-        let schema = self.footer.schema();
-        let differs = |problem: String| Err(DataError::SchemaMismatch { path: self.path.clone(), problem });
-        for field in expected.fields() {
-            match schema.field_with_name(field.name()) {
-                Err(_) => return differs(format!("column `{}` is missing", field.name())),
-                Ok(own) if own.data_type() != field.data_type() => {
-                    let (own, other) = (own.data_type(), field.data_type());
-                    return differs(format!("column `{}` is {own}, elsewhere {other}", field.name()));
-                }
-                Ok(_) => {}
-            }
-        }
-        if let Some(extra) = schema.fields().iter().find(|field| expected.field_with_name(field.name()).is_err()) {
-            return differs(format!("column `{}` is not in the other files", extra.name()));
-        }
-        let own = Features::of_schema(schema);
-        let mut names = features.iter().map(|(name, _)| name);
-        match names.find(|name| own.class_names(name) != features.class_names(name)) {
-            Some(name) => differs(format!("the class names of `{name}` differ from those of the other files")),
-            None => Ok(()),
-        }
     }
 }
 
@@ -328,10 +291,6 @@ fn path_at(column: &ArrayRef, row: usize) -> Option<&str> {
 
 fn no_image() -> String {
     "the row has no image".to_owned()
-}
-
-fn rows_of(group: &RowGroupMetaData) -> usize {
-    usize::try_from(group.num_rows()).unwrap_or(0)
 }
 
 /// The average size of a row, once for each row of the group.

@@ -69,7 +69,7 @@ impl Table {
         Ok((0..array.len()).map(|row| number(row).filter(|number| !number.is_nan())).collect())
     }
 
-    fn column(&self, column: &str) -> Result<&arrow_array::ArrayRef, DataError> {
+    pub(crate) fn column(&self, column: &str) -> Result<&arrow_array::ArrayRef, DataError> {
         self.batch.column_by_name(column).ok_or_else(|| {
             let schema = self.batch.schema();
             no_such_column(column, schema.fields().iter().map(|field| field.name().as_str()))

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn runs_end_at_the_row_limit_and_before_the_byte_limit_and_cover_every_row() {
-        assert_eq!(cut([]), []);
+        assert!(cut([]).is_empty());
         assert_eq!(cut(vec![1; 5000]), [0..2048, 2048..4096, 4096..5000]);
         assert_eq!(cut([MAX_BYTES, 1, MAX_BYTES - 1, 1, u64::MAX, u64::MAX]), [0..1, 1..3, 3..4, 4..5, 5..6]);
     }
