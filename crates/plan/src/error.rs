@@ -46,6 +46,16 @@ pub enum PlanError {
         /// What is wrong and what to do about it.
         problem: String,
     },
+    /// Two targets, or all of them together, cannot be met at once whatever is spent.
+    #[error("{first} and {second} contradict each other: {why}")]
+    Contradiction {
+        /// One of the targets: its place in the list, its type and what it is about.
+        first: String,
+        /// The other one, or all the others.
+        second: String,
+        /// Where they part, and what to do about it.
+        why: String,
+    },
     /// Counts or sums are larger than can be planned with.
     #[error("the counts are too large to plan with (above {limit} images)")]
     Overflow {
