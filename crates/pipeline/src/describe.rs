@@ -10,7 +10,7 @@ use evenset_report::text::{number, percent};
 
 pub use audit::audit;
 pub use comparison::comparison;
-pub use plan::{Before, plan};
+pub use plan::plan;
 
 /// Rows of a long table that are seen at once.
 const SHOWN: usize = 15;

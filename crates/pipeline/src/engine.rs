@@ -6,18 +6,19 @@
 use std::path::PathBuf;
 
 use evenset_core::{Fingerprint, Group, Progress};
-use evenset_data::Dataset;
+use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
 use evenset_diffusion::ConditionalModel;
 use evenset_evidence::Evidence;
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::images::Frame;
 use crate::job::{Job, Model, Role};
+use crate::labels;
 use crate::rounds::{Accepted, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
-use crate::stages::audit::{AuditStage, Counts};
+use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::evidence::{EvidenceStage, obstacle};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::hook::{HookRecord, HookStage};
@@ -111,18 +112,72 @@ impl Finished {
     }
 }
 
+/// What a walk over a table of labels has finished.
+pub struct Labelled {
+    /// The counts.
+    pub counts: Done<Counts>,
+    /// The plan.
+    pub plan: Option<Done<Plan>>,
+    /// Remarks that a reader must not miss.
+    pub notes: Vec<String>,
+}
+
+/// What a walk over a job's stages has finished.
+pub enum Outcome {
+    /// Of a dataset with images.
+    Images(Box<Finished>),
+    /// Of a table of labels.
+    Labels(Box<Labelled>),
+}
+
 /// Walks over a job's stages up to `goal`.
 ///
 /// # Errors
 /// The first [`PipelineError`](crate::PipelineError); finished stages stay finished.
-pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> Result<Finished> {
-    let dataset = open(job)?;
+pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> Result<Outcome> {
+    let (dataset, table) = open(job)?;
+    let view = view(job, &table, progress)?;
+    match dataset {
+        Some(dataset) => images(job, dataset, &view, goal, overwrite, progress).map(Box::new).map(Outcome::Images),
+        None if goal <= Goal::Plan => labelled(job, &table, &view, goal, progress).map(Box::new).map(Outcome::Labels),
+        None => Err(PipelineError::NoImages(job.dataset.path.clone())),
+    }
+}
+
+fn labelled(
+    job: &Job,
+    table: &LabelTable,
+    view: &ResolvedView,
+    goal: Goal,
+    progress: &dyn Progress,
+) -> Result<Labelled> {
+    let run = Run::open(job)?;
+    let context = Context { job, run: &run, progress, overwrite: false };
+    let reference = labels::reference_fingerprint(&job.audit)?;
+    let counts =
+        context.complete(&AuditStage { job, rows: Rows::Table(table, view, table.fingerprint()?), reference })?;
+    let plan = match &job.plan {
+        Some(plan) if goal >= Goal::Plan => Some(context.complete(&PlanStage { job: plan, counts: &counts })?),
+        _ => None,
+    };
+    let notes = table.warnings().iter().chain(view.notes()).cloned().collect();
+    Ok(Labelled { counts, plan, notes })
+}
+
+fn images(
+    job: &Job,
+    dataset: Dataset,
+    view: &ResolvedView,
+    goal: Goal,
+    overwrite: bool,
+    progress: &dyn Progress,
+) -> Result<Finished> {
     if goal >= Goal::Write {
         write::check_output(job, overwrite)?;
     }
     let run = Run::open(job)?;
     let context = Context { job, run: &run, progress, overwrite };
-    let scan = context.complete(&ScanStage { job: &job.dataset, dataset: &dataset })?;
+    let scan = context.complete(&ScanStage { job, dataset: &dataset, view })?;
     let Model::Conditional(conditional) = &job.generate.model;
     let train: Vec<_> = scan.output.role(Role::Train).collect();
     let frame = Frame::of(&train, conditional.resolution);
@@ -141,7 +196,7 @@ pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> R
         hook: None,
         evidence: None,
         report: None,
-        notes: Vec::new(),
+        notes: view.notes().to_vec(),
     };
     if goal >= Goal::Audit {
         finished.audit(&context)?;
@@ -165,25 +220,49 @@ pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> R
     Ok(finished)
 }
 
-/// Opens the dataset and checks that the job's columns are in it.
-fn open(job: &Job) -> Result<Dataset> {
-    let dataset = Dataset::open(&job.dataset.spec())?;
-    let keys = job.dataset.label.iter().map(|label| ("dataset.label", label));
-    for (key, column) in keys.chain(job.dataset.attributes.iter().map(|attribute| ("dataset.attributes", attribute))) {
-        let columns = dataset.columns();
-        if !columns.contains(column) {
-            let nearest = evenset_data::nearest(column, columns.iter().map(String::as_str));
+/// Opens the data: its images, where it has any, and its labels.
+fn open(job: &Job) -> Result<(Option<Dataset>, LabelTable)> {
+    let (path, question) = (&job.dataset.path, labels::Question::of_job(job));
+    if labels::may_be_elsewhere(path) || labels::is_text_table(path) {
+        return Ok((None, question.open()?));
+    }
+    match Dataset::open(&job.dataset.spec()) {
+        Ok(dataset) => Ok((Some(dataset), question.open()?)),
+        // Where it is not a table either, the first error says more.
+        Err(error @ (DataError::NoImageColumn { .. } | DataError::NoData { .. })) => match question.open() {
+            Ok(table) if job.dataset.image.is_none() => Ok((None, table)),
+            _ => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Finds the job's attributes in the data; an error names the key of the job that is wrong.
+fn view(job: &Job, table: &LabelTable, progress: &dyn Progress) -> Result<ResolvedView> {
+    let names: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
+    let label = job.dataset.label.iter().map(|label| ("dataset.label", label));
+    let attributes = job.dataset.attributes.iter().map(|attribute| ("dataset.attributes", attribute));
+    let count = job.dataset.count.iter().map(|count| ("dataset.count", count));
+    for (key, column) in label.chain(attributes).chain(count) {
+        if !names.contains(&column.as_str()) && !job.derive.contains_key(column) {
+            let nearest = evenset_data::nearest(column, names.iter().copied());
             let guess = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            let message = format!("`{column}` is not a column of the dataset; it has {}{guess}", columns.join(", "));
+            let message = format!("`{column}` is not a column of the dataset; it has {}{guess}", names.join(", "));
             return Err(job.invalid(key, message).into());
         }
     }
-    Ok(dataset)
+    table.view(&labels::Question::of_job(job).view(), progress).map_err(|error| match &error {
+        DataError::Derive { attribute, .. } => job.invalid(&format!("derive.{attribute}"), error.to_string()).into(),
+        DataError::Filter(_) | DataError::NoSuchColumn { .. } => job.invalid("where", error.to_string()).into(),
+        _ => error.into(),
+    })
 }
 
 impl Finished {
     fn audit(&mut self, context: &Context<'_>) -> Result<()> {
-        self.counts = Some(context.complete(&AuditStage { config: &context.job.audit, scan: &self.scan })?);
+        let reference = labels::reference_fingerprint(&context.job.audit)?;
+        let stage = AuditStage { job: context.job, rows: Rows::Scan(&self.scan), reference };
+        self.counts = Some(context.complete(&stage)?);
         self.notes.extend(self.dataset.warnings.iter().cloned());
         let leaked = self.scan.output.summary.leaked;
         if leaked > 0 {

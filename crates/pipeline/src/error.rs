@@ -34,6 +34,33 @@ pub enum PipelineError {
     /// Drawing the report page.
     #[error("report: {0}")]
     Report(#[from] evenset_report::ReportError),
+    /// No column of a table looks like an attribute.
+    #[error("{path}: no column looks like an attribute; name the columns to count by with `--by` ({left_out})")]
+    NoAttributes {
+        /// The table.
+        path: String,
+        /// Its columns, each with the reason.
+        left_out: String,
+    },
+    /// A count is no whole number.
+    #[error("the column of counts `{column}` holds `{value}`; each row needs a whole number, 0 or more")]
+    Count {
+        /// The column.
+        column: String,
+        /// What it holds.
+        value: String,
+    },
+    /// A reference table has none of the attributes.
+    #[error("the reference `{}` has none of the attributes as a column; it has {columns}", path.display())]
+    NoReference {
+        /// The table.
+        path: PathBuf,
+        /// Its columns.
+        columns: String,
+    },
+    /// A table of labels is asked for something that needs images.
+    #[error("`{}` is a table of labels without images: `audit` and `plan` work on it, everything else needs the images", .0.display())]
+    NoImages(PathBuf),
     /// The file system refused.
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {

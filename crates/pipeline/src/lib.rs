@@ -6,10 +6,12 @@
 
 mod columns;
 mod companions;
+pub mod describe;
 pub mod engine;
 mod error;
 mod images;
 pub mod job;
+pub mod labels;
 mod provenance;
 pub mod rounds;
 pub mod run;

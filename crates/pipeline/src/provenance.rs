@@ -114,6 +114,13 @@ impl Layout {
             }
             source.push(field);
         }
+        // Derived attributes are no columns of the source: they become columns, so that generated rows have their group.
+        for derived in attributes {
+            if source.iter().all(|field| field.name() != derived) {
+                features.insert(derived.clone(), text_value());
+                source.push(Field::new(derived, DataType::Utf8, true));
+            }
+        }
         for field in &provenance {
             if let Some(feature) = Feature::of_type(field.data_type()) {
                 features.insert(field.name().clone(), feature);

@@ -79,7 +79,11 @@ fn figures(audit: &Audit) -> Vec<Figure> {
         figures.push(figure("as even as", number(grouping.effective_groups, 1), detail));
     }
     let (coverage, patterns) = (&audit.coverage, audit.coverage.uncovered.len() as u64);
-    let detail = format!("combinations of up to {} values with fewer than {} rows", coverage.max_level, count(coverage.threshold));
+    let detail = format!(
+        "combinations of up to {} values with fewer than {} rows",
+        coverage.max_level,
+        count(coverage.threshold)
+    );
     figures.push(figure("uncovered", count(patterns), detail));
     figures
 }
@@ -225,7 +229,9 @@ fn evenness(audit: &Audit) -> Section {
             SheetCell::text(grouping.largest_to_smallest.map_or("∞".to_owned(), |ratio| number(ratio, 1))),
             SheetCell::text(percent(grouping.normalised_entropy)),
             SheetCell::text(variation.map(|variation| percent(variation.value)).unwrap_or_default()),
-            SheetCell::soft(variation.and_then(|variation| variation.interval).map(percent_interval).unwrap_or_default()),
+            SheetCell::soft(
+                variation.and_then(|variation| variation.interval).map(percent_interval).unwrap_or_default(),
+            ),
             SheetCell::soft(distance.map(|distance| distance.reference.clone()).unwrap_or_default()),
         ]
     };
@@ -244,12 +250,14 @@ fn together(audit: &Audit) -> Section {
         ("p", Kind::Number),
         ("", Kind::Bar),
     ];
-    let mut pairs: Vec<(&Association, f64)> = audit.associations.iter().filter_map(|a| Some((a, a.cramers_v?))).collect();
+    let mut pairs: Vec<(&Association, f64)> =
+        audit.associations.iter().filter_map(|a| Some((a, a.cramers_v?))).collect();
     pairs.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let rows: Vec<_> = pairs
         .into_iter()
         .map(|(association, v)| {
-            let information = association.mutual_information.as_ref().map(|m| percent(m.normalised)).unwrap_or_default();
+            let information =
+                association.mutual_information.as_ref().map(|m| percent(m.normalised)).unwrap_or_default();
             let p = association.test.as_ref().map(|test| p_value(test.p)).unwrap_or_default();
             vec![
                 SheetCell::text(association.attributes.join(" and ")),
@@ -278,7 +286,8 @@ fn combinations(audit: &Audit) -> Section {
         ("q", Kind::Number),
     ];
     let significant = |cell: &&AssociatedCell| cell.q < SIGNIFICANT;
-    let mut cells: Vec<&AssociatedCell> = audit.associations.iter().flat_map(|a| &a.cells).filter(significant).collect();
+    let mut cells: Vec<&AssociatedCell> =
+        audit.associations.iter().flat_map(|a| &a.cells).filter(significant).collect();
     cells.sort_by(|a, b| b.npmi.abs().total_cmp(&a.npmi.abs()));
     let row = |cell: &AssociatedCell| {
         vec![
@@ -366,7 +375,8 @@ fn reversals(audit: &Audit) -> Option<Section> {
 /// Every pair of attributes as a grid of counts, and finer groupings as lists of their smallest groups.
 fn grids(audit: &Audit) -> Option<Section> {
     let more = audit.groupings.iter().filter(|grouping| grouping.attributes.len() > 1);
-    let blocks: Vec<Block> = more.map(|grouping| grid(grouping).map_or_else(|| group_sheet(grouping), Block::Grid)).collect();
+    let blocks: Vec<Block> =
+        more.map(|grouping| grid(grouping).map_or_else(|| group_sheet(grouping), Block::Grid)).collect();
     let intro = "Rows of every group; lists begin with the smallest.";
     // One or two grids are what an audit of two attributes is about.
     let detail = blocks.len() > 1;

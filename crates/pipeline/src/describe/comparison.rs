@@ -12,7 +12,8 @@ pub fn comparison(found: &Comparison, remarks: &[String]) -> Document {
     let [a, b] = &found.datasets;
     let figure = |name: &str, rows: u64| Figure { label: name.to_owned(), value: count(rows), detail: "rows".into() };
     let mut remarks = remarks.to_vec();
-    remarks.extend(found.left_out.iter().map(|left| format!("not compared: {}: {}", list(&left.attributes), left.reason)));
+    remarks
+        .extend(found.left_out.iter().map(|left| format!("not compared: {}: {}", list(&left.attributes), left.reason)));
     Document {
         title: format!("comparison of {a} and {b}"),
         headline: headline(found),

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use evenset_audit::AuditConfig;
 use evenset_core::Seed;
-use evenset_data::DatasetSpec;
+use evenset_data::{DatasetSpec, Derive, Filter, LabelSpec, View};
 use evenset_diffusion::SamplerConfig;
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Target};
+use evenset_plan::{Limits, Surplus, Targets};
 use evenset_verify::GateConfig;
 use serde::Serialize;
 
@@ -27,6 +27,12 @@ pub struct Job {
     pub run: PathBuf,
     /// The labelled images.
     pub dataset: Dataset,
+    /// Attributes made from columns.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub derive: BTreeMap<String, Derive>,
+    /// Which rows are looked at.
+    #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
     /// What the audit counts.
     pub audit: AuditConfig,
     /// What is missing; `None` ends the job after the audit.
@@ -58,6 +64,12 @@ pub struct Dataset {
     pub label: Option<String>,
     /// Columns beside the label.
     pub attributes: Vec<String>,
+    /// Column that says how many rows a row stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<String>,
+    /// Words that stand for a missing value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Role to name in the data.
     pub splits: BTreeMap<Role, String>,
     /// Column of the image.
@@ -73,6 +85,16 @@ impl Dataset {
         self.label.iter().chain(&self.attributes).cloned().collect()
     }
 
+    /// What the data room needs to open it as a table of labels; only the training rows where splits are named.
+    pub fn label_spec(&self) -> LabelSpec {
+        LabelSpec {
+            path: self.path.to_string_lossy().into_owned(),
+            missing: self.missing.clone(),
+            splits: self.spec().splits,
+            split: None,
+        }
+    }
+
     /// What the data room needs to open it.
     pub fn spec(&self) -> DatasetSpec {
         DatasetSpec {
@@ -86,10 +108,12 @@ impl Dataset {
 /// What is missing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// The distribution to reach.
-    pub target: Target,
+    /// The distributions to reach.
+    pub target: Targets,
     /// What it may cost.
     pub limits: Limits,
+    /// Whether images may be left out.
+    pub surplus: Surplus,
     /// Attributes whose combinations are the groups.
     pub grouping: Vec<String>,
 }
@@ -150,6 +174,11 @@ impl Job {
         let written = deserialise(&tree)?;
         let stem = path.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
         resolve(written, &stem, tree)
+    }
+
+    /// The attributes that are counted, how they are made, and of which rows.
+    pub fn view(&self) -> View {
+        View { attributes: self.dataset.columns(), derive: self.derive.clone(), filters: self.filters.clone() }
     }
 
     /// An error about a key of this job, at the line where it (or its nearest parent) was written.
@@ -255,12 +284,12 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
 
     let dataset = resolve_dataset(written.dataset, &tree)?;
     let columns = dataset.columns();
-    let known = |column: &String| columns.contains(column);
-    for (i, grouping) in written.audit.groupings.iter().flatten().enumerate() {
-        if let Some(column) = grouping.iter().find(|c| !known(c)) {
-            let message = format!("`{column}` is neither the label nor one of the attributes ({})", columns.join(", "));
-            return bad(&format!("audit.groupings.{i}"), message);
-        }
+    written.audit.validate(&columns).map_err(|error| invalid(&tree, "audit", error.to_string()))?;
+    for (i, filter) in written.filters.iter().enumerate() {
+        filter.validate().map_err(|error| invalid(&tree, &format!("where.{i}"), error.to_string()))?;
+    }
+    for (name, derive) in &written.derive {
+        derive.validate(name).map_err(|error| invalid(&tree, &format!("derive.{name}"), error))?;
     }
 
     let plan = written.plan.map(|plan| resolve_plan(plan, &columns, &tree)).transpose()?;
@@ -313,6 +342,8 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         seed: Seed(written.seed),
         run,
         dataset,
+        derive: written.derive,
+        filters: written.filters,
         audit: written.audit,
         plan,
         generate: Generate { model: generate.model, sampler: generate.sampler, unit },
@@ -341,7 +372,7 @@ fn check_evidence(evidence: &EvidenceConfig) -> Result<(), (&'static str, String
 }
 
 fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Dataset, JobError> {
-    if !written.path.exists() {
+    if !written.path.exists() && !crate::labels::may_be_elsewhere(&written.path) {
         let here = std::env::current_dir().unwrap_or_default();
         let message = format!(
             "`{}` does not exist (looked in `{}`; paths in a job are relative to the folder evenset is started in)",
@@ -354,6 +385,8 @@ fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Data
         path: written.path,
         label: written.label,
         attributes: written.attributes,
+        count: written.count,
+        missing: written.missing,
         splits: written.splits,
         image: written.image,
         on_error: written.on_error,
@@ -378,7 +411,8 @@ fn resolve_plan(written: written::WrittenPlan, columns: &[String], tree: &Node) 
     written.target.validate().map_err(|error| invalid(tree, "plan.target", error.to_string()))?;
     written.limits.validate().map_err(|error| invalid(tree, "plan.limits", error.to_string()))?;
     let named: Vec<String> = written.target.attributes().into_iter().map(str::to_owned).collect();
-    let grouping = written.grouping.unwrap_or_else(|| if named.is_empty() { columns.to_vec() } else { named.clone() });
+    let all = named.is_empty() || written.target.needs_all_attributes();
+    let grouping = written.grouping.unwrap_or_else(|| if all { columns.to_vec() } else { named.clone() });
     for (path, wanted) in [("plan.target", &named), ("plan.grouping", &grouping)] {
         if let Some(column) = wanted.iter().find(|column| !columns.contains(column)) {
             let message = format!("`{column}` is neither the label nor one of the attributes ({})", columns.join(", "));
@@ -391,5 +425,5 @@ fn resolve_plan(written: written::WrittenPlan, columns: &[String], tree: &Node) 
     }
     // Groups list their attributes in the job's order: label first.
     let grouping = columns.iter().filter(|column| grouping.contains(column)).cloned().collect();
-    Ok(Plan { target: written.target, limits: written.limits, grouping })
+    Ok(Plan { target: written.target, limits: written.limits, surplus: written.surplus, grouping })
 }

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use evenset_audit::AuditConfig;
+use evenset_data::{Derive, Filter};
 use evenset_diffusion::{ConditionalConfig, SamplerConfig};
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Target};
+use evenset_plan::{Limits, Surplus, Targets};
 use evenset_verify::GateConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,12 @@ pub struct WrittenJob {
     pub run: Option<PathBuf>,
     /// The labelled images.
     pub dataset: WrittenDataset,
+    /// Attributes made from columns: bins of numbers, maps of values, parts of names and paths.
+    #[serde(default)]
+    pub derive: BTreeMap<String, Derive>,
+    /// Which rows are looked at: those that pass every filter.
+    #[serde(default, rename = "where")]
+    pub filters: Vec<Filter>,
     /// What the audit counts.
     #[serde(default)]
     pub audit: AuditConfig,
@@ -53,14 +60,20 @@ pub struct WrittenJob {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenDataset {
-    /// A Parquet file, a folder of Parquet files in the Hugging Face layout, or a folder of images; relative to the
-    /// folder that evenset is started in.
+    /// A Parquet file, a folder of Parquet files in the Hugging Face layout, or a folder of images; for `audit` and `plan`
+    /// also a table of labels without images (CSV, JSONL, Parquet; a file, a folder, a pattern such as `data/*.csv`, or an
+    /// address such as `s3://bucket/labels.parquet`). Relative to the folder that evenset is started in.
     pub path: PathBuf,
     /// Column of the label; in class folders without metadata it is called `label`.
     pub label: Option<String>,
     /// Columns, beside the label, that can be under-represented.
     #[serde(default)]
     pub attributes: Vec<String>,
+    /// Column that says how many rows a row of a table of labels stands for. Default: one.
+    pub count: Option<String>,
+    /// Words that stand for a missing value, beside empty cells, `NaN` and `null`.
+    #[serde(default)]
+    pub missing: Vec<String>,
     /// Role (`train`, `validation`, `test`) to the split's name in the data. Default: the splits that are found.
     #[serde(default)]
     pub splits: BTreeMap<Role, String>,
@@ -109,11 +122,15 @@ pub enum OnError {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenPlan {
-    /// The distribution to reach.
-    pub target: Target,
+    /// The distribution to reach, or a list of several to reach at once.
+    pub target: Targets,
     /// What the plan may cost.
     #[serde(default)]
     pub limits: Limits,
+    /// Whether images that a target has too many of may be left out of the balanced dataset: `keep` or `remove`.
+    /// Default: keep.
+    #[serde(default)]
+    pub surplus: Surplus,
     /// Attributes whose combinations are the groups. Default: those that the target names, else label and attributes.
     pub grouping: Option<Vec<String>>,
 }

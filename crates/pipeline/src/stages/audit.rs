@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use evenset_audit::{Audit, AuditConfig, Cube};
+use evenset_audit::{Audit, Cube};
 use evenset_core::Fingerprint;
+use evenset_data::{LabelTable, ResolvedView};
 
 use super::scan::Scan;
 use crate::error::Result;
-use crate::job::Role;
+use crate::job::{Job, Role};
+use crate::labels;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 
 const AUDIT: &str = "audit.json";
@@ -15,10 +17,20 @@ const CUBE: &str = "cube.json";
 
 /// Counts who is there.
 pub struct AuditStage<'a> {
-    /// The part of the job that it follows.
-    pub config: &'a AuditConfig,
-    /// The scanned rows.
-    pub scan: &'a Done<Scan>,
+    /// The job.
+    pub job: &'a Job,
+    /// The rows.
+    pub rows: Rows<'a>,
+    /// The fingerprint of the reference table, where the audit has one.
+    pub reference: Option<Fingerprint>,
+}
+
+/// Where the rows that are counted come from.
+pub enum Rows<'a> {
+    /// The usable rows of a dataset with images.
+    Scan(&'a Done<Scan>),
+    /// A table of labels, by its fingerprint.
+    Table(&'a LabelTable, &'a ResolvedView, Fingerprint),
 }
 
 /// What the audit gives.
@@ -38,17 +50,28 @@ impl Stage for AuditStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("audit", self.config, &[&self.scan.fingerprint])
+        let config = (&self.job.audit, &self.job.dataset.label, self.job.seed, &self.reference);
+        match &self.rows {
+            Rows::Scan(scan) => fingerprint("audit", &config, &[&scan.fingerprint]),
+            Rows::Table(_, _, table) => {
+                let dataset = &self.job.dataset;
+                let what = (config, self.job.view(), &dataset.count, &dataset.missing, &dataset.splits);
+                fingerprint("audit", &what, &[table])
+            }
+        }
     }
 
-    fn run(&self, folder: &Path, _context: &Context<'_>) -> Result<StageReport> {
-        let scan = &self.scan.output;
-        let mut cube = Cube::new(scan.columns.clone())?;
-        for row in scan.role(Role::Train) {
-            let values: Vec<Option<&str>> = row.values.iter().map(Option::as_deref).collect();
-            cube.add(&values)?;
-        }
-        write_json(&folder.join(AUDIT), &evenset_audit::audit(&cube, self.config)?)?;
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let cube = match &self.rows {
+            Rows::Scan(scan) => count_scan(&scan.output)?,
+            Rows::Table(table, view, _) => {
+                labels::count(table, view, self.job.dataset.count.is_some(), context.progress)?
+            }
+        };
+        let reference = labels::reference(&self.job.audit, cube.attributes(), context.progress)?;
+        let label = self.job.dataset.label.as_deref();
+        let audit = evenset_audit::audit(&cube, &self.job.audit, label, reference.as_ref(), self.job.seed)?;
+        write_json(&folder.join(AUDIT), &audit)?;
         write_json(&folder.join(CUBE), &cube)?;
         Ok(StageReport { rows: cube.rows(), rejected: 0 })
     }
@@ -56,4 +79,13 @@ impl Stage for AuditStage<'_> {
     fn load(&self, folder: &Path) -> Result<Counts> {
         Ok(Counts { cube: read_json_of(&folder.join(CUBE))?, audit: read_json_of(&folder.join(AUDIT))? })
     }
+}
+
+fn count_scan(scan: &Scan) -> Result<Cube> {
+    let mut cube = Cube::new(scan.columns.clone())?;
+    for row in scan.role(Role::Train) {
+        let values: Vec<Option<&str>> = row.values.iter().map(Option::as_deref).collect();
+        cube.add(&values)?;
+    }
+    Ok(cube)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use evenset_core::Fingerprint;
+use evenset_plan::Search;
 
 use super::audit::Counts;
 use crate::error::Result;
@@ -32,7 +33,8 @@ impl Stage for PlanStage<'_> {
 
     fn run(&self, folder: &Path, _context: &Context<'_>) -> Result<StageReport> {
         let counts = self.counts.output.cube.roll_up(&self.job.grouping)?;
-        let plan = evenset_plan::plan(&counts, &self.job.target, &self.job.limits)?;
+        let search = Search { surplus: self.job.surplus, ..Search::default() };
+        let plan = evenset_plan::plan_with(&counts, &self.job.target, &self.job.limits, &search)?;
         write_json(&folder.join(PLAN), &plan)?;
         Ok(StageReport { rows: plan.images, rejected: 0 })
     }

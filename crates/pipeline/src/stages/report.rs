@@ -407,11 +407,15 @@ impl ReportStage<'_> {
 
 /// The limits that are set, in words.
 fn limits(limits: &evenset_plan::Limits) -> Vec<String> {
-    let evenset_plan::Limits { images, per_group, synthetic_share } = limits;
+    let evenset_plan::Limits { images, per_group, synthetic_share, forbid, min_examples, removed } = limits;
+    let forbidden = (!forbid.is_empty()).then(|| format!("{} patterns that must not be generated", forbid.len()));
     [
         images.map(|n| format!("at most {n} generated images")),
         per_group.map(|n| format!("at most {n} generated images in one group")),
         synthetic_share.map(|share| format!("at most {:.0} % of the dataset generated", 100.0 * share)),
+        min_examples.map(|n| format!("nothing for groups with fewer than {n} real images")),
+        removed.map(|n| format!("at most {n} images left out")),
+        forbidden,
     ]
     .into_iter()
     .flatten()

@@ -5,27 +5,33 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, SampleId};
-use evenset_data::{Dataset, Limits, Mode, Table, Unit};
+use evenset_data::{Dataset, Limits, Mode, ResolvedView, Table, Unit};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
-use crate::job::{self, OnError, Role};
+use crate::job::{Job, OnError, Role};
 use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
 use crate::units;
 
 /// Prefix of the columns that hold attribute values, so that no attribute can hide one of our own columns.
 const ATTRIBUTE: &str = "attribute.";
+const OK: &str = "ok";
+const REJECTED: &str = "rejected";
+/// Left out by the job's `where`.
+const FILTERED: &str = "filtered";
 const SUMMARY: &str = "summary.json";
-const REJECTED: &str = "rejected.parquet";
+const REJECTED_ROWS: &str = "rejected.parquet";
 
 /// Reads and decodes every row of the dataset.
 pub struct ScanStage<'a> {
-    /// The part of the job that it follows.
-    pub job: &'a job::Dataset,
+    /// The job.
+    pub job: &'a Job,
     /// The opened dataset.
     pub dataset: &'a Dataset,
+    /// Its attributes and which rows are looked at.
+    pub view: &'a ResolvedView,
 }
 
 /// A usable row.
@@ -65,6 +71,9 @@ pub struct Scan {
 pub struct ScanSummary {
     /// Usable rows of each split.
     pub rows: BTreeMap<String, u64>,
+    /// Rows of each split that the job's `where` leaves out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub filtered: BTreeMap<String, u64>,
     /// Rejected rows by reason, with the first files.
     pub rejected: Vec<RejectedReason>,
     /// Images that stand in `train` and in a held-out split too.
@@ -104,12 +113,12 @@ impl Stage for ScanStage<'_> {
     fn fingerprint(&self) -> Fingerprint {
         let units: Vec<&str> = self.dataset.units.iter().map(|unit| unit.fingerprint.as_str()).collect();
         // Where the dataset lies does not matter, only what is in it.
-        let read = (self.job.columns(), &self.job.image, self.job.on_error, &self.job.splits, units);
-        fingerprint("scan", &read, &[])
+        let dataset = &self.job.dataset;
+        fingerprint("scan", &(self.what(), &dataset.image, dataset.on_error, &dataset.splits, units), &[])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
-        let columns = self.job.columns();
+        let columns = self.job.dataset.columns();
         let units: Vec<(Fingerprint, u64)> =
             self.dataset.units.iter().map(|unit| (self.unit_fingerprint(unit), unit.rows as u64)).collect();
         let report = units::map(folder, "scan", &units, context, |index| {
@@ -123,7 +132,7 @@ impl Stage for ScanStage<'_> {
     }
 
     fn load(&self, folder: &Path) -> Result<Scan> {
-        let columns = self.job.columns();
+        let columns = self.job.dataset.columns();
         let mut rows = Vec::new();
         for (index, unit) in self.dataset.units.iter().enumerate() {
             for batch in units::read_one(folder, index)? {
@@ -133,11 +142,13 @@ impl Stage for ScanStage<'_> {
         let summary: ScanSummary = read_json_of(&folder.join(SUMMARY))?;
         if !rows.iter().any(|row| row.role == Role::Train) {
             let rejected = summary.rejected.iter().map(|reason| reason.rows).sum();
+            let filtered: u64 = summary.filtered.values().sum();
+            let why = if filtered > 0 { "`where` leaves them out" } else { "the training split is empty" };
             return Err(PipelineError::NoRows {
-                path: self.job.path.clone(),
-                rows: rejected + rows.len() as u64,
+                path: self.job.dataset.path.clone(),
+                rows: rejected + filtered + rows.len() as u64,
                 rejected,
-                reason: summary.rejected.first().map_or("the training split is empty".into(), |r| r.reason.clone()),
+                reason: summary.rejected.first().map_or(why.into(), |r| r.reason.clone()),
             });
         }
         Ok(Scan { columns, rows, summary })
@@ -146,16 +157,22 @@ impl Stage for ScanStage<'_> {
 
 impl ScanStage<'_> {
     fn unit_fingerprint(&self, unit: &Unit) -> Fingerprint {
-        fingerprint("scan-unit", &(&unit.fingerprint, self.job.columns(), &self.job.image), &[])
+        fingerprint("scan-unit", &(&unit.fingerprint, self.what(), &self.job.dataset.image), &[])
+    }
+
+    /// Everything that decides which rows are looked at and what values they have.
+    fn what(&self) -> impl serde::Serialize + '_ {
+        let edges: Vec<(&String, &[f64])> =
+            self.job.derive.keys().filter_map(|name| Some((name, self.view.edges(name)?))).collect();
+        (self.job.view(), &self.job.dataset.missing, edges)
     }
 
     fn scan_unit(&self, index: usize, columns: &[String]) -> Result<(RecordBatch, StageReport)> {
         let unit = &self.dataset.units[index];
         let table = self.dataset.read(unit)?;
-        let values: Vec<Vec<Option<String>>> =
-            columns.iter().map(|column| table.values(column)).collect::<Result<_, _>>()?;
+        let (values, kept) = self.view.apply(&table, &unit.split)?;
         let looked: Vec<Looked> = (0..table.batch.num_rows()).into_par_iter().map(|row| look(&table, row)).collect();
-        if self.job.on_error == OnError::Fail
+        if self.job.dataset.on_error == OnError::Fail
             && let Some((row, reason)) =
                 looked.iter().enumerate().find_map(|(row, looked)| looked.result.as_ref().err().map(|e| (row, e)))
         {
@@ -171,15 +188,17 @@ impl ScanStage<'_> {
             ("width", columns::numbers(looked.iter().map(|l| ok(l).map_or(0, |size| size.0.into())))),
             ("height", columns::numbers(looked.iter().map(|l| ok(l).map_or(0, |size| size.1.into())))),
             ("grey", columns::flags(looked.iter().map(|l| ok(l).is_some_and(|size| size.2)))),
-            ("status", columns::texts(looked.iter().map(|l| Some(if l.result.is_ok() { "ok" } else { "rejected" })))),
+            ("status", columns::texts(looked.iter().zip(&kept).map(|(l, kept)| Some(status(l, *kept))))),
             ("error", columns::texts(looked.iter().map(|l| l.result.as_ref().err().map(String::as_str)))),
         ];
         let names: Vec<String> = columns.iter().map(|column| format!("{ATTRIBUTE}{column}")).collect();
         for (name, values) in names.iter().zip(&values) {
-            batch.push((name, columns::texts(values.iter().map(Option::as_deref))));
+            batch
+                .push((name, columns::texts(values.codes.iter().map(|&code| values.values[code as usize].as_deref()))));
         }
-        let rejected = looked.iter().filter(|l| l.result.is_err()).count() as u64;
-        Ok((columns::table(batch)?, StageReport { rows: looked.len() as u64 - rejected, rejected }))
+        let count =
+            |wanted: &str| looked.iter().zip(&kept).filter(|(l, kept)| status(l, **kept) == wanted).count() as u64;
+        Ok((columns::table(batch)?, StageReport { rows: count(OK), rejected: count(REJECTED) }))
     }
 
     /// Collects the rejected rows into one table, and counts.
@@ -193,7 +212,12 @@ impl ScanStage<'_> {
             for batch in units::read_one(folder, index)? {
                 let reader = Reader { batch: &batch, path: folder };
                 let (ids, files) = (reader.strings("id")?, reader.strings("file")?);
-                for ((error, file), id) in reader.texts("error")?.into_iter().zip(files).zip(ids) {
+                let rows = reader.strings("status")?.into_iter().zip(reader.texts("error")?);
+                for (((status, error), file), id) in rows.zip(files).zip(ids) {
+                    if status == FILTERED {
+                        *summary.filtered.entry(unit.split.clone()).or_default() += 1;
+                        continue;
+                    }
                     let Some(error) = error else {
                         *summary.rows.entry(unit.split.clone()).or_default() += 1;
                         let seen = if role(&unit.split) == Role::Train { &mut train } else { &mut held_out };
@@ -214,18 +238,27 @@ impl ScanStage<'_> {
         }
         let [files, splits, errors] = &rejected;
         let column = |values: &[Option<String>]| columns::texts(values.iter().map(Option::as_deref));
-        let status = columns::texts(files.iter().map(|_| Some("rejected")));
+        let status = columns::texts(files.iter().map(|_| Some(REJECTED)));
         let table = columns::table(vec![
             ("file", column(files)),
             ("split", column(splits)),
             ("status", status),
             ("error", column(errors)),
         ])?;
-        evenset_data::write_parquet(&folder.join(REJECTED), &table)?;
+        evenset_data::write_parquet(&folder.join(REJECTED_ROWS), &table)?;
         summary.leaked = train.intersection(&held_out).count() as u64;
         summary.rejected = reasons.into_values().collect();
         summary.rejected.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
         Ok(summary)
+    }
+}
+
+/// What becomes of a row: a broken one is left out by `where` all the same, as its labels say so.
+fn status(looked: &Looked, kept: bool) -> &'static str {
+    match &looked.result {
+        _ if !kept => FILTERED,
+        Ok(_) => OK,
+        Err(_) => REJECTED,
     }
 }
 
@@ -269,7 +302,7 @@ fn usable_rows(batch: &RecordBatch, path: &Path, unit: usize, role: Role, column
         columns.iter().map(|column| reader.texts(&format!("{ATTRIBUTE}{column}"))).collect::<Result<_>>()?;
     let size = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     (0..batch.num_rows())
-        .filter(|&i| status[i] == "ok")
+        .filter(|&i| status[i] == OK)
         .map(|i| {
             Ok(Row {
                 id: ids[i].parse().map_err(PipelineError::damaged(path))?,
