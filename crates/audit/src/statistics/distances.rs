@@ -14,7 +14,7 @@ use rand_distr::{Binomial, Distribution};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::shares;
+use super::{quantile, shares};
 
 /// How many resamples an interval comes from.
 pub const RESAMPLES: usize = 2_000;
@@ -209,13 +209,6 @@ fn resample<T: Send>(seed: Seed, draw: impl Fn(Seed) -> T + Sync) -> Vec<T> {
 fn paired<'a>(p: &'a [f64], q: &'a [f64]) -> impl Iterator<Item = (f64, f64)> + 'a {
     let at = |list: &[f64], i: usize| list.get(i).copied().unwrap_or(0.0);
     (0..p.len().max(q.len())).map(move |i| (at(p, i), at(q, i)))
-}
-
-/// The quantile of sorted values by linear interpolation; 0 where there are none.
-fn quantile(sorted: &[f64], at: f64) -> f64 {
-    let place = at * sorted.len().saturating_sub(1) as f64;
-    let value = |i: f64| sorted.get(i as usize).copied().unwrap_or(0.0);
-    value(place.floor()) + (value(place.ceil()) - value(place.floor())) * place.fract()
 }
 
 #[cfg(test)]
