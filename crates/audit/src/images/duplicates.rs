@@ -165,7 +165,7 @@ mod tests {
                 let bit = rng.random_range(0..256);
                 hash[bit / 64] ^= 1 << (bit % 64);
             }
-            appearance(hash, rng.random_range(0..3) * 5)
+            appearance(hash, rng.random_range(0..3) * 2)
         };
         (0..n).map(&mut make).collect()
     }

@@ -35,7 +35,7 @@ impl Plane {
     pub(super) fn averaged(&self, width: usize, height: usize) -> Self {
         let (columns, rows) = (parts(self.width, width), parts(self.height, height));
         let mut values = Vec::with_capacity(width * height);
-        let mut narrow = vec![vec![0.0; width]; 0];
+        let mut narrow: Vec<Vec<f64>> = Vec::new();
         // Each row of pixels is averaged once; an area's rows follow one another, so few are held.
         let mut first = 0;
         for (from, row_weights) in &rows {

@@ -133,29 +133,27 @@ impl Measured {
         }
     }
 
+    /// With what resamples of the sample, and samples without any distance, measure.
     fn with(&self, around: &[Self], chance: &[Self], enough: bool) -> Distances {
-        let distance = |of: fn(&Self) -> Option<f64>, largest: f64| {
-            let value = of(self)?;
-            let sorted = |draws: &[Self]| {
-                let mut values = draws.iter().map(of).collect::<Option<Vec<f64>>>()?;
-                values.sort_by(f64::total_cmp);
-                Some(values)
-            };
-            let by_chance = sorted(chance).map(|chance| quantile(&chance, 0.975));
-            let interval = sorted(around).filter(|_| enough).map(|around| {
+        let sorted = |draws: &[Self], of: fn(&Self) -> Option<f64>| {
+            let mut values = draws.iter().map(of).collect::<Option<Vec<f64>>>()?;
+            values.sort_by(f64::total_cmp);
+            Some(values)
+        };
+        let distance = |value: f64, of: fn(&Self) -> Option<f64>, largest: f64| {
+            let by_chance = sorted(chance, of).map(|chance| quantile(&chance, 0.975));
+            let interval = sorted(around, of).filter(|_| enough).map(|around| {
                 let (from, to) = (quantile(&around, 0.025), quantile(&around, 0.975));
                 let is_chance = by_chance.is_none_or(|chance| value <= chance);
                 let low = if is_chance { 0.0 } else { (2.0 * value - to).clamp(0.0, value) };
                 [low, to.max(2.0 * value - from).clamp(value, largest)]
             });
-            Some(Distance { value, interval, by_chance })
+            Distance { value, interval, by_chance }
         };
-        let sure =
-            |distance: Option<Distance>| distance.unwrap_or(Distance { value: 0.0, interval: None, by_chance: None });
         Distances {
-            total_variation: sure(distance(|m| Some(m.total_variation), 1.0)),
-            kullback_leibler: distance(|m| m.kullback_leibler, f64::MAX),
-            jensen_shannon: sure(distance(|m| Some(m.jensen_shannon), std::f64::consts::LN_2)),
+            total_variation: distance(self.total_variation, |m| Some(m.total_variation), 1.0),
+            kullback_leibler: self.kullback_leibler.map(|value| distance(value, |m| m.kullback_leibler, f64::MAX)),
+            jensen_shannon: distance(self.jensen_shannon, |m| Some(m.jensen_shannon), std::f64::consts::LN_2),
         }
     }
 }
