@@ -2,12 +2,14 @@
 //!
 //! A [`Cube`] counts the rows of every combination of attribute values; cubes of parts of a dataset merge by `+`. An
 //! [`audit`] reads groupings off the cube: counts and shares with intervals, how uneven the groups are, and how
-//! strongly pairs of attributes go together. [`statistics`] holds the formulas, each with its source.
+//! strongly pairs of attributes go together. [`statistics`] holds the formulas, each with its source, and [`images`] is
+//! about the pixels.
 
 mod audit;
 mod coverage;
 mod cube;
 mod error;
+pub mod images;
 pub mod statistics;
 
 pub use audit::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Z95;
 use super::contingency::Contingency;
-use super::g_test::{Method, g_statistic, test_fourfold};
+use super::g_test::{Method, g_of, test_fourfold};
 use super::multiplicity::benjamini_hochberg;
 
 /// Bias-corrected Cramér's V of a contingency table (rows of equal length): 0 for independent, 1 for one determining
@@ -17,7 +17,7 @@ pub fn cramers_v(table: &[Vec<u64>]) -> Option<f64> {
         return None;
     }
     let (r, c, n) = (table.rows.len() as f64, table.columns.len() as f64, table.total);
-    let chi_squared: f64 = table.iter().map(|(_, _, n, expected)| (n - expected).powi(2) / expected).sum();
+    let chi_squared: f64 = table.iter().map(|cell| cell.surplus.powi(2) / cell.expected).sum();
     // Two occupied rows hold at least two observations, so n - 1 is at least 1.
     let phi_squared = (chi_squared / n - (r - 1.0) * (c - 1.0) / (n - 1.0)).max(0.0);
     let corrected = |k: f64| k - (k - 1.0).powi(2) / (n - 1.0);
@@ -50,7 +50,7 @@ pub fn mutual_information(table: &[Vec<u64>]) -> Option<MutualInformation> {
     let entropy =
         |counts: &[f64]| -> f64 { counts.iter().filter(|&&m| m > 0.0).map(|m| -(m / n) * (m / n).ln()).sum() };
     // Half the G statistic for each observation, which loses nothing near independence.
-    let plug_in = g_statistic(table.iter().map(|(_, _, n, expected)| (n, expected))) / (2.0 * n);
+    let plug_in = g_of(&table) / (2.0 * n);
     let (rows, columns) = (entropy(&table.rows), entropy(&table.columns));
     let occupied = table.cells.iter().filter(|&&n| n > 0.0).count() as f64;
     let bias = (table.rows.len() as f64 + table.columns.len() as f64 - 1.0 - occupied) / (2.0 * n);
@@ -127,19 +127,19 @@ pub fn cells(table: &[Vec<u64>]) -> Vec<Cell> {
     let place = |places: &[usize], i: usize| places.get(i).copied().unwrap_or(i);
     let mut cells: Vec<Cell> = counts
         .iter()
-        .map(|(i, j, n, expected)| {
-            let fourfold = counts.fourfold(i, j);
+        .map(|entry| {
+            let fourfold = counts.fourfold(entry.row, entry.column);
             let (log_odds, variance) = fourfold.log_odds();
             let spread = Z95 * variance.sqrt();
             let test = test_fourfold(&fourfold);
-            let (row, column) = (place(&counts.row_places, i), place(&counts.column_places, j));
+            let (row, column) = (place(&counts.row_places, entry.row), place(&counts.column_places, entry.column));
             Cell {
                 row,
                 column,
                 count: table.get(row).and_then(|r| r.get(column)).copied().unwrap_or(0),
-                expected,
+                expected: entry.expected,
                 direction: Direction::of(fourfold.surplus()),
-                npmi: npmi(n, expected, counts.total),
+                npmi: npmi(entry.count, entry.expected, counts.total),
                 odds_ratio: log_odds.exp(),
                 odds_ratio_interval: [(log_odds - spread).exp(), (log_odds + spread).exp()],
                 p: test.p,

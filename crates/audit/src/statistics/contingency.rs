@@ -14,6 +14,18 @@ pub(super) struct Contingency {
     pub(super) total: f64,
 }
 
+/// A cell of a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) row: usize,
+    pub(super) column: usize,
+    pub(super) count: f64,
+    /// What independence would put there.
+    pub(super) expected: f64,
+    /// Count minus expectation.
+    pub(super) surplus: f64,
+}
+
 /// One cell of a table against everything else: its row and column against the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Fourfold {
@@ -53,14 +65,18 @@ impl Contingency {
         self.rows.len() > 1 && self.columns.len() > 1
     }
 
-    /// Every cell: its row, its column, its count and what independence would put there.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize, f64, f64)> {
-        let margins = self
-            .rows
-            .iter()
-            .enumerate()
-            .flat_map(|(i, &r)| self.columns.iter().enumerate().map(move |(j, &c)| (i, j, r, c)));
-        margins.zip(&self.cells).map(|((i, j, r, c), &n)| (i, j, n, r * (c / self.total)))
+    /// Every cell, row after row.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        let margins = self.rows.iter().enumerate().flat_map(|(row, &in_row)| {
+            self.columns.iter().enumerate().map(move |(column, &in_column)| (row, column, in_row, in_column))
+        });
+        margins.zip(&self.cells).map(|((row, column, in_row, in_column), &count)| Entry {
+            row,
+            column,
+            count,
+            expected: in_row * (in_column / self.total),
+            surplus: difference_of_products(count, self.total, in_row, in_column) / self.total,
+        })
     }
 
     /// The smallest expected count; infinite for an empty table.
@@ -108,7 +124,7 @@ impl Fourfold {
     /// Count minus expectation: above 0 where the cell holds more than independence would put there.
     pub(super) fn surplus(&self) -> f64 {
         let [a, b, c, d] = self.cells();
-        (a * d - b * c) / self.total()
+        difference_of_products(a, d, b, c) / self.total()
     }
 
     /// The logarithm of the odds ratio with a half added to every cell, and its variance; always finite.
@@ -119,4 +135,12 @@ impl Fourfold {
         let [a, b, c, d] = self.cells().map(|n| n + 0.5);
         (a.ln() + d.ln() - b.ln() - c.ln(), 1.0 / a + 1.0 / b + 1.0 / c + 1.0 / d)
     }
+}
+
+/// `a b - c d` to nearly all digits, where the products of counts of 10^11 differ in their last ones alone (W. Kahan's,
+/// with fused multiplications).
+fn difference_of_products(a: f64, b: f64, c: f64, d: f64) -> f64 {
+    let product = c * d;
+    let rounding = c.mul_add(d, -product);
+    a.mul_add(b, -product) - rounding
 }

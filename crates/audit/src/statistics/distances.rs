@@ -14,7 +14,7 @@ use rand_distr::{Binomial, Distribution};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::shares;
+use super::{quantile, shares};
 
 /// How many resamples an interval comes from.
 pub const RESAMPLES: usize = 2_000;
@@ -133,29 +133,27 @@ impl Measured {
         }
     }
 
+    /// With what resamples of the sample, and samples without any distance, measure.
     fn with(&self, around: &[Self], chance: &[Self], enough: bool) -> Distances {
-        let distance = |of: fn(&Self) -> Option<f64>, largest: f64| {
-            let value = of(self)?;
-            let sorted = |draws: &[Self]| {
-                let mut values = draws.iter().map(of).collect::<Option<Vec<f64>>>()?;
-                values.sort_by(f64::total_cmp);
-                Some(values)
-            };
-            let by_chance = sorted(chance).map(|chance| quantile(&chance, 0.975));
-            let interval = sorted(around).filter(|_| enough).map(|around| {
+        let sorted = |draws: &[Self], of: fn(&Self) -> Option<f64>| {
+            let mut values = draws.iter().map(of).collect::<Option<Vec<f64>>>()?;
+            values.sort_by(f64::total_cmp);
+            Some(values)
+        };
+        let distance = |value: f64, of: fn(&Self) -> Option<f64>, largest: f64| {
+            let by_chance = sorted(chance, of).map(|chance| quantile(&chance, 0.975));
+            let interval = sorted(around, of).filter(|_| enough).map(|around| {
                 let (from, to) = (quantile(&around, 0.025), quantile(&around, 0.975));
                 let is_chance = by_chance.is_none_or(|chance| value <= chance);
                 let low = if is_chance { 0.0 } else { (2.0 * value - to).clamp(0.0, value) };
                 [low, to.max(2.0 * value - from).clamp(value, largest)]
             });
-            Some(Distance { value, interval, by_chance })
+            Distance { value, interval, by_chance }
         };
-        let sure =
-            |distance: Option<Distance>| distance.unwrap_or(Distance { value: 0.0, interval: None, by_chance: None });
         Distances {
-            total_variation: sure(distance(|m| Some(m.total_variation), 1.0)),
-            kullback_leibler: distance(|m| m.kullback_leibler, f64::MAX),
-            jensen_shannon: sure(distance(|m| Some(m.jensen_shannon), std::f64::consts::LN_2)),
+            total_variation: distance(self.total_variation, |m| Some(m.total_variation), 1.0),
+            kullback_leibler: self.kullback_leibler.map(|value| distance(value, |m| m.kullback_leibler, f64::MAX)),
+            jensen_shannon: distance(self.jensen_shannon, |m| Some(m.jensen_shannon), std::f64::consts::LN_2),
         }
     }
 }
@@ -209,13 +207,6 @@ fn resample<T: Send>(seed: Seed, draw: impl Fn(Seed) -> T + Sync) -> Vec<T> {
 fn paired<'a>(p: &'a [f64], q: &'a [f64]) -> impl Iterator<Item = (f64, f64)> + 'a {
     let at = |list: &[f64], i: usize| list.get(i).copied().unwrap_or(0.0);
     (0..p.len().max(q.len())).map(move |i| (at(p, i), at(q, i)))
-}
-
-/// The quantile of sorted values by linear interpolation; 0 where there are none.
-fn quantile(sorted: &[f64], at: f64) -> f64 {
-    let place = at * sorted.len().saturating_sub(1) as f64;
-    let value = |i: f64| sorted.get(i as usize).copied().unwrap_or(0.0);
-    value(place.floor()) + (value(place.ceil()) - value(place.floor())) * place.fract()
 }
 
 #[cfg(test)]

@@ -72,12 +72,13 @@ pub fn fisher_exact(table: [[u64; 2]; 2]) -> Option<f64> {
 }
 
 pub(super) fn test_table(table: &Contingency, seed: Seed) -> Test {
-    let statistic = g_statistic(table.iter().map(|(_, _, n, expected)| (n, expected)));
+    let statistic = g_of(table);
     let degrees_of_freedom = (table.rows.len() as u64 - 1) * (table.columns.len() as u64 - 1);
+    let is_fourfold = table.rows.len() == 2 && table.columns.len() == 2;
     let (p, method) = if table.smallest_expected() >= SMALLEST_EXPECTED {
         (chi_squared_tail(statistic, degrees_of_freedom), Method::ChiSquared)
-    } else if let (2, 2, Some(p)) = (table.rows.len(), table.columns.len(), fisher(&table.fourfold(0, 0))) {
-        (p, Method::Fisher)
+    } else if is_fourfold {
+        return test_fourfold(&table.fourfold(0, 0));
     } else {
         let (p, tables) = monte_carlo_p(table, seed);
         (p, Method::MonteCarlo { tables })
@@ -87,27 +88,48 @@ pub(super) fn test_table(table: &Contingency, seed: Seed) -> Test {
 
 /// The test of one cell against the rest; p is 1 where a margin is empty.
 pub(super) fn test_fourfold(fourfold: &Fourfold) -> Test {
-    let [row, other_rows, column, other_columns] = fourfold.margins();
-    let total = fourfold.total();
-    let expected = [row * (column / total), row * (other_columns / total), other_rows * (column / total)];
-    let expected = expected.into_iter().chain([other_rows * (other_columns / total)]);
-    let statistic = g_statistic(fourfold.cells().into_iter().zip(expected));
+    let ([row, other_rows, column, other_columns], total) = (fourfold.margins(), fourfold.total());
+    // Where the cell and the one across have more, the others have as much less.
+    let (surplus, [a, b, c, d]) = (fourfold.surplus(), fourfold.cells());
+    let terms = [
+        (a, row * (column / total), surplus),
+        (b, row * (other_columns / total), -surplus),
+        (c, other_rows * (column / total), -surplus),
+        (d, other_rows * (other_columns / total), surplus),
+    ];
+    let statistic = g_statistic(terms.into_iter());
     let small = fourfold.smallest_expected() < SMALLEST_EXPECTED;
     let exact = if small { fisher(fourfold) } else { None };
     let (p, method) = exact.map_or((chi_squared_tail(statistic, 1), Method::ChiSquared), |p| (p, Method::Fisher));
     Test { statistic, degrees_of_freedom: 1, p, method }
 }
 
-/// `2 sum n ln(n / expected)` over all cells, given as pairs of a count and its expectation; 0 upwards.
+/// The statistic of a table.
+pub(super) fn g_of(table: &Contingency) -> f64 {
+    g_statistic(table.iter().map(|cell| (cell.count, cell.expected, cell.surplus)))
+}
+
+/// `2 sum n ln(n / expected)` over all cells, given as a count, its expectation and the difference; 0 upwards.
 ///
 /// As counts and expectations have the same sum, `n ln(n / e) - (n - e)` adds up to the same. No term of it is negative,
 /// and near independence all are small, so nothing is lost in adding them.
-pub(super) fn g_statistic(cells: impl Iterator<Item = (f64, f64)>) -> f64 {
-    let term = |(n, expected): (f64, f64)| {
-        let surplus = n - expected;
-        if n <= 0.0 { expected } else { (n * (surplus / expected).ln_1p() - surplus).max(0.0) }
+pub(super) fn g_statistic(cells: impl Iterator<Item = (f64, f64, f64)>) -> f64 {
+    let term = |(n, expected, surplus): (f64, f64, f64)| {
+        let relative = surplus / expected;
+        if n <= 0.0 {
+            expected
+        } else if relative.abs() < 1e-3 {
+            expected * series(relative)
+        } else {
+            (n * relative.ln_1p() - surplus).max(0.0)
+        }
     };
-    2.0 * cells.filter(|&(_, expected)| expected > 0.0).map(term).sum::<f64>()
+    2.0 * cells.filter(|&(_, expected, _)| expected > 0.0).map(term).sum::<f64>()
+}
+
+/// `(1 + t) ln(1 + t) - t` for small `t`, as the sum of `(-t)^k / (k (k - 1))` from `k = 2`.
+fn series(t: f64) -> f64 {
+    t * t * (1.0 / 2.0 - t * (1.0 / 6.0 - t * (1.0 / 12.0 - t * (1.0 / 20.0 - t * (1.0 / 30.0 - t / 42.0)))))
 }
 
 /// The probability of a chi-squared number of at least `statistic`, 0 to 1.
@@ -130,8 +152,18 @@ fn fisher(table: &Fourfold) -> Option<f64> {
     if variance > LARGEST_VARIANCE {
         return None;
     }
-    let (fewest, most) = ((column - other_rows).max(0.0), row.min(column));
-    let mode = ((row + 1.0) * ((column + 1.0) / (total + 2.0))).floor().clamp(fewest, most);
+    // The cell where the rarer row meets the rarer column is the smallest, and has the same variance as the others.
+    let (is_row, is_column) = (row <= other_rows, column <= other_columns);
+    let first = match (is_row, is_column) {
+        (true, true) => table.both,
+        (true, false) => table.row_only,
+        (false, true) => table.column_only,
+        (false, false) => table.neither,
+    };
+    let (row, other_rows) = if is_row { (row, other_rows) } else { (other_rows, row) };
+    let column = column.min(other_columns);
+    let most = row.min(column);
+    let mode = ((row + 1.0) * ((column + 1.0) / (total + 2.0))).floor().min(most);
     // p(x + 1) / p(x); the cells of the table with x in its first one are x, row - x, column - x, other_rows - column + x.
     let step = |x: f64| {
         let up = (row - x) * (column - x);
@@ -140,23 +172,23 @@ fn fisher(table: &Fourfold) -> Option<f64> {
     };
     let mut weights = Vec::new();
     let (mut x, mut weight, mut observed) = (mode, 1.0, 0.0);
-    while x <= most && weight > 0.0 {
+    while x <= most && weight >= f64::MIN_POSITIVE {
         weights.push(weight);
-        if x == table.both {
+        if x == first {
             observed = weight;
         }
         weight *= step(x);
         x += 1.0;
     }
     (x, weight) = (mode, 1.0);
-    while x > fewest {
+    while x > 0.0 {
         weight /= step(x - 1.0);
         x -= 1.0;
-        if weight <= 0.0 {
+        if weight < f64::MIN_POSITIVE {
             break;
         }
         weights.push(weight);
-        if x == table.both {
+        if x == first {
             observed = weight;
         }
     }
@@ -164,7 +196,8 @@ fn fisher(table: &Fourfold) -> Option<f64> {
     // Small numbers first: a tail must not drown in the rounding of the middle.
     weights.sort_by(f64::total_cmp);
     let all: f64 = weights.iter().sum();
-    Some((weights.iter().filter(|&&w| w <= at_most).sum::<f64>() / all).min(1.0))
+    let as_improbable = weights.iter().filter(|&&w| w <= at_most).fold(0.0, |sum, w| sum + w);
+    Some((as_improbable / all).min(1.0))
 }
 
 #[cfg(test)]
@@ -234,16 +267,15 @@ mod tests {
     }
 
     fn enumerated_p(table: &[Vec<u64>]) -> f64 {
-        let g = |table: &[Vec<u64>]| {
-            let table = Contingency::of(table);
-            g_statistic(table.iter().map(|(_, _, n, expected)| (n, expected)))
-        };
+        let g = |table: &[Vec<u64>]| g_of(&Contingency::of(table));
         let rows: Vec<u64> = table.iter().map(|row| row.iter().sum()).collect();
         let columns: Vec<u64> = (0..table[0].len()).map(|c| table.iter().map(|row| row[c]).sum()).collect();
+        let ln_factorials = |table: &[Vec<u64>]| -> f64 {
+            table.iter().flatten().map(|&n| (2..=n).map(|i| (i as f64).ln()).sum::<f64>()).sum()
+        };
         let (observed, mut farther, mut all) = (g(table), 0.0, 0.0);
         tables(&rows, &columns, &mut Vec::new(), &mut |other| {
-            let weight: f64 =
-                other.iter().flatten().map(|&n| 1.0 / (1..=n).map(|i| i as f64).product::<f64>()).product();
+            let weight = (ln_factorials(table) - ln_factorials(other)).exp();
             all += weight;
             if g(other) >= observed - 1e-9 {
                 farther += weight;
@@ -259,7 +291,7 @@ mod tests {
             vec![vec![2, 2, 2], vec![2, 2, 1]],
             vec![vec![5, 0, 0], vec![0, 4, 1], vec![1, 0, 3]],
             // So many observations that tables are drawn cell by cell.
-            vec![vec![20, 12, 1], vec![9, 14, 3]],
+            vec![vec![90, 70, 1], vec![80, 85, 3]],
         ] {
             let expected = enumerated_p(&table);
             let found = g_test(&table, Seed(11)).unwrap();

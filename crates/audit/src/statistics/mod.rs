@@ -26,7 +26,7 @@ pub use intervals::{goodman, newcombe, wilson};
 pub use multiplicity::benjamini_hochberg;
 pub use parity::{Parity, demographic_parity};
 pub use random_tables::RANDOM_TABLES;
-pub use rank::{Auc, auc, auc_of_ranks, hanley_mcneil_variance, mid_ranks};
+pub use rank::{Auc, auc, auc_of_ranks, hanley_mcneil_variance, mid_ranks, quantile};
 pub use simpson::{MantelHaenszel, Reversal, SIGNIFICANT, mantel_haenszel, reversals};
 pub use vendi::{vendi_of_embeddings, vendi_score};
 

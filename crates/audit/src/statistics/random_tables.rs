@@ -7,15 +7,17 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
 use super::contingency::Contingency;
-use super::g_test::g_statistic;
+use super::g_test::{g_of, g_statistic};
 
 /// How many random tables a test draws, where drawing them is not too much work.
 pub const RANDOM_TABLES: u32 = 9_999;
 
-/// The fewest tables of a test, and the work (cells, or observations where they are fewer) above which there are fewer
-/// than [`RANDOM_TABLES`].
+/// The fewest tables of a test, and the cells to draw above which there are fewer than [`RANDOM_TABLES`].
 const FEWEST_TABLES: u32 = 999;
-const WORK: f64 = 5e8;
+const MOST_CELLS: f64 = 5e8;
+
+/// So many observations are dealt out in the time that it takes to draw one cell.
+const DEALT_FOR_ONE_CELL: f64 = 40.0;
 
 /// The share of random tables that are at least as far from independence as `table`, itself counted in, and the number
 /// of tables drawn: `p = (1 + farther) / (1 + drawn)`.
@@ -23,37 +25,56 @@ const WORK: f64 = 5e8;
 /// A. C. A. Hope, "A simplified Monte Carlo significance test procedure", JRSS B 30 (1968).
 pub(super) fn monte_carlo_p(table: &Contingency, seed: Seed) -> (f64, u32) {
     let cells = table.cells.len() as f64;
-    // Dealing observations out one by one costs less than drawing every cell where most cells stay empty.
-    let deal = table.total < 4.0 * cells;
-    let work = if deal { table.total.max(1.0) } else { cells };
-    let tables = (WORK / work).clamp(f64::from(FEWEST_TABLES), f64::from(RANDOM_TABLES)) as u32;
-    let observed = g_statistic(table.iter().map(|(_, _, n, expected)| (n, expected)));
+    let observations = table.total / DEALT_FOR_ONE_CELL;
+    let deck = (observations < cells).then(|| Deck::of(table));
+    let tables =
+        (MOST_CELLS / cells.min(observations)).clamp(f64::from(FEWEST_TABLES), f64::from(RANDOM_TABLES)) as u32;
+    let observed = g_of(table);
     // Tables that are the same up to a permutation may differ in the last bits.
     let as_far = observed - 1e-9 * (1.0 + observed);
+    let expected: Vec<f64> = table.iter().map(|cell| cell.expected).collect();
     let is_farther = |i: u32| {
         let mut rng = seed.index(u64::from(i)).rng();
-        let drawn = if deal { dealt(table, &mut rng) } else { drawn(table, &mut rng) };
-        let expected = table.iter().map(|(_, _, _, expected)| expected);
-        u32::from(g_statistic(drawn.into_iter().zip(expected)) >= as_far)
+        let random = match &deck {
+            Some(deck) => deck.deal(&mut rng),
+            None => drawn(table, &mut rng),
+        };
+        let cells = random.into_iter().zip(&expected).map(|(n, &expected)| (n, expected, n - expected));
+        u32::from(g_statistic(cells) >= as_far)
     };
     let farther: u32 = (0..tables).into_par_iter().map(is_farther).sum();
     (f64::from(1 + farther) / f64::from(1 + tables), tables)
 }
 
-/// A random table made by shuffling the columns of all observations.
-fn dealt(table: &Contingency, rng: &mut impl Rng) -> Vec<f64> {
-    let repeat = |margins: &[f64]| -> Vec<usize> {
-        margins.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n as usize)).collect()
-    };
-    let (rows, mut columns) = (repeat(&table.rows), repeat(&table.columns));
-    columns.shuffle(rng);
-    let mut cells = vec![0.0; table.cells.len()];
-    for (row, column) in rows.into_iter().zip(columns) {
-        if let Some(cell) = cells.get_mut(row * table.columns.len() + column) {
-            *cell += 1.0;
-        }
+/// The observations of a table, one by one, to deal out anew.
+struct Deck {
+    rows: Vec<usize>,
+    columns: Vec<usize>,
+    width: usize,
+    cells: usize,
+}
+
+impl Deck {
+    fn of(table: &Contingency) -> Self {
+        let repeat = |margins: &[f64]| {
+            margins.iter().enumerate().flat_map(|(i, &n)| std::iter::repeat_n(i, n as usize)).collect()
+        };
+        let (rows, columns) = (repeat(&table.rows), repeat(&table.columns));
+        Self { rows, columns, width: table.columns.len(), cells: table.cells.len() }
     }
-    cells
+
+    /// A random table: every observation keeps its row and gets the column of another.
+    fn deal(&self, rng: &mut impl Rng) -> Vec<f64> {
+        let mut columns = self.columns.clone();
+        columns.shuffle(rng);
+        let mut cells = vec![0.0; self.cells];
+        for (row, column) in self.rows.iter().zip(columns) {
+            if let Some(cell) = cells.get_mut(row * self.width + column) {
+                *cell += 1.0;
+            }
+        }
+        cells
+    }
 }
 
 /// A random table drawn cell by cell, each hypergeometric given the cells before it.
@@ -77,18 +98,31 @@ fn drawn(table: &Contingency, rng: &mut impl Rng) -> Vec<f64> {
 }
 
 /// How many of `marked` are among `drawn` taken from `marked + unmarked` without putting back; all are whole numbers.
-///
-/// The ratio of uniforms, after E. Stadlober, "The ratio of uniforms approach for generating discrete random variates",
-/// Journal of Computational and Applied Mathematics 31 (1990): a fixed number of steps on average, whatever the counts.
 fn hypergeometric(marked: f64, unmarked: f64, drawn: f64, rng: &mut impl Rng) -> f64 {
+    // The rarer kind, among the smaller part of the population: then no difference below is negative, and counts stay
+    // as small as they can be.
     let population = marked + unmarked;
-    let (fewest, most) = ((drawn - unmarked).max(0.0), drawn.min(marked));
-    if most <= fewest {
-        return fewest.min(most).max(0.0);
+    if marked > unmarked {
+        (drawn - hypergeometric(unmarked, marked, drawn, rng)).clamp(0.0, marked)
+    } else if drawn > population / 2.0 {
+        (marked - ratio_of_uniforms(marked, unmarked, population - drawn, rng)).max(0.0)
+    } else {
+        ratio_of_uniforms(marked, unmarked, drawn, rng)
+    }
+}
+
+/// For `marked <= unmarked` and `drawn` at most half of all.
+///
+/// E. Stadlober, "The ratio of uniforms approach for generating discrete random variates", Journal of Computational and
+/// Applied Mathematics 31 (1990): a few steps on average, whatever the counts.
+fn ratio_of_uniforms(marked: f64, unmarked: f64, drawn: f64, rng: &mut impl Rng) -> f64 {
+    let (population, most) = (marked + unmarked, drawn.min(marked));
+    if most <= 0.0 {
+        return 0.0;
     }
     let p = marked / population;
     let variance = drawn * p * (1.0 - p) * ((population - drawn) / (population - 1.0).max(1.0));
-    let mode = ((drawn + 1.0) * ((marked + 1.0) / (population + 2.0))).floor().clamp(fewest, most);
+    let mode = ((drawn + 1.0) * ((marked + 1.0) / (population + 2.0))).floor().clamp(0.0, most);
     // Stadlober's table: the hat covers every hypergeometric distribution with these constants.
     let centre = drawn * p + 0.5;
     let width = 2.0 * (2.0 / std::f64::consts::E).sqrt() * (variance + 0.5).sqrt()
@@ -96,7 +130,7 @@ fn hypergeometric(marked: f64, unmarked: f64, drawn: f64, rng: &mut impl Rng) ->
     loop {
         let u: f64 = 1.0 - rng.random::<f64>(); // in (0, 1]
         let x = (centre + width * (rng.random::<f64>() - 0.5) / u).floor();
-        if !(fewest..=most).contains(&x) {
+        if !(0.0..=most).contains(&x) {
             continue;
         }
         let log_ratio = ln_factorial_ratio(mode, x)
@@ -197,7 +231,7 @@ mod tests {
         let table = Contingency::of(&[vec![7, 0, 3], vec![1, 20, 5], vec![0, 2, 2]]);
         let mut rng = Seed(1).rng();
         for _ in 0..200 {
-            for cells in [dealt(&table, &mut rng), drawn(&table, &mut rng)] {
+            for cells in [Deck::of(&table).deal(&mut rng), drawn(&table, &mut rng)] {
                 let rows: Vec<f64> = cells.chunks(3).map(|row| row.iter().sum()).collect();
                 let columns: Vec<f64> = (0..3).map(|c| cells.iter().skip(c).step_by(3).sum()).collect();
                 assert_eq!((rows, columns), (table.rows.clone(), table.columns.clone()));

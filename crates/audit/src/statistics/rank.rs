@@ -51,6 +51,14 @@ pub fn mid_ranks(numbers: &[f64]) -> Vec<f64> {
     ranks
 }
 
+/// The quantile of ascending values at a share (0 to 1) of them, linearly interpolated between two (type 7 of R. J.
+/// Hyndman and Y. Fan, American Statistician 50, 1996; NumPy's); 0 where there are none.
+pub fn quantile(sorted: &[f64], at: f64) -> f64 {
+    let place = at.clamp(0.0, 1.0) * sorted.len().saturating_sub(1) as f64;
+    let value = |i: f64| sorted.get(i as usize).copied().unwrap_or(0.0);
+    value(place.floor()) + (value(place.ceil()) - value(place.floor())) * place.fract()
+}
+
 /// The variance of the area under the curve of `m` against `n` numbers where its true value is `auc`.
 ///
 /// J. A. Hanley and B. J. McNeil, "The meaning and use of the area under a receiver operating characteristic (ROC)
@@ -100,6 +108,12 @@ mod tests {
             .sum();
         assert_eq!(auc(&group, &rest).unwrap().value, won / 12.0);
         assert_eq!(mid_ranks(&[3.0, 1.0, 3.0, 2.0]), [3.5, 1.0, 3.5, 2.0]);
+    }
+
+    #[test]
+    fn quantiles_are_interpolated() {
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|at| quantile(&[1.0, 2.0, 4.0, 8.0], at)), [1.0, 1.75, 3.0, 8.0]);
+        assert_eq!((quantile(&[], 0.5), quantile(&[3.0], 0.9)), (0.0, 3.0));
     }
 
     #[test]

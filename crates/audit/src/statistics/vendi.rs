@@ -24,7 +24,11 @@ pub fn vendi_score(similarities: &[f64], n: usize) -> Option<f64> {
 /// The smaller of the two matrices of inner products, of the items or of the dimensions, has the same eigenvalues other
 /// than 0. O(n d min(n, d)) for dimension d.
 pub fn vendi_of_embeddings(embeddings: &[f32], n: usize) -> Option<f64> {
-    if n == 0 || embeddings.is_empty() || embeddings.len() % n != 0 || embeddings.iter().any(|x| !x.is_finite()) {
+    if n == 0
+        || embeddings.is_empty()
+        || !embeddings.len().is_multiple_of(n)
+        || embeddings.iter().any(|x| !x.is_finite())
+    {
         return None;
     }
     let mut units: Vec<f64> = Vec::with_capacity(embeddings.len());
