@@ -157,11 +157,13 @@ mod tests {
         words.iter().map(|word| word.map(str::to_owned)).collect()
     }
 
+    type Case<'a> = (ArrayRef, Option<&'a Feature>, &'a [Option<&'a str>]);
+
     #[test]
     fn every_type_becomes_the_text_that_the_table_of_images_gives() {
         let dictionary: DictionaryArray<Int8Type> = [Some("red"), None, Some("red")].into_iter().collect();
         let label = Feature::ClassLabel { names: vec!["cat".into(), "dog".into()] };
-        let cases: [(ArrayRef, Option<&Feature>, &[Option<&str>]); 6] = [
+        let cases: [Case<'_>; 6] = [
             (Arc::new(Int64Array::from(vec![Some(1), Some(-1), None])), Some(&label), &[Some("dog"), None, None]),
             (Arc::new(Int64Array::from(vec![Some(1), Some(-1), None])), None, &[Some("1"), Some("-1"), None]),
             (Arc::new(BooleanArray::from(vec![Some(true), None])), None, &[Some("true"), None]),

@@ -10,7 +10,7 @@ use super::remote::{Object, Store, is_remote};
 use super::table::LabelSpec;
 use crate::error::DataError;
 use crate::files::{entries, images, join};
-use crate::layout::{ROLES, role_of};
+use crate::layout::{UNSPLIT, role_of};
 use crate::metadata;
 use crate::parquet_layout::{data_files, is_data_file, split_files};
 
@@ -41,7 +41,7 @@ struct Candidate {
 /// Finds the files.
 pub(crate) fn locate(spec: &LabelSpec) -> Result<Located, DataError> {
     if is_remote(&spec.path) {
-        return of_candidates(spec, remote(&spec.path)?);
+        return of_candidates(spec, remote(spec)?);
     }
     let path = Path::new(&spec.path);
     match path.metadata() {
@@ -96,18 +96,27 @@ fn of_candidates(spec: &LabelSpec, candidates: Vec<Candidate>) -> Result<Located
     if names.is_empty() {
         return Err(DataError::NoTable { path: path.to_path_buf(), found: "no file of labels is there".into() });
     }
-    let (splits, warnings) = split_files(path, &names, &spec.splits, names.len() == 1 && !path.is_dir())?;
+    if !path.is_dir() && candidates.len() == 1 {
+        let format = one_format(path, &with_role(&candidates, UNSPLIT))?;
+        return Ok(Located::Files { files: with_role(&candidates, UNSPLIT), format, warnings: Vec::new() });
+    }
+    let (splits, warnings) = split_files(path, &names, &spec.splits, false)?;
     let mut files = Vec::new();
     for (split, names) in &splits {
         let own = candidates.iter().filter(|candidate| names.contains(&candidate.name));
-        files.extend(own.map(|candidate| LabelFile {
-            address: candidate.address.clone(),
-            split: split.role.clone(),
-            place: candidate.place.clone(),
-        }));
+        files.extend(with_role(own, &split.role));
     }
     let format = one_format(path, &files)?;
     Ok(Located::Files { files, format, warnings })
+}
+
+fn with_role<'a>(candidates: impl IntoIterator<Item = &'a Candidate>, role: &str) -> Vec<LabelFile> {
+    let file = |candidate: &Candidate| LabelFile {
+        address: candidate.address.clone(),
+        split: role.to_owned(),
+        place: candidate.place.clone(),
+    };
+    candidates.into_iter().map(file).collect()
 }
 
 fn one_format(path: &Path, files: &[LabelFile]) -> Result<Format, DataError> {
@@ -168,7 +177,8 @@ fn local_pattern(text: &str) -> Result<Vec<Candidate>, DataError> {
     Ok(found)
 }
 
-fn remote(address: &str) -> Result<Vec<Candidate>, DataError> {
+fn remote(spec: &LabelSpec) -> Result<Vec<Candidate>, DataError> {
+    let address = spec.path.as_str();
     let web = address.starts_with("http");
     let refuse = |problem: &str| Err(DataError::Remote { address: address.to_owned(), problem: problem.to_owned() });
     if web && address.contains('?') {
@@ -187,7 +197,8 @@ fn remote(address: &str) -> Result<Vec<Candidate>, DataError> {
         let name = path.filename().unwrap_or_default().to_owned();
         return Ok(vec![of_object(object, name)]);
     }
-    let is_split = |name: &str| name == "data" || role_of(name).is_some() || ROLES.contains(&name);
+    let is_split =
+        |name: &str| name == "data" || role_of(name).is_some() || spec.splits.values().any(|split| split == name);
     remote_search(&format!("{}/", address.trim_end_matches('/')), &is_table_name_in_path, &|folder| {
         folder.split('/').all(is_split)
     })

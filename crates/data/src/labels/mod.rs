@@ -29,6 +29,8 @@ mod ranged;
 mod remote;
 mod scalar;
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 mod words;
 

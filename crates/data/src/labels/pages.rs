@@ -94,7 +94,7 @@ impl PageColumn {
             if plain && !outside {
                 outside = true;
                 self.outside.begin();
-                self.to_outside(&mut cells.codes[..done]);
+                self.move_outside(&mut cells.codes[..done]);
             }
             let out = &mut cells.codes[done..done + given];
             if plain {
@@ -102,7 +102,7 @@ impl PageColumn {
             } else {
                 self.codes(out)?;
                 if outside {
-                    self.to_outside(out);
+                    self.move_outside(out);
                 }
             }
             self.page.left -= given;
@@ -113,7 +113,7 @@ impl PageColumn {
     }
 
     /// Codes of the dictionary as codes of the batch's own words.
-    fn to_outside(&mut self, codes: &mut [u32]) {
+    fn move_outside(&mut self, codes: &mut [u32]) {
         for code in codes {
             *code = self.outside.code(self.words.values.get(*code as usize).and_then(Option::as_deref));
         }

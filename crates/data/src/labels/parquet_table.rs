@@ -1,7 +1,6 @@
 //! Parquet files as a table of labels.
 
 use std::collections::HashSet;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
@@ -254,11 +253,11 @@ impl ParquetLabels {
             })
             .collect();
         let metadata = self.footer.metadata().row_group(group);
-        let chunks: Range<u64> = leaves.iter().fold(u64::MAX..0, |range, &leaf| {
+        let end = |&leaf: &usize| {
             let (start, length) = metadata.column(leaf).byte_range();
-            range.start.min(start)..range.end.max(start.saturating_add(length))
-        });
-        let ranged = ranged.until(chunks.end);
+            start.saturating_add(length)
+        };
+        let ranged = ranged.until(leaves.iter().map(end).max().unwrap_or_default());
         if let ([leaf], None) = (leaves.as_slice(), part) {
             let chunk = metadata.column(*leaf);
             if pages::is_readable(chunk, field.data_type()) {

@@ -16,6 +16,9 @@ const MAX_DISTINCT: usize = 5_000_000;
 /// Distinct numbers that a thread keeps for itself.
 const MAX_OWN: usize = 1 << 17;
 
+/// Edges by attribute.
+pub(crate) type Edges = BTreeMap<String, Vec<f64>>;
+
 /// How often each number occurs, by its bits.
 type Counts = HashMap<u64, u64>;
 
@@ -25,8 +28,8 @@ pub(crate) fn quantile_edges<'a>(
     names: &Names<'_>,
     wanted: impl Iterator<Item = &'a String>,
     progress: &dyn Progress,
-) -> Result<(BTreeMap<String, Vec<f64>>, Vec<String>), DataError> {
-    let (mut edges, mut notes) = (BTreeMap::new(), Vec::new());
+) -> Result<(Edges, Vec<String>), DataError> {
+    let (mut edges, mut notes) = (Edges::new(), Vec::new());
     for name in wanted {
         let (_, way) = names.chain(name)?;
         for attribute in way {

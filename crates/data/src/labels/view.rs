@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::Column;
 use super::derive::{Derive, Step};
 use super::filter::Filter;
+use super::quantiles::Edges;
 use super::table::{LabelInfo, LabelKind};
 use crate::error::DataError;
 use crate::table::no_such_column;
@@ -34,7 +35,7 @@ pub struct ResolvedView {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) filters: Vec<(Attribute, Filter)>,
     /// The edges that quantiles were given.
-    pub(crate) edges: BTreeMap<String, Vec<f64>>,
+    pub(crate) edges: Edges,
     /// Words that stand for a missing value.
     pub(crate) missing: Arc<HashSet<String>>,
     /// What might surprise.
@@ -125,12 +126,7 @@ impl Names<'_> {
     }
 
     /// How a value comes about. `edges` are those of all quantiles on the way.
-    pub fn attribute(
-        &self,
-        name: &str,
-        edges: &BTreeMap<String, Vec<f64>>,
-        view: &mut ResolvedView,
-    ) -> Result<Attribute, DataError> {
+    pub fn attribute(&self, name: &str, edges: &Edges, view: &mut ResolvedView) -> Result<Attribute, DataError> {
         let (column, way) = self.chain(name)?;
         if let LabelKind::Image | LabelKind::Other = column.kind {
             let holds = if column.kind == LabelKind::Image { "images" } else { "lists, bytes, times or objects" };
