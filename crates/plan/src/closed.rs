@@ -32,7 +32,12 @@ impl Moves {
 }
 
 /// What each group gets when every cell spends its deficit on its smallest groups, as far as each has room.
-pub(crate) fn fill_cells(table: &Table<'_>, demand: &Demand, deficits: &[u64], room: impl Fn(usize) -> u64) -> Vec<u64> {
+pub(crate) fn fill_cells(
+    table: &Table<'_>,
+    demand: &Demand,
+    deficits: &[u64],
+    room: impl Fn(usize) -> u64,
+) -> Vec<u64> {
     let mut needs = vec![0; table.len()];
     for (cell, &deficit) in demand.cells.iter().zip(deficits) {
         let vessel = |&i: &usize| Vessel { count: table.counts[i], room: room(i).min(deficit) };
@@ -47,7 +52,6 @@ pub(crate) fn fill_cells(table: &Table<'_>, demand: &Demand, deficits: &[u64], r
 /// All that is needed where the budget covers it, else what raises the smallest groups most, the earlier group first
 /// where two are alike.
 pub(crate) fn spend(table: &Table<'_>, needs: &[u64], budget: Room) -> Vec<u64> {
-    let vessels: Vec<Vessel> =
-        table.counts.iter().zip(needs).map(|(&count, &room)| Vessel { count, room }).collect();
+    let vessels: Vec<Vessel> = table.counts.iter().zip(needs).map(|(&count, &room)| Vessel { count, room }).collect();
     water_fill(&vessels, budget.images)
 }

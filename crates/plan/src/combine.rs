@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::closed::Moves;
-use crate::demand::Unreachable;
+use crate::demand::{Demand, Unreachable};
 use crate::model::{Aux, Hold, Model};
 use crate::plan::{Solved, Task};
 use crate::program::{Branched, Program, Relaxed};
 use crate::repair::repair;
 use crate::table::MOST_IMAGES;
-use crate::{Limits, PlanError, contradiction};
+use crate::{Limits, PlanError, Search, Surplus, contradiction};
 
 /// What is known of a program.
 pub(crate) enum Outcome {
@@ -63,10 +63,9 @@ fn nearest(task: &Task<'_>, free: Moves, note: Option<&'static str>, deadline: I
         Outcome::Infeasible | Outcome::Unknown => (Moves::adding(vec![0; task.table.len()]), Some(0)),
     };
     let (rooms, budget) = (task.rooms(), task.limits.budget(task.table.images - moves.removes.iter().sum::<u64>()));
-    let spent = moves.images() >= budget.images;
     let limit = |i: usize| match rooms[i] {
         room if moves.adds[i] >= room.images => Some(room.limit),
-        _ if spent => Some(budget.limit),
+        _ if budget.images < u64::MAX => Some(budget.limit),
         _ if task.limits.removed.is_some() => Some("limits.removed"),
         _ => None,
     };
@@ -97,6 +96,19 @@ fn accepts(task: &Task<'_>, hold: Hold, moves: &Moves) -> bool {
 
 /// Solves one program, one aim after the other: the best of the first is a row for the next.
 pub(crate) fn attempt(task: &Task<'_>, hold: Hold, deadline: Instant) -> Outcome {
+    let outcome = solve_program(task, hold, deadline);
+    if matches!(outcome, Outcome::Unknown) && task.search.surplus == Surplus::Remove {
+        // A plan that leaves nothing out is a plan; the dearest target says nothing about the fewest images here.
+        let keeping = Search { surplus: Surplus::Keep, ..*task.search };
+        let more = Instant::now() + Duration::from_secs_f64(task.search.seconds / 5.0);
+        if let Outcome::Found(moves, _) = solve_program(&Task { search: &keeping, ..*task }, hold, more) {
+            return Outcome::Found(moves, Some(0));
+        }
+    }
+    outcome
+}
+
+fn solve_program(task: &Task<'_>, hold: Hold, deadline: Instant) -> Outcome {
     let mut model = Model::new(task, hold);
     let mut best: Option<Vec<i64>> = None;
     let mut bound = None;
@@ -142,23 +154,35 @@ enum Found {
     Unknown,
 }
 
-/// How far above the bound repair is tried before branch and bound takes over.
+/// How far above the bound repair is tried before branch and bound takes over: it finds little by itself in programs
+/// of more than [`SMALL`] variables.
 const ABOVE: [u64; 6] = [0, 1, 2, 4, 8, 16];
+
+/// Programs of so many variables are left to branch and bound as soon as their bound is not reached.
+const SMALL: usize = 200;
 
 impl Step<'_> {
     /// The least sum of the cost: relaxation for the bound, repair for a solution that reaches it, and branch and
     /// bound where repair does not. `known` meets the rows.
     fn minimise(&self, known: Option<Vec<i64>>) -> Found {
         let program = &self.model.program;
-        let (relaxed, least) = match program.relax(self.cost, self.deadline) {
-            Relaxed::Solved(values, sum) => (Some(values), whole_bound(sum)),
-            Relaxed::Infeasible if known.is_none() => return Found::Infeasible,
-            Relaxed::Infeasible | Relaxed::Unknown => (None, 0),
-        };
+        let sure = self.sure_bound();
         let mut best = known;
+        if program.vars.len() > SMALL {
+            self.guess(&mut best, sure);
+            if self.is_within(&best, sure) {
+                return self.found(best, None);
+            }
+        }
+        let (relaxed, least) = match program.relax(self.cost, self.deadline) {
+            Relaxed::Solved(values, sum) => (Some(values), whole_bound(sum).max(sure)),
+            Relaxed::Infeasible if best.is_none() => return Found::Infeasible,
+            Relaxed::Infeasible | Relaxed::Unknown => (None, sure),
+        };
         if let Some(relaxed) = &relaxed {
             self.improve(&mut best, relaxed.iter().map(|x| x.round() as i64).collect());
-            for above in ABOVE {
+            let tries = if program.vars.len() <= SMALL { 1 } else { ABOVE.len() };
+            for &above in &ABOVE[..tries] {
                 if self.is_within(&best, least + above) || Instant::now() >= self.deadline {
                     break;
                 }
@@ -172,7 +196,7 @@ impl Step<'_> {
                 }
             }
         }
-        if self.is_within(&best, least) && (relaxed.is_some() || least == 0) {
+        if self.is_within(&best, least) {
             return self.found(best, None);
         }
         match program.branch(self.cost, best.as_deref(), self.task.search.nodes, self.deadline) {
@@ -185,6 +209,15 @@ impl Step<'_> {
             Branched::Infeasible if best.is_none() => Found::Infeasible,
             Branched::Infeasible | Branched::Unknown => self.found(best, Some(least)),
         }
+    }
+
+    /// What the dearest target costs by itself, which is exact: all of them together cost no less.
+    fn sure_bound(&self) -> u64 {
+        if !self.model.only_adds_to(self.cost) {
+            return 0;
+        }
+        let alone = |demand: &Demand| demand.least_images(&self.task.table.counts);
+        self.task.demands.iter().map(alone).max().unwrap_or(0)
     }
 
     fn found(&self, best: Option<Vec<i64>>, bound: Option<u64>) -> Found {
@@ -209,6 +242,28 @@ impl Step<'_> {
         taken
     }
 
+    /// Without the relaxation, which takes long in large programs: whole values with the cost at most `least`, and
+    /// failing that a little more, from nothing added.
+    fn guess(&self, best: &mut Option<Vec<i64>>, least: u64) {
+        if !self.model.only_adds_to(self.cost) {
+            return;
+        }
+        let mut start = vec![0.0; self.model.program.vars.len()];
+        for (var, aux) in &self.model.helpers {
+            start[*var] = match aux {
+                Aux::Level { largest, .. } => *largest as f64,
+                Aux::Least { allowed } => *allowed as f64,
+                Aux::Total => 0.0,
+            };
+        }
+        for above in [0, least / 256, least / 64, least / 16, least / 4, least] {
+            if let Some(values) = self.repair(&start, least + above, Rounding::Up) {
+                self.improve(best, values);
+                return;
+            }
+        }
+    }
+
     /// Whole values near the relaxed ones, with the helping variables fixed and the cost at most `most`.
     fn repair(&self, relaxed: &[f64], most: u64, rounding: Rounding) -> Option<Vec<i64>> {
         let mut program: Program = self.model.program.clone();
@@ -225,15 +280,16 @@ impl Step<'_> {
                 false => near.floor(),
             };
             start[*var] = value as i64;
-            if let Aux::Level { cells } = aux {
+            if let Aux::Level { cells, .. } = aux {
                 *levels.get_or_insert(0) += start[*var] * *cells as i64;
             }
         }
-        for (var, aux) in &self.model.helpers {
-            if let (Aux::Total, Some(images)) = (aux, levels) {
-                start[*var] = images;
-            } else if let (Aux::Total, true) = (aux, self.model.only_adds_to(self.cost)) {
-                start[*var] = (self.task.table.counts.iter().sum::<u64>() + most) as i64;
+        let all = self.task.table.counts.iter().sum::<u64>() + most;
+        for (var, _) in self.model.helpers.iter().filter(|(_, aux)| *aux == Aux::Total) {
+            match levels {
+                Some(images) => start[*var] = images,
+                None if self.model.only_adds_to(self.cost) => start[*var] = all as i64,
+                None => {}
             }
         }
         repair(&program, &start, &fixed)
@@ -249,5 +305,5 @@ enum Rounding {
 
 /// The least whole number that is not below a computed bound.
 fn whole_bound(sum: f64) -> u64 {
-    (sum - 1e-5 - sum.abs() * 1e-9).ceil().max(0.0) as u64
+    (sum - 1e-5 - sum.abs() * 1e-10).ceil().max(0.0) as u64
 }

@@ -12,10 +12,8 @@ use crate::{AtLeast, Independent, Marginals, Match, Parity, PlanError, Ratio, Ta
 /// `budget` says how much is spent, the kinds that set counts say so too.
 pub(crate) fn refuse_beside_budget(targets: &[Target]) -> Result<(), PlanError> {
     let Some(budget) = targets.iter().position(|target| matches!(target, Target::Budget(_))) else { return Ok(()) };
-    let other = targets
-        .iter()
-        .enumerate()
-        .find(|(number, target)| *number != budget && !matches!(target, Target::AtLeast(_)));
+    let other =
+        targets.iter().enumerate().find(|(number, target)| *number != budget && !matches!(target, Target::AtLeast(_)));
     let Some((number, other)) = other else { return Ok(()) };
     Err(PlanError::Contradiction {
         first: title(number, other),

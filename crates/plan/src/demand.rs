@@ -1,5 +1,6 @@
 //! What a target demands of the counts: a rule over cells of groups, in whole numbers.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use evenset_core::Group;
@@ -18,7 +19,7 @@ pub(crate) struct Demand {
     pub target: usize,
     /// The cells that the rule is about.
     pub cells: Vec<Cell>,
-    /// Whether a group may be in more than one of them.
+    /// Whether a group may be in more than one of them. Cells of the same attributes never overlap.
     pub overlapping: bool,
     /// What it asks of them.
     pub rule: Rule,
@@ -97,6 +98,16 @@ impl Demand {
             return Err(Unreachable::TooMany);
         }
         Ok((want.into_iter().zip(have).map(|(want, have)| want.saturating_sub(have)).collect(), bound))
+    }
+
+    /// How many images the rule takes at least: what it lacks over cells of the same attributes, which do not overlap.
+    pub fn least_images(&self, counts: &[u64]) -> u64 {
+        let Ok((deficits, None)) = self.deficits(counts) else { return 0 };
+        let mut layers: BTreeMap<Vec<&str>, u64> = BTreeMap::new();
+        for (cell, deficit) in self.cells.iter().zip(deficits) {
+            *layers.entry(cell.values.attributes().collect()).or_default() += deficit;
+        }
+        layers.into_values().max().unwrap_or(0)
     }
 
     /// Whether the rule rounds, so that it can be met in more than one way.
@@ -300,9 +311,8 @@ fn product(table: &Table<'_>, of: &[String], from: &[String]) -> Result<(Vec<Cel
     for row in &rows {
         for column in &columns {
             let weight = count(row) * count(column);
-            let here = |cell: &&Cell| {
-                cell.values.project(of) == row.values && cell.values.project(from) == column.values
-            };
+            let here =
+                |cell: &&Cell| cell.values.project(of) == row.values && cell.values.project(from) == column.values;
             match listed.next_if(here) {
                 Some(_) => weights.push(weight),
                 None if weight == 0 => {}

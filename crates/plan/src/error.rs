@@ -70,6 +70,14 @@ pub enum PlanError {
         /// The most a round may ask for.
         limit: u64,
     },
+    /// A prompt names an attribute that the group has no value for.
+    #[error("group `{group}` has no value for `{attribute}`, which its prompt names; such groups cannot be generated")]
+    Unprompted {
+        /// The group.
+        group: Group,
+        /// The attribute.
+        attribute: String,
+    },
     /// The acceptance of a group does not hold together.
     #[error(
         "group `{group}` has {accepted} accepted of {requested} requested images; accepted images are among the requested ones"

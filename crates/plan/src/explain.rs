@@ -78,7 +78,10 @@ fn still_short(story: &Story<'_>) -> String {
         Some((images, cells)) => format!("still {images} images short in {cells}"),
         None => "still not met".to_owned(),
     };
-    format!("; out of reach under {}: {short}", list(&limits))
+    match limits.is_empty() {
+        true => format!("; {short}"),
+        false => format!("; out of reach under {}: {short}", list(&limits)),
+    }
 }
 
 fn out_of_reach(story: &Story<'_>) -> String {

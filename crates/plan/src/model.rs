@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::Surplus;
 use crate::closed::Moves;
 use crate::demand::{Demand, Rule};
 use crate::fill::{Vessel, water_fill};
 use crate::plan::Task;
 use crate::program::Program;
 use crate::table::sum;
-use crate::Surplus;
 
 /// What a program holds fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,14 @@ pub(crate) enum Aux {
     Level {
         /// How many cells those are.
         cells: usize,
+        /// The count of the largest of them before anything is done.
+        largest: u64,
     },
     /// The count of the smallest cell.
-    Least,
+    Least {
+        /// The least that the largest cell allows before anything is done.
+        allowed: u64,
+    },
 }
 
 /// Groups that nothing tells apart.
@@ -117,7 +122,8 @@ impl Model {
             let room = rows.iter().fold(0u64, |all, &row| all.saturating_add(rooms[row].images));
             let add = self.program.add(if room == u64::MAX { f64::INFINITY } else { room as f64 });
             self.images.push(add);
-            let remove = removes.then(|| self.program.add(sum(&rows, &task.table.counts) as f64));
+            let count = sum(&rows, &task.table.counts);
+            let remove = (removes && count > 0).then(|| self.program.add(count as f64));
             self.removed.extend(remove);
             self.classes.push(Class { rows, add, remove });
         }
@@ -173,14 +179,16 @@ impl Model {
             }
             Rule::Equal(strata) => {
                 for stratum in strata.iter().filter(|stratum| stratum.len() > 1) {
-                    let level = self.helper(Aux::Level { cells: stratum.len() });
+                    let largest = cells[stratum.clone()].iter().map(|(_, count)| *count as u64).max().unwrap_or(0);
+                    let level = self.helper(Aux::Level { cells: stratum.len(), largest });
                     for (terms, count) in &cells[stratum.clone()] {
                         self.program.require(with(terms, level, -1.0), -count, -count);
                     }
                 }
             }
             Rule::Ratio(at_most) => {
-                let least = self.helper(Aux::Least);
+                let largest = cells.iter().map(|(_, count)| *count as u64).max().unwrap_or(0);
+                let least = self.helper(Aux::Least { allowed: at_most.smallest_allowed(largest) });
                 for (terms, count) in &cells {
                     self.program.require(with(terms, least, -1.0), -count, f64::INFINITY);
                     self.program.require(with(terms, least, -at_most.value()), f64::NEG_INFINITY, -count);
@@ -256,9 +264,7 @@ impl Model {
 /// Whether a cell has what it needs and can only gain.
 fn is_idle(task: &Task<'_>, demand: &Demand, members: &[usize]) -> bool {
     match demand.rule {
-        Rule::Floor(images) => {
-            task.search.surplus == Surplus::Keep && sum(members, &task.table.counts) >= images
-        }
+        Rule::Floor(images) => task.search.surplus == Surplus::Keep && sum(members, &task.table.counts) >= images,
         _ => false,
     }
 }

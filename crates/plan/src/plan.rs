@@ -233,7 +233,8 @@ impl Task<'_> {
 
     /// First what `at-least` needs, then the rest where it raises the smallest groups most.
     fn spend_budget(&self, images: u64) -> Result<Solved, PlanError> {
-        let within = Limits { images: Some(self.limits.images.map_or(images, |n| n.min(images))), ..self.limits.clone() };
+        let within =
+            Limits { images: Some(self.limits.images.map_or(images, |n| n.min(images))), ..self.limits.clone() };
         let first = Task { limits: &within, ..*self }.solve()?;
         if self.table.images.checked_add(images).is_none_or(|all| all > MOST_IMAGES) {
             return Err(PlanError::Overflow { limit: MOST_IMAGES });
@@ -253,8 +254,7 @@ impl Task<'_> {
         let wants = raise(&first.free.adds, images, &|_| u64::MAX);
         let spent: u64 = adds.iter().sum();
         let limit = |i: usize| if adds[i] >= rooms[i].images { rooms[i].limit } else { budget.limit };
-        let limited_by =
-            (0..adds.len()).map(|i| (spent < images && adds[i] < wants[i]).then(|| limit(i))).collect();
+        let limited_by = (0..adds.len()).map(|i| (spent < images && adds[i] < wants[i]).then(|| limit(i))).collect();
         Ok(Solved { moves: Moves::adding(adds), free: Moves::adding(wants), limited_by, ..first })
     }
 

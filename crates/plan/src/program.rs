@@ -73,6 +73,9 @@ impl Program {
 
     /// Solves over real numbers.
     pub fn relax(&self, cost: &[usize], deadline: Instant) -> Relaxed {
+        if left(deadline).is_zero() {
+            return Relaxed::Unknown;
+        }
         let add = |problem: &mut Problem, cost, var: Var| Some(problem.add_var(cost, (var.lower, var.upper)));
         let Some((problem, vars)) = self.problem(cost, add) else { return Relaxed::Unknown };
         let mut options = SolveOptions::default();
@@ -91,6 +94,9 @@ impl Program {
 
     /// Solves over whole numbers, starting from a solution where one is known.
     pub fn branch(&self, cost: &[usize], start: Option<&[i64]>, nodes: u64, deadline: Instant) -> Branched {
+        if left(deadline).is_zero() {
+            return Branched::Unknown;
+        }
         let add = |problem: &mut Problem, cost, var: Var| {
             (var.lower <= MOST_WHOLE)
                 .then(|| problem.add_integer_var(cost, (var.lower as i32, var.upper.min(MOST_WHOLE) as i32)))

@@ -6,8 +6,10 @@
 
 use crate::program::Program;
 
-/// Work of one search, in terms of rows looked at. The search is the same on every machine.
-const WORK: u64 = 40_000_000;
+/// Work of one search for each term of the program, and at most: terms of rows looked at, so that the search is the
+/// same on every machine.
+const WORK_PER_TERM: u64 = 1_000;
+const WORK: u64 = 20_000_000;
 
 /// Of a longer row so many variables, from a place drawn anew for each move, are looked at.
 const WINDOW: usize = 400;
@@ -15,10 +17,12 @@ const WINDOW: usize = 400;
 /// Whole values near `start` that meet every row, or `None` where none were found. Variables that are `fixed` stay.
 pub(crate) fn repair(program: &Program, start: &[i64], fixed: &[bool]) -> Option<Vec<i64>> {
     let mut search = LocalSearch::new(program, start, fixed);
+    let terms: usize = program.rows.iter().map(|row| row.terms.len()).sum();
+    let most = WORK.min(WORK_PER_TERM * terms as u64);
     let mut work = 0;
     while let Some(row) = search.pick_violated() {
         work += search.improve(row);
-        if work > WORK {
+        if work > most {
             return None;
         }
     }

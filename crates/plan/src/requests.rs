@@ -4,7 +4,7 @@ use evenset_core::{Fingerprint, Group, Seed};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::PlanError;
+use crate::{CheckedPrompts, PlanError};
 
 /// The most images one round may ask for; requests are held in memory.
 pub const MAX_REQUESTS: u64 = 10_000_000;
@@ -22,6 +22,12 @@ pub struct Request {
     pub index: u64,
     /// The seed that all of the image's noise comes from.
     pub seed: Seed,
+    /// What a text-to-image model is told to draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What it is told not to draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
 }
 
 /// The requests of one round: the groups in the order of `asks`, each with indices from 0.
@@ -31,13 +37,37 @@ pub struct Request {
 /// # Errors
 /// [`PlanError::Inconsistent`] where a group stands twice, [`PlanError::TooManyRequests`] above [`MAX_REQUESTS`].
 pub fn requests(job_seed: Seed, round: u32, asks: &[(Group, u64)]) -> Result<Vec<Request>, PlanError> {
+    requests_with(job_seed, round, asks, None)
+}
+
+/// As [`requests`], each with its prompt where `prompts` are given.
+///
+/// # Errors
+/// As [`requests`], and [`PlanError::Unprompted`] where a group lacks a value that its prompt names.
+pub fn requests_with(
+    job_seed: Seed,
+    round: u32,
+    asks: &[(Group, u64)],
+    prompts: Option<&CheckedPrompts>,
+) -> Result<Vec<Request>, PlanError> {
     let asked: u128 = asks.iter().map(|(_, n)| u128::from(*n)).sum();
     if asked > u128::from(MAX_REQUESTS) {
         return Err(PlanError::TooManyRequests { asked, limit: MAX_REQUESTS });
     }
     refuse_repeats(asks)?;
-    let each = asks.iter().flat_map(|(group, n)| (0..*n).map(move |index| (group, index)));
-    Ok(each.map(|(group, index)| request(job_seed, group, round, index)).collect())
+    let mut requests = Vec::with_capacity(asked as usize);
+    for (group, n) in asks {
+        let mut prompts = prompts.map(|prompts| prompts.of_group(job_seed, group, round));
+        for index in 0..*n {
+            let mut request = request(job_seed, group, round, index);
+            if let Some(prompts) = &mut prompts {
+                let said = prompts.prompt(index)?;
+                (request.prompt, request.negative_prompt) = (Some(said.prompt), said.negative);
+            }
+            requests.push(request);
+        }
+    }
+    Ok(requests)
 }
 
 fn request(job_seed: Seed, group: &Group, round: u32, index: u64) -> Request {
@@ -50,7 +80,7 @@ fn request(job_seed: Seed, group: &Group, round: u32, index: u64) -> Request {
     ];
     let id = Fingerprint::of(parts).as_str().chars().take(16).collect();
     let seed = Seed::of_request(job_seed, group, round, index, "image");
-    Request { id, group: group.clone(), round, index, seed }
+    Request { id, group: group.clone(), round, index, seed, prompt: None, negative_prompt: None }
 }
 
 /// How many of the images requested for a group were accepted, over all rounds so far.

@@ -130,7 +130,10 @@ mod tests {
             let counts: Vec<u64> = numbers.by_ref().take(3).collect();
             let weights = Weights::of_counts(&numbers.map(|n| u128::from(n) + 1).collect::<Vec<_>>());
             let reached = weights.reach(&counts, 1 << 20).unwrap();
-            assert!(keeps_quota(&weights, &reached.counts) && reached.bound.is_none(), "{counts:?} {weights:?} {reached:?}");
+            assert!(
+                keeps_quota(&weights, &reached.counts) && reached.bound.is_none(),
+                "{counts:?} {weights:?} {reached:?}"
+            );
             assert!(reached.counts.iter().zip(&counts).all(|(want, count)| want >= count));
             let more: u64 = reached.counts.iter().sum::<u64>() - counts.iter().sum::<u64>();
             for a in 0..more {

@@ -310,7 +310,10 @@ fn a_budget_raises_the_smallest_groups_after_at_least_has_what_it_needs() {
     let counts = cross(&[2, 2], &[9, 2, 0, 4]);
     let found = plan(&counts, &targets(r#"{"type":"budget","images":9}"#), &Limits::default()).unwrap();
     assert_eq!(found.groups.iter().map(|g| g.add).collect::<Vec<_>>(), [0, 3, 5, 1]);
-    assert_eq!((found.images, found.targets[0].satisfied, found.groups[1].target.as_deref()), (9, true, Some("budget")));
+    assert_eq!(
+        (found.images, found.targets[0].satisfied, found.groups[1].target.as_deref()),
+        (9, true, Some("budget"))
+    );
     let both = targets(r#"[{"type":"at-least","images":12,"pattern":{"a":"0"}},{"type":"budget","images":9}]"#);
     let found = plan(&counts, &both, &Limits::default()).unwrap();
     // One image for a=0, then eight where they raise the smallest.

@@ -63,8 +63,14 @@ fn parity_over_all_fills_the_smallest_groups_of_the_rarer_value() {
 #[test]
 fn at_least_and_ratio_raise_only_the_groups_below() {
     assert_eq!(adds(&free(&two_by_two([9, 2, 0, 4]), &at_least(3))), [0, 1, 3, 0]);
-    assert_eq!(adds(&free(&two_by_two([9, 2, 0, 4]), &Target::Ratio(Ratio { at_most: 3.0, ..Ratio::default() }))), [0, 1, 3, 0]);
-    assert_eq!(adds(&free(&two_by_two([9, 2, 0, 4]), &Target::Ratio(Ratio { at_most: 2.5, ..Ratio::default() }))), [0, 2, 4, 0]);
+    assert_eq!(
+        adds(&free(&two_by_two([9, 2, 0, 4]), &Target::Ratio(Ratio { at_most: 3.0, ..Ratio::default() }))),
+        [0, 1, 3, 0]
+    );
+    assert_eq!(
+        adds(&free(&two_by_two([9, 2, 0, 4]), &Target::Ratio(Ratio { at_most: 2.5, ..Ratio::default() }))),
+        [0, 2, 4, 0]
+    );
     assert_eq!(adds(&free(&two_by_two([0; 4]), &at_least(3))), [3; 4]);
 }
 
