@@ -48,8 +48,8 @@ pub enum Verb {
     Run(JobArgs),
     /// Read and decode every row; broken ones are listed with their reason.
     Scan(JobArgs),
-    /// Count who is there, in every grouping.
-    Audit(JobArgs),
+    /// Count who is there, in every grouping, of a job's dataset or of any table of labels.
+    Audit(AuditArgs),
     /// Work out how many images each group misses.
     Plan(JobArgs),
     /// Train the model and draw the first round's candidates.
@@ -77,6 +77,61 @@ pub enum Verb {
         markdown: bool,
     },
 }
+
+/// What is audited, and how.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AUDIT_AFTER)]
+pub struct AuditArgs {
+    /// A job file, or a table of labels: CSV, JSONL or Parquet (a file, a folder, a pattern such as 'data/*.parquet', an
+    /// address such as s3://bucket/labels.parquet, `-` for standard input), or a dataset of images.
+    pub data: String,
+    /// A second one: both are shown side by side.
+    pub other: Option<String>,
+    /// The attributes to count by; default: the job's, or guessed. May be given several times.
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub by: Vec<String>,
+    /// Count only rows for which this holds, for example 'age >= 18' or 'sex in f, m'. May be given several times.
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub filters: Vec<String>,
+    /// The attribute that a model is to learn; default: the job's, or guessed by its name.
+    #[arg(long, value_name = "COLUMN")]
+    pub label: Option<String>,
+    /// Read only this split (train, validation or test); default: the job's training split, else all rows.
+    #[arg(long, value_name = "SPLIT")]
+    pub split: Option<String>,
+    /// Column that says how many rows a row stands for.
+    #[arg(long, value_name = "COLUMN")]
+    pub count: Option<String>,
+    /// A word that stands for a missing value, beside empty cells, NaN and null. May be given several times.
+    #[arg(long, value_name = "WORD")]
+    pub missing: Vec<String>,
+    /// Rows that a combination needs to be covered; below 1, that share of all rows.
+    #[arg(long, value_name = "ROWS")]
+    pub threshold: Option<f64>,
+    /// How many values a combination has at most.
+    #[arg(long, value_name = "LEVEL")]
+    pub max_level: Option<usize>,
+    /// Writes the audit as a page for a browser.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Writes every group of every grouping as a Parquet table.
+    #[arg(long, value_name = "FILE")]
+    pub parquet: Option<PathBuf>,
+    /// Overrides a key of the job, or of a table's audit (`--set audit.intervals=goodman`).
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Prints the result as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const AUDIT_AFTER: &str = "\
+Examples:
+  evenset audit labels.csv                               guess the attributes, and say what was guessed
+  evenset audit labels.csv --by sex,age --where 'year >= 2020'
+  evenset audit train.parquet test.parquet --by label    side by side
+  duckdb -csv -c 'select ...' | evenset audit -          your own SQL
+  evenset audit job.yaml --html audit.html               a page with every figure";
 
 /// A job file or a run folder.
 #[derive(Debug, clap::Args)]

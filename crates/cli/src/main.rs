@@ -4,6 +4,7 @@
 //! The only place that prints: results to standard output, progress and errors to standard error.
 
 mod args;
+mod audit;
 mod output;
 mod progress;
 mod verbs;
@@ -58,6 +59,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(error) if error.interrupted() => exit::INTERRUPTED,
         Some(PipelineError::Job(_) | PipelineError::OutputExists(_)) => exit::USAGE,
         Some(_) => exit::FAILED,
+        None if error.is::<audit::UsageError>() => exit::USAGE,
         None => exit::FAILED,
     }
 }

@@ -6,13 +6,13 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use evenset_pipeline::engine::{Finished, Goal};
 use evenset_pipeline::status::StageStatus;
-use evenset_pipeline::{Job, stages};
+use evenset_pipeline::{Job, describe, stages};
 use evenset_report::ReportData;
-use evenset_report::terminal::{self, AcceptanceRow, CountRow, PlanRow};
+use evenset_report::terminal::{self, AcceptanceRow};
 use serde_json::{Value, json};
 
 /// How wide tables may be, and whether they have colours.
-fn canvas() -> (usize, bool) {
+pub(crate) fn canvas() -> (usize, bool) {
     let width = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
     let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     (width.clamp(40, 140), color)
@@ -23,8 +23,12 @@ pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
     let mut text = String::new();
     match goal {
         Goal::Scan => scan(&mut text, finished)?,
-        Goal::Audit => audit(&mut text, finished)?,
-        Goal::Plan => plan(&mut text, finished)?,
+        // An audit has more to say than a goal of the engine: see `audit.rs`.
+        Goal::Audit => {}
+        Goal::Plan => match &finished.plan {
+            Some(made) => return Ok(plan(job, &made.output, &finished.notes)),
+            None => writeln!(text, "the job has no `plan`")?,
+        },
         Goal::Generate => {
             let candidates: usize = finished.rounds.iter().map(|round| round.candidates.len()).sum();
             let drawn = finished.model.is_some();
@@ -128,54 +132,10 @@ fn scan(text: &mut String, finished: &Finished) -> Result<()> {
     Ok(())
 }
 
-fn audit(text: &mut String, finished: &Finished) -> Result<()> {
-    let Some(counts) = &finished.counts else { return Ok(()) };
+/// A plan for people.
+pub fn plan(job: &Job, plan: &evenset_pipeline::Plan, notes: &[String]) -> String {
     let (width, color) = canvas();
-    for grouping in &counts.output.audit.groupings {
-        let number = |value: Option<f64>| value.map_or_else(|| "no limit".to_owned(), |value| format!("{value:.1}"));
-        writeln!(
-            text,
-            "{}: {} groups, as even as {:.1} equal ones, largest to smallest {}",
-            grouping.attributes.join(" x "),
-            grouping.groups.len(),
-            grouping.effective_groups,
-            number(grouping.largest_to_smallest),
-        )?;
-        let rows: Vec<CountRow> =
-            grouping.groups.iter().map(|group| CountRow { values: group.values.clone(), count: group.count }).collect();
-        text.push_str(&terminal::audit_table(&rows, width, color));
-        text.push('\n');
-    }
-    for association in &counts.output.audit.associations {
-        if let Some(v) = association.cramers_v {
-            let [a, b] = &association.attributes;
-            writeln!(text, "{a} and {b}: Cramér's V {v:.2} (0 independent, 1 one gives the other)")?;
-        }
-    }
-    for left_out in &counts.output.audit.left_out {
-        writeln!(text, "not shown: {}: {}", left_out.attributes.join(" x "), left_out.reason)?;
-    }
-    Ok(())
-}
-
-fn plan(text: &mut String, finished: &Finished) -> Result<()> {
-    let Some(plan) = &finished.plan else {
-        writeln!(text, "the job has no `plan`")?;
-        return Ok(());
-    };
-    let (width, color) = canvas();
-    let rows: Vec<PlanRow> = plan
-        .output
-        .groups
-        .iter()
-        .map(|group| PlanRow { values: group.values.clone(), have: group.count, add: group.add })
-        .collect();
-    text.push_str(&terminal::plan_table(&rows, width, color));
-    writeln!(text, "{} images to generate", plan.output.images)?;
-    for target in &plan.output.targets {
-        writeln!(text, "{}", target.explanation)?;
-    }
-    Ok(())
+    describe::plan(&job.name, plan, notes).terminal(width, color)
 }
 
 fn verify(text: &mut String, finished: &Finished) -> Result<()> {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use evenset_pipeline::engine::{self, Finished, Goal};
+use evenset_pipeline::engine::{self, Finished, Goal, Labelled, Outcome};
 use evenset_pipeline::{Job, job, stages, status};
 
 use crate::args::{Args, JobArgs, Verb};
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<u8> {
         }
         Verb::Run(job) => (Goal::Report, job),
         Verb::Scan(job) => (Goal::Scan, job),
-        Verb::Audit(job) => (Goal::Audit, job),
+        Verb::Audit(audit) => return crate::audit::run(audit, &reporter),
         Verb::Plan(job) => (Goal::Plan, job),
         Verb::Generate(job) => (Goal::Generate, job),
         Verb::Verify(job) => (Goal::Verify, job),
@@ -36,9 +36,23 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Evidence(job) => (Goal::Evidence, job),
     };
     let resolved = Job::read(&job.job, &job.set).map_err(evenset_pipeline::PipelineError::from)?;
-    let finished = engine::run(&resolved, goal, job.overwrite, &reporter)?;
+    let outcome = engine::run(&resolved, goal, job.overwrite, &reporter)?;
     reporter.finish();
-    show(&resolved, goal, &finished, job.json)
+    match outcome {
+        Outcome::Images(finished) => show(&resolved, goal, &finished, job.json),
+        Outcome::Labels(labelled) => show_labels(&resolved, &labelled, job.json),
+    }
+}
+
+fn show_labels(job: &Job, labelled: &Labelled, json: bool) -> Result<u8> {
+    let plan = labelled.plan.as_ref().map(|plan| &plan.output);
+    match plan {
+        Some(plan) if json => drop(print_json(plan)?),
+        Some(plan) => print(&output::plan(job, plan, &labelled.notes))?,
+        None => print("the job has no `plan`\n")?,
+    }
+    let missed = plan.is_some_and(|plan| plan.targets.iter().any(|target| !target.satisfied));
+    Ok(if missed { exit::TARGET_MISSED } else { exit::DONE })
 }
 
 fn show(job: &Job, goal: Goal, finished: &Finished, json: bool) -> Result<u8> {
@@ -69,14 +83,14 @@ fn show_status(run: &Path, json: bool) -> Result<u8> {
     Ok(exit::DONE)
 }
 
-fn print_json<T: serde::Serialize>(value: &T) -> Result<u8> {
+pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<u8> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
     Ok(exit::DONE)
 }
 
-fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(())
 }

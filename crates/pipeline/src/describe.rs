@@ -6,7 +6,7 @@ mod plan;
 
 use evenset_core::Group;
 use evenset_report::document::{Kind, Sheet, SheetCell};
-use evenset_report::text::{number, percent};
+use evenset_report::text::number;
 
 pub use audit::audit;
 pub use comparison::comparison;
@@ -36,8 +36,4 @@ fn p_value(p: f64) -> String {
 
 fn between(interval: [f64; 2], decimals: usize) -> String {
     format!("{} to {}", number(interval[0], decimals), number(interval[1], decimals))
-}
-
-fn share(value: f64) -> SheetCell {
-    SheetCell::text(percent(value))
 }

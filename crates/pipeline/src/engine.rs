@@ -23,7 +23,7 @@ use crate::stages::evidence::{EvidenceStage, obstacle};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::model::ModelStage;
-use crate::stages::plan::PlanStage;
+use crate::stages::plan::{PlanStage, prompts};
 use crate::stages::report::ReportStage;
 use crate::stages::scan::{Scan, ScanStage};
 use crate::stages::verifier::VerifierStage;
@@ -157,7 +157,9 @@ fn labelled(
     let counts =
         context.complete(&AuditStage { job, rows: Rows::Table(table, view, table.fingerprint()?), reference })?;
     let plan = match &job.plan {
-        Some(plan) if goal >= Goal::Plan => Some(context.complete(&PlanStage { job: plan, counts: &counts })?),
+        Some(plan) if goal >= Goal::Plan => {
+            Some(context.complete(&PlanStage { job: plan, seed: job.seed, counts: &counts })?)
+        }
         _ => None,
     };
     let notes = table.warnings().iter().chain(view.notes()).cloned().collect();
@@ -283,7 +285,7 @@ impl Finished {
 
     fn plan(&mut self, context: &Context<'_>) -> Result<()> {
         if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
-            self.plan = Some(context.complete(&PlanStage { job, counts })?);
+            self.plan = Some(context.complete(&PlanStage { job, seed: context.job.seed, counts })?);
         }
         Ok(())
     }
@@ -308,11 +310,22 @@ impl Finished {
         if goal >= Goal::Verify {
             verifier = Some(context.complete(&VerifierStage { gates, seed, dataset, scan, frame, grouping })?);
         }
+        let prompts = prompts(plan_job, &plan.output)?;
+        let prompts = prompts.as_ref();
         let mut accepted: Vec<Accepted> = Vec::new();
         for round in 1..=job.verify.rounds {
             let unit = job.generate.unit;
-            let stage =
-                GenerateStage { round, so_far: &so_far, after: &last, sampler, unit, seed, model: &model, frame };
+            let stage = GenerateStage {
+                round,
+                so_far: &so_far,
+                after: &last,
+                sampler,
+                unit,
+                seed,
+                prompts,
+                model: &model,
+                frame,
+            };
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };
             let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();

@@ -34,6 +34,9 @@ pub enum PipelineError {
     /// Drawing the report page.
     #[error("report: {0}")]
     Report(#[from] evenset_report::ReportError),
+    /// The job's prompts do not fit its groups.
+    #[error("plan.prompts: {0}")]
+    Prompts(#[from] evenset_plan::PromptError),
     /// No column of a table looks like an attribute.
     #[error("{path}: no column looks like an attribute; name the columns to count by with `--by` ({left_out})")]
     NoAttributes {

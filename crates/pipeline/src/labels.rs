@@ -43,9 +43,9 @@ pub struct Question {
 impl Question {
     /// What a job asks of its dataset, of the training rows where it names splits.
     pub fn of_job(job: &Job) -> Self {
-        let LabelSpec { path, missing, splits, .. } = job.dataset.label_spec();
+        let splits = job.dataset.spec().splits;
         Self {
-            path,
+            path: job.dataset.path.to_string_lossy().into_owned(),
             attributes: job.dataset.columns(),
             derive: job.derive.clone(),
             filters: job.filters.clone(),
@@ -175,9 +175,8 @@ pub(crate) fn count(table: &LabelTable, view: &ResolvedView, weighted: bool, pro
 /// How often each row counts.
 fn row_weights(name: &str, column: &LabelColumn) -> Result<Vec<u64>> {
     let wrong = |value: &str| PipelineError::Count { column: name.to_owned(), value: value.to_owned() };
-    let number =
-        |value: &Option<String>| value.as_deref().map_or(Err("(missing)"), |value| value.parse().map_err(|_| value));
-    let numbers: Vec<Result<u64, &str>> = column.values.iter().map(number).collect();
+    let values = column.values.iter().map(|value| value.as_deref().unwrap_or(MISSING));
+    let numbers: Vec<Result<u64, &str>> = values.map(|value| value.parse().map_err(|_| value)).collect();
     column.codes.iter().map(|&code| numbers[code as usize].map_err(wrong)).collect()
 }
 

@@ -17,12 +17,21 @@ pub mod rounds;
 pub mod run;
 pub mod stages;
 pub mod status;
+pub mod tables;
 mod units;
 mod within;
+
+/// What the command line needs to ask for an audit.
+pub mod audit {
+    pub use evenset_audit::{AuditConfig, CoverageConfig};
+    pub use evenset_core::Seed;
+    pub use evenset_data::Filter;
+}
 
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;
 pub use evenset_nn::{Recycler, stop_idle_spinning};
+pub use evenset_plan::Plan;
 pub use job::Job;
 
 /// The version of evenset, which is part of every fingerprint.

@@ -216,6 +216,8 @@ impl Layout {
                     accepted.iter().map(|a| Some(i64::from(a.candidate.request.round))).collect::<Int64Array>(),
                 ),
                 "seed" => Arc::new(accepted.iter().map(|a| Some(a.candidate.request.seed.0)).collect::<UInt64Array>()),
+                "prompt" => texts(&|a| a.candidate.request.prompt.clone()),
+                "negative_prompt" => texts(&|a| a.candidate.request.negative_prompt.clone()),
                 "model_id" => texts(&|_| origin.model_id.clone()),
                 "model_sha256" => texts(&|_| origin.model_sha256.clone()),
                 "scheduler" => texts(&|_| Some(origin.scheduler.clone())),

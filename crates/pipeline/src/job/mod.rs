@@ -3,11 +3,13 @@
 mod error;
 mod reference;
 mod resolved;
+mod table;
 mod tree;
 mod written;
 
 pub use error::JobError;
 pub use resolved::{Dataset, Generate, Hook, Job, Plan, Verify, Write};
+pub use table::TableJob;
 pub use tree::Position;
 pub use written::{Format, Model, OnError, Role, WrittenJob};
 

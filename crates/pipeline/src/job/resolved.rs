@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use evenset_audit::AuditConfig;
 use evenset_core::Seed;
-use evenset_data::{DatasetSpec, Derive, Filter, LabelSpec, View};
+use evenset_data::{DatasetSpec, Derive, Filter, View};
 use evenset_diffusion::SamplerConfig;
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Surplus, Targets};
+use evenset_plan::{Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use serde::Serialize;
 
 use super::tree::{Node, Position};
-use super::written::{Format, Model, OnError, Role, WrittenHook, WrittenJob};
+use super::written::{Format, Model, OnError, Role, WrittenHook, WrittenJob, WrittenPlan};
 use super::{JobError, written};
 
 /// A job that can be run.
@@ -85,16 +85,6 @@ impl Dataset {
         self.label.iter().chain(&self.attributes).cloned().collect()
     }
 
-    /// What the data room needs to open it as a table of labels; only the training rows where splits are named.
-    pub fn label_spec(&self) -> LabelSpec {
-        LabelSpec {
-            path: self.path.to_string_lossy().into_owned(),
-            missing: self.missing.clone(),
-            splits: self.spec().splits,
-            split: None,
-        }
-    }
-
     /// What the data room needs to open it.
     pub fn spec(&self) -> DatasetSpec {
         DatasetSpec {
@@ -114,6 +104,9 @@ pub struct Plan {
     pub limits: Limits,
     /// Whether images may be left out.
     pub surplus: Surplus,
+    /// What each request says in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<Prompts>,
     /// Attributes whose combinations are the groups.
     pub grouping: Vec<String>,
 }
@@ -171,7 +164,7 @@ impl Job {
         for assignment in overrides {
             tree.set(assignment)?;
         }
-        let written = deserialise(&tree)?;
+        let written: WrittenJob = deserialise(&tree)?;
         let stem = path.file_stem().map_or_else(|| "job".to_owned(), |stem| stem.to_string_lossy().into_owned());
         resolve(written, &stem, tree)
     }
@@ -219,7 +212,7 @@ fn position(tree: &Node, path: &str) -> Position {
     node.at.clone()
 }
 
-fn deserialise(tree: &Node) -> Result<WrittenJob, JobError> {
+pub(super) fn deserialise<T: serde::de::DeserializeOwned>(tree: &Node) -> Result<T, JobError> {
     serde_path_to_error::deserialize(tree.to_json()).map_err(|error| {
         let path: Vec<String> = error
             .path()
@@ -407,12 +400,12 @@ fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Data
     Ok(dataset)
 }
 
-fn resolve_plan(written: written::WrittenPlan, columns: &[String], tree: &Node) -> Result<Plan, JobError> {
+fn resolve_plan(written: WrittenPlan, columns: &[String], tree: &Node) -> Result<Plan, JobError> {
     written.target.validate().map_err(|error| invalid(tree, "plan.target", error.to_string()))?;
     written.limits.validate().map_err(|error| invalid(tree, "plan.limits", error.to_string()))?;
     let named: Vec<String> = written.target.attributes().into_iter().map(str::to_owned).collect();
     let all = named.is_empty() || written.target.needs_all_attributes();
-    let grouping = written.grouping.unwrap_or_else(|| if all { columns.to_vec() } else { named.clone() });
+    let grouping = written.grouping.clone().unwrap_or_else(|| if all { columns.to_vec() } else { named.clone() });
     for (path, wanted) in [("plan.target", &named), ("plan.grouping", &grouping)] {
         if let Some(column) = wanted.iter().find(|column| !columns.contains(column)) {
             let message = format!("`{column}` is neither the label nor one of the attributes ({})", columns.join(", "));
@@ -425,5 +418,6 @@ fn resolve_plan(written: written::WrittenPlan, columns: &[String], tree: &Node) 
     }
     // Groups list their attributes in the job's order: label first.
     let grouping = columns.iter().filter(|column| grouping.contains(column)).cloned().collect();
-    Ok(Plan { target: written.target, limits: written.limits, surplus: written.surplus, grouping })
+    let WrittenPlan { target, limits, surplus, prompts, .. } = written;
+    Ok(Plan { target, limits, surplus, prompts, grouping })
 }

@@ -52,8 +52,12 @@ pub enum Value {
 }
 
 impl Node {
-    /// An empty mapping.
-    fn empty(at: Position) -> Self {
+    /// An empty mapping that no file holds.
+    pub fn empty() -> Self {
+        Self::empty_at(Position { file: "--set".into(), line: 0 })
+    }
+
+    fn empty_at(at: Position) -> Self {
         Self { value: Value::Map(Vec::new()), at }
     }
 
@@ -93,7 +97,7 @@ impl Node {
                     }
                     let Value::Map(entries) = value else { return Err(bad("not a mapping")) };
                     let index = entries.iter().position(|(k, ..)| k == key).unwrap_or_else(|| {
-                        entries.push((key.to_owned(), at.clone(), Self::empty(at.clone())));
+                        entries.push((key.to_owned(), at.clone(), Self::empty_at(at.clone())));
                         entries.len() - 1
                     });
                     &mut entries[index].2
@@ -271,7 +275,7 @@ fn parse(text: &str, file: &Arc<str>) -> Result<Node, JobError> {
     })?;
     match documents.as_slice() {
         [document] => convert(document, file),
-        [] => Ok(Node::empty(Position { file: file.clone(), line: 1 })),
+        [] => Ok(Node::empty_at(Position { file: file.clone(), line: 1 })),
         [_, second, ..] => Err(JobError::Yaml {
             at: Position { file: file.clone(), line: second.span.start.line() },
             message: "a job is one YAML document; remove the `---` and what follows".into(),

@@ -10,7 +10,7 @@ use evenset_audit::AuditConfig;
 use evenset_data::{Derive, Filter};
 use evenset_diffusion::{ConditionalConfig, SamplerConfig};
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Surplus, Targets};
+use evenset_plan::{Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -131,6 +131,8 @@ pub struct WrittenPlan {
     /// Default: keep.
     #[serde(default)]
     pub surplus: Surplus,
+    /// What each request says in words, for generators that read: templates, phrases for values, scene words.
+    pub prompts: Option<Prompts>,
     /// Attributes whose combinations are the groups. Default: those that the target names, else label and attributes.
     pub grouping: Option<Vec<String>>,
 }

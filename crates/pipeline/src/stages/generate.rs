@@ -5,7 +5,7 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group, Seed};
 use evenset_diffusion::{ConditionalModel, ImageRequest, SamplerConfig};
-use evenset_plan::Request;
+use evenset_plan::{CheckedPrompts, Request};
 
 use crate::columns::{self, Reader};
 use crate::error::Result;
@@ -32,6 +32,8 @@ pub struct GenerateStage<'a> {
     pub unit: usize,
     /// The job's seed.
     pub seed: Seed,
+    /// What each request says in words, where the job has prompts.
+    pub prompts: Option<&'a CheckedPrompts>,
     /// The trained model.
     pub model: &'a Done<ConditionalModel>,
     /// The size of an image.
@@ -87,7 +89,7 @@ impl Stage for GenerateStage<'_> {
 
 impl GenerateStage<'_> {
     fn requests(&self) -> Result<Vec<Request>> {
-        Ok(evenset_plan::requests(self.seed, self.round, &asks(self.so_far)?)?)
+        Ok(evenset_plan::requests_with(self.seed, self.round, &asks(self.so_far)?, self.prompts)?)
     }
 
     fn draw(&self, requests: &[Request], context: &Context<'_>) -> Result<RecordBatch> {
@@ -140,24 +142,30 @@ fn request_columns(requests: &[Request]) -> Vec<(&'static str, arrow_array::Arra
         ("round", columns::numbers(requests.iter().map(|r| r.round.into()))),
         ("index", columns::numbers(requests.iter().map(|r| r.index))),
         ("seed", columns::numbers(requests.iter().map(|r| r.seed.0))),
+        ("prompt", columns::texts(requests.iter().map(|r| r.prompt.as_deref()))),
+        ("negative_prompt", columns::texts(requests.iter().map(|r| r.negative_prompt.as_deref()))),
     ]
 }
 
-fn request_table(requests: &[Request]) -> Result<RecordBatch> {
+/// Requests as a table.
+pub(crate) fn request_table(requests: &[Request]) -> Result<RecordBatch> {
     columns::table(request_columns(requests))
 }
 
 fn read_requests(reader: &Reader<'_>) -> Result<Vec<Request>> {
     let (ids, groups) = (reader.strings("id")?, reader.parsed::<Group>("group")?);
     let (rounds, indices, seeds) = (reader.numbers("round")?, reader.numbers("index")?, reader.numbers("seed")?);
-    let rows = ids.into_iter().zip(groups).zip(rounds).zip(indices.into_iter().zip(seeds));
+    let prompts = reader.texts("prompt")?.into_iter().zip(reader.texts("negative_prompt")?);
+    let rows = ids.into_iter().zip(groups).zip(rounds).zip(indices.into_iter().zip(seeds)).zip(prompts);
     Ok(rows
-        .map(|(((id, group), round), (index, seed))| Request {
+        .map(|((((id, group), round), (index, seed)), (prompt, negative_prompt))| Request {
             id,
             group,
             round: u32::try_from(round).unwrap_or(u32::MAX),
             index,
             seed: Seed(seed),
+            prompt,
+            negative_prompt,
         })
         .collect())
 }

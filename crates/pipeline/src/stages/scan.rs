@@ -161,7 +161,7 @@ impl ScanStage<'_> {
     }
 
     /// Everything that decides which rows are looked at and what values they have.
-    fn what(&self) -> impl serde::Serialize + '_ {
+    fn what(&self) -> impl Serialize + '_ {
         let edges: Vec<(&String, &[f64])> =
             self.job.derive.keys().filter_map(|name| Some((name, self.view.edges(name)?))).collect();
         (self.job.view(), &self.job.dataset.missing, edges)

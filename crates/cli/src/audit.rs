@@ -1,0 +1,145 @@
+//! `evenset audit`: of a job's dataset, of any table of labels, or of two of them side by side.
+
+use std::path::Path;
+
+use anyhow::Result;
+use evenset_pipeline::audit::{AuditConfig, CoverageConfig, Filter, Seed};
+use evenset_pipeline::describe;
+use evenset_pipeline::engine::{self, Finished, Goal, Outcome};
+use evenset_pipeline::job::TableJob;
+use evenset_pipeline::labels::{self, Question, Survey};
+use evenset_pipeline::{Job, PipelineError, tables};
+use evenset_report::document::Document;
+
+use crate::args::AuditArgs;
+use crate::output::canvas;
+use crate::progress::Reporter;
+use crate::{exit, verbs};
+
+/// A flag that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// Audits what the arguments name, and shows it.
+pub fn run(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
+    let data = Path::new(&args.data);
+    match &args.other {
+        Some(other) => side_by_side(args, other, reporter),
+        // Flags that change what is counted have no place in a run, which is named by its job alone.
+        None if labels::is_job(data) && !args.asks_otherwise() => of_job(args, reporter),
+        None => of_table(args, reporter),
+    }
+}
+
+impl AuditArgs {
+    /// Whether something else is counted than the job says.
+    fn asks_otherwise(&self) -> bool {
+        !self.by.is_empty()
+            || !self.filters.is_empty()
+            || self.split.is_some()
+            || self.label.is_some()
+            || self.count.is_some()
+            || !self.missing.is_empty()
+    }
+}
+
+fn of_job(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
+    let job = job(args, &args.data)?;
+    let outcome = engine::run(&job, Goal::Audit, false, reporter)?;
+    reporter.finish();
+    let (counts, notes) = match &outcome {
+        Outcome::Images(finished) => {
+            let Finished { counts: Some(counts), notes, .. } = finished.as_ref() else { return Ok(exit::DONE) };
+            (counts, notes)
+        }
+        Outcome::Labels(labelled) => (&labelled.counts, &labelled.notes),
+    };
+    let audit = &counts.output.audit;
+    let document = describe::audit(&job.name, audit, job.dataset.label.as_deref(), notes);
+    show(args, &document, audit, || tables::audit(audit))
+}
+
+fn of_table(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
+    let (survey, config, seed) = survey(args, &args.data, reporter)?;
+    let audit = survey.audit(&config, seed, reporter)?;
+    reporter.finish();
+    let document = describe::audit(&survey.source, &audit, survey.label.as_deref(), &survey.remarks);
+    show(args, &document, &audit, || tables::audit(&audit))
+}
+
+fn side_by_side(args: &AuditArgs, other: &str, reporter: &Reporter) -> Result<u8> {
+    let (a, config, seed) = survey(args, &args.data, reporter)?;
+    let (b, ..) = survey(args, other, reporter)?;
+    let found = a.compare(&b, &config, seed)?;
+    reporter.finish();
+    let remarks: Vec<String> = [&a, &b]
+        .iter()
+        .flat_map(|survey| survey.remarks.iter().map(|remark| format!("{}: {remark}", survey.source)))
+        .collect();
+    let document = describe::comparison(&found, &remarks);
+    show(args, &document, &found, || tables::comparison(&found))
+}
+
+/// Counts a table, or a job's dataset with the flags in place of the job's own keys.
+fn survey(args: &AuditArgs, data: &str, reporter: &Reporter) -> Result<(Survey, AuditConfig, Seed)> {
+    let (mut question, mut config, seed) = if labels::is_job(Path::new(data)) {
+        let job = job(args, data)?;
+        (Question::of_job(&job), job.audit.clone(), job.seed)
+    } else {
+        let TableJob { seed, derive, filters, audit } = TableJob::read(&args.set).map_err(PipelineError::from)?;
+        (Question { path: data.to_owned(), derive, filters, ..Question::default() }, audit, Seed(seed))
+    };
+    if !args.by.is_empty() {
+        question.attributes = args.by.iter().map(|name| name.trim().to_owned()).collect();
+        config.groupings = None;
+        question.label = question.label.filter(|label| question.attributes.contains(label));
+    }
+    for text in &args.filters {
+        question.filters.push(Filter::parse(text).map_err(|error| UsageError(format!("--where {error}")))?);
+    }
+    question.label = args.label.clone().or(question.label);
+    question.split = args.split.clone().or(question.split);
+    question.count = args.count.clone().or(question.count);
+    question.missing.extend(args.missing.iter().cloned());
+    let CoverageConfig { threshold, max_level } = config.coverage;
+    let coverage = CoverageConfig {
+        threshold: args.threshold.unwrap_or(threshold),
+        max_level: args.max_level.unwrap_or(max_level),
+    };
+    coverage.validate().map_err(|error| UsageError(error.to_string()))?;
+    config.coverage = coverage;
+    Ok((labels::survey(&question, reporter)?, config, seed))
+}
+
+/// The job, with the flags for coverage in it, so that they are part of its fingerprint.
+fn job(args: &AuditArgs, path: &str) -> Result<Job> {
+    let mut set = args.set.clone();
+    set.extend(args.threshold.map(|rows| format!("audit.coverage.threshold={rows}")));
+    set.extend(args.max_level.map(|level| format!("audit.coverage.max_level={level}")));
+    Ok(Job::read(Path::new(path), &set).map_err(PipelineError::from)?)
+}
+
+/// Shows the result in every form that was asked for.
+fn show<T: serde::Serialize>(
+    args: &AuditArgs,
+    document: &Document,
+    result: &T,
+    table: impl FnOnce() -> Result<tables::GroupTable, PipelineError>,
+) -> Result<u8> {
+    if let Some(path) = &args.html {
+        tables::write_text(path, &document.html(evenset_pipeline::VERSION)?)?;
+    }
+    if let Some(path) = &args.parquet {
+        table()?.write(path)?;
+    }
+    if args.json {
+        return verbs::print_json(result);
+    }
+    let (width, color) = canvas();
+    verbs::print(&document.terminal(width, color))?;
+    for path in args.html.iter().chain(&args.parquet) {
+        verbs::print(&format!("written: {}\n", path.display()))?;
+    }
+    Ok(exit::DONE)
+}
