@@ -175,14 +175,16 @@ impl Step<'_> {
         let large = program.vars.len() > SMALL;
         let mut best = known;
         if large && self.model.only_adds_to(self.cost) {
-            self.descend(&mut best, &self.from_nothing(), sure, 0);
+            self.descend(&mut best, &self.start_from_nothing(), sure, 0);
             if self.is_within(&best, sure) {
                 return self.found(best, None);
             }
         }
         let until = if large { self.part_of_the_time(FOR_RELAXATION) } else { self.deadline };
+        let mut relaxed = false;
         let least = match program.relax(self.cost, until) {
             Relaxed::Solved(values, sum) => {
+                relaxed = true;
                 let least = whole_bound(sum).max(sure);
                 self.improve(&mut best, values.iter().map(|x| x.round() as i64).collect());
                 self.descend(&mut best, &values, least, if large { u64::MAX } else { 0 });
@@ -191,7 +193,7 @@ impl Step<'_> {
             Relaxed::Infeasible if best.is_none() => return Found::Infeasible,
             Relaxed::Infeasible | Relaxed::Unknown => {
                 if self.model.only_adds_to(self.cost) {
-                    self.descend(&mut best, &self.from_nothing(), sure, u64::MAX);
+                    self.descend(&mut best, &self.start_from_nothing(), sure, u64::MAX);
                 }
                 sure
             }
@@ -203,7 +205,8 @@ impl Step<'_> {
             Branched::Solved { values, bound, proven } => {
                 let sum = total(&values, self.cost);
                 let believed = self.improve(&mut best, values) || self.is_within(&best, sum);
-                let bound = bound.map_or(least, |bound| whole_bound(bound).max(least));
+                // The bound of a search whose relaxation was cut off is not to be relied on.
+                let bound = bound.filter(|_| relaxed).map_or(least, |bound| whole_bound(bound).max(least));
                 self.found(best, (!(proven && believed)).then_some(bound))
             }
             Branched::Infeasible if best.is_none() => Found::Infeasible,
@@ -257,7 +260,7 @@ impl Step<'_> {
                 break;
             }
             failed = Some(above);
-            above = (4 * above).max(1);
+            above = (4 * above).max(1 + least / 128);
             if above > highest {
                 return;
             }
@@ -276,7 +279,7 @@ impl Step<'_> {
     }
 
     /// Nothing added, and helping variables as the counts have them.
-    fn from_nothing(&self) -> Vec<f64> {
+    fn start_from_nothing(&self) -> Vec<f64> {
         let mut start = vec![0.0; self.model.program.vars.len()];
         for (var, aux) in &self.model.helpers {
             start[*var] = match aux {
