@@ -41,7 +41,7 @@ pub(crate) fn solve(task: &Task<'_>) -> Result<Solved, PlanError> {
             Outcome::Infeasible => Ok(nearest(task, free, None, deadline)),
             Outcome::Unknown => Ok(nearest(task, free, Some(NOT_FOUND), deadline)),
         },
-        Outcome::Infeasible => Err(contradiction::find(&free_task, deadline)),
+        Outcome::Infeasible => Err(contradiction::find(&free_task)),
         Outcome::Unknown => {
             let none = Moves::adding(vec![0; task.table.len()]);
             Ok(nearest(task, none, Some(NOT_FOUND), deadline))
@@ -96,16 +96,20 @@ fn accepts(task: &Task<'_>, hold: Hold, moves: &Moves) -> bool {
 
 /// Solves one program, one aim after the other: the best of the first is a row for the next.
 pub(crate) fn attempt(task: &Task<'_>, hold: Hold, deadline: Instant) -> Outcome {
-    let outcome = solve_program(task, hold, deadline);
-    if matches!(outcome, Outcome::Unknown) && task.search.surplus == Surplus::Remove {
-        // A plan that leaves nothing out is a plan; the dearest target says nothing about the fewest images here.
-        let keeping = Search { surplus: Surplus::Keep, ..*task.search };
-        let more = Instant::now() + Duration::from_secs_f64(task.search.seconds / 5.0);
-        if let Outcome::Found(moves, _) = solve_program(&Task { search: &keeping, ..*task }, hold, more) {
-            return Outcome::Found(moves, Some(0));
-        }
+    if task.search.surplus == Surplus::Keep {
+        return solve_program(task, hold, deadline);
     }
-    outcome
+    let now = Instant::now();
+    match solve_program(task, hold, now + deadline.saturating_duration_since(now).mul_f64(0.7)) {
+        Outcome::Unknown => {}
+        known => return known,
+    }
+    // A plan that leaves nothing out is a plan; how far it is from the fewest images is not known here.
+    let keeping = Search { surplus: Surplus::Keep, ..*task.search };
+    match solve_program(&Task { search: &keeping, ..*task }, hold, deadline) {
+        Outcome::Found(moves, _) => Outcome::Found(moves, Some(0)),
+        Outcome::Infeasible | Outcome::Unknown => Outcome::Unknown,
+    }
 }
 
 fn solve_program(task: &Task<'_>, hold: Hold, deadline: Instant) -> Outcome {
@@ -154,12 +158,13 @@ enum Found {
     Unknown,
 }
 
-/// How far above the bound repair is tried before branch and bound takes over: it finds little by itself in programs
-/// of more than [`SMALL`] variables.
-const ABOVE: [u64; 6] = [0, 1, 2, 4, 8, 16];
-
-/// Programs of so many variables are left to branch and bound as soon as their bound is not reached.
+/// Programs of so many variables are left to branch and bound as soon as their bound is not reached; in larger ones it
+/// finds little by itself.
 const SMALL: usize = 200;
+
+/// The part of the time that is left which the relaxation of a large program may take: without it there is still
+/// something to try.
+const FOR_RELAXATION: f64 = 0.6;
 
 impl Step<'_> {
     /// The least sum of the cost: relaxation for the bound, repair for a solution that reaches it, and branch and
@@ -167,35 +172,32 @@ impl Step<'_> {
     fn minimise(&self, known: Option<Vec<i64>>) -> Found {
         let program = &self.model.program;
         let sure = self.sure_bound();
+        let large = program.vars.len() > SMALL;
         let mut best = known;
-        if program.vars.len() > SMALL {
-            self.guess(&mut best, sure);
+        if large && self.model.only_adds_to(self.cost) {
+            self.descend(&mut best, &self.start_from_nothing(), sure, 0);
             if self.is_within(&best, sure) {
                 return self.found(best, None);
             }
         }
-        let (relaxed, least) = match program.relax(self.cost, self.deadline) {
-            Relaxed::Solved(values, sum) => (Some(values), whole_bound(sum).max(sure)),
-            Relaxed::Infeasible if best.is_none() => return Found::Infeasible,
-            Relaxed::Infeasible | Relaxed::Unknown => (None, sure),
-        };
-        if let Some(relaxed) = &relaxed {
-            self.improve(&mut best, relaxed.iter().map(|x| x.round() as i64).collect());
-            let tries = if program.vars.len() <= SMALL { 1 } else { ABOVE.len() };
-            for &above in &ABOVE[..tries] {
-                if self.is_within(&best, least + above) || Instant::now() >= self.deadline {
-                    break;
-                }
-                for rounding in [Rounding::Up, Rounding::Down] {
-                    if let Some(values) = self.repair(relaxed, least + above, rounding) {
-                        self.improve(&mut best, values);
-                    }
-                    if self.is_within(&best, least + above) {
-                        break;
-                    }
-                }
+        let until = if large { self.part_of_the_time(FOR_RELAXATION) } else { self.deadline };
+        let mut relaxed = false;
+        let least = match program.relax(self.cost, until) {
+            Relaxed::Solved(values, sum) => {
+                relaxed = true;
+                let least = whole_bound(sum).max(sure);
+                self.improve(&mut best, values.iter().map(|x| x.round() as i64).collect());
+                self.descend(&mut best, &values, least, if large { u64::MAX } else { 0 });
+                least
             }
-        }
+            Relaxed::Infeasible if best.is_none() => return Found::Infeasible,
+            Relaxed::Infeasible | Relaxed::Unknown => {
+                if self.model.only_adds_to(self.cost) {
+                    self.descend(&mut best, &self.start_from_nothing(), sure, u64::MAX);
+                }
+                sure
+            }
+        };
         if self.is_within(&best, least) {
             return self.found(best, None);
         }
@@ -203,7 +205,8 @@ impl Step<'_> {
             Branched::Solved { values, bound, proven } => {
                 let sum = total(&values, self.cost);
                 let believed = self.improve(&mut best, values) || self.is_within(&best, sum);
-                let bound = bound.map_or(least, |bound| whole_bound(bound).max(least));
+                // The bound of a search whose relaxation was cut off is not to be relied on.
+                let bound = bound.filter(|_| relaxed).map_or(least, |bound| whole_bound(bound).max(least));
                 self.found(best, (!(proven && believed)).then_some(bound))
             }
             Branched::Infeasible if best.is_none() => Found::Infeasible,
@@ -242,12 +245,41 @@ impl Step<'_> {
         taken
     }
 
-    /// Without the relaxation, which takes long in large programs: whole values with the cost at most `least`, and
-    /// failing that a little more, from nothing added.
-    fn guess(&self, best: &mut Option<Vec<i64>>, least: u64) {
-        if !self.model.only_adds_to(self.cost) {
-            return;
+    /// Repairs `start` at the bound `least`, then at up to `highest` above it in growing steps until that works, and
+    /// from there down again by halves.
+    fn descend(&self, best: &mut Option<Vec<i64>>, start: &[f64], least: u64, highest: u64) {
+        let highest = highest.min(2 * least + 1024);
+        let (mut failed, mut above) = (None, 0);
+        loop {
+            if self.is_within(best, least + above) || Instant::now() >= self.deadline {
+                break;
+            }
+            let repaired =
+                [Rounding::Up, Rounding::Down].into_iter().find_map(|way| self.repair(start, least + above, way));
+            if repaired.is_some_and(|values| self.improve(best, values)) {
+                break;
+            }
+            failed = Some(above);
+            above = (4 * above).max(1 + least / 128);
+            if above > highest {
+                return;
+            }
         }
+        while let (Some(low), Some(values)) = (failed, best.as_ref()) {
+            let high = total(values, self.cost).saturating_sub(least);
+            if high <= low + 1 || Instant::now() >= self.deadline {
+                return;
+            }
+            let middle = low + (high - low) / 2;
+            let repaired = self.repair(start, least + middle, Rounding::Up);
+            if !repaired.is_some_and(|values| self.improve(best, values)) {
+                failed = Some(middle);
+            }
+        }
+    }
+
+    /// Nothing added, and helping variables as the counts have them.
+    fn start_from_nothing(&self) -> Vec<f64> {
         let mut start = vec![0.0; self.model.program.vars.len()];
         for (var, aux) in &self.model.helpers {
             start[*var] = match aux {
@@ -256,12 +288,12 @@ impl Step<'_> {
                 Aux::Total => 0.0,
             };
         }
-        for above in [0, least / 256, least / 64, least / 16, least / 4, least] {
-            if let Some(values) = self.repair(&start, least + above, Rounding::Up) {
-                self.improve(best, values);
-                return;
-            }
-        }
+        start
+    }
+
+    fn part_of_the_time(&self, part: f64) -> Instant {
+        let now = Instant::now();
+        now + self.deadline.saturating_duration_since(now).mul_f64(part)
     }
 
     /// Whole values near the relaxed ones, with the helping variables fixed and the cost at most `most`.

@@ -1,6 +1,6 @@
 //! Which targets contradict each other, and where.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::combine::{Outcome, attempt};
 use crate::demand::{Demand, Rule};
@@ -34,12 +34,16 @@ pub(crate) fn with_itself(target: &Target, number: usize) -> PlanError {
 }
 
 /// The targets that cannot be met together: one by itself, two of them, or only all.
-pub(crate) fn find(task: &Task<'_>, deadline: Instant) -> PlanError {
+pub(crate) fn find(task: &Task<'_>) -> PlanError {
     let targets = task.targets;
-    let clash = |numbers: &[usize]| {
+    let mut settled = true;
+    let mut clash = |numbers: &[usize]| {
+        let deadline = Instant::now() + Duration::from_secs_f64(task.search.seconds);
         let demands: Vec<Demand> = task.demands.iter().filter(|d| numbers.contains(&d.target)).cloned().collect();
         let some = Task { demands: &demands, ..*task };
-        matches!(attempt(&some, Hold::Demands, deadline), Outcome::Infeasible)
+        let outcome = attempt(&some, Hold::Demands, deadline);
+        settled &= !matches!(outcome, Outcome::Unknown);
+        matches!(outcome, Outcome::Infeasible)
     };
     let numbers = || 0..targets.len();
     if let Some(number) = numbers().find(|&number| clash(&[number])) {
@@ -50,12 +54,12 @@ pub(crate) fn find(task: &Task<'_>, deadline: Instant) -> PlanError {
         let why = witness(task, a, b).unwrap_or_else(|| "no counts meet both".to_owned());
         return PlanError::Contradiction { first: title(a, &targets[a]), second: title(b, &targets[b]), why };
     }
+    let why = match settled {
+        true => "any two of them can be met, but no counts meet all of them",
+        false => "no counts meet all of them; which of them part was not settled within the search's limits",
+    };
     let others: Vec<String> = (1..targets.len()).map(|number| title(number, &targets[number])).collect();
-    PlanError::Contradiction {
-        first: title(0, &targets[0]),
-        second: others.join(", "),
-        why: "any two of them can be met, but no counts meet all of them".to_owned(),
-    }
+    PlanError::Contradiction { first: title(0, &targets[0]), second: others.join(", "), why: why.to_owned() }
 }
 
 /// Where two targets part: a value and what each asks for it.

@@ -9,10 +9,10 @@ use crate::program::Program;
 /// Work of one search for each term of the program, and at most: terms of rows looked at, so that the search is the
 /// same on every machine.
 const WORK_PER_TERM: u64 = 1_000;
-const WORK: u64 = 20_000_000;
+const WORK: u64 = 16_000_000;
 
 /// Of a longer row so many variables, from a place drawn anew for each move, are looked at.
-const WINDOW: usize = 400;
+const WINDOW: usize = 160;
 
 /// Whole values near `start` that meet every row, or `None` where none were found. Variables that are `fixed` stay.
 pub(crate) fn repair(program: &Program, start: &[i64], fixed: &[bool]) -> Option<Vec<i64>> {

@@ -198,7 +198,7 @@ impl Targets {
         names
     }
 
-    /// Whether every target counts the groups of the attributes that the targets name, or of all that there are.
+    /// Whether some target names no attribute: it is about the groups of all attributes that there are.
     pub fn needs_all_attributes(&self) -> bool {
         self.as_ref().iter().any(|target| target.attributes().is_empty())
     }

@@ -151,7 +151,7 @@ const KINDS: [&str; 16] = [
 ];
 
 fn surplus(case: u64) -> Surplus {
-    if case % 2 == 0 { Surplus::Keep } else { Surplus::Remove }
+    if case.is_multiple_of(2) { Surplus::Keep } else { Surplus::Remove }
 }
 
 #[test]
@@ -358,4 +358,32 @@ fn the_largest_numbers_overflow_into_an_error() {
     let found = plan(&large, &both, &Limits::default()).unwrap();
     assert!(found.targets.iter().all(|t| t.satisfied) && found.optimal, "{found:?}");
     assert_eq!(found.images, (1 << 40) - (1 << 39) + (1 << 40) - 5);
+}
+
+#[test]
+fn where_limits_bind_as_little_as_can_be_is_missing_with_the_fewest_images() {
+    let json = r#"[{"type":"at-least","images":7,"of":"a"},{"type":"at-least","images":6,"of":"b"}]"#;
+    let short = |finals: &[u64]| -> u64 {
+        let lacks = |n: u64, least: u64| least.saturating_sub(n);
+        lacks(finals[0] + finals[1], 7)
+            + lacks(finals[2] + finals[3], 7)
+            + lacks(finals[0] + finals[2], 6)
+            + lacks(finals[1] + finals[3], 6)
+    };
+    for case in 0..40u64 {
+        let have = draw(900 + case, 4, 1.6);
+        let limits = Limits { images: Some(case % 6), per_group: Some(1 + case % 4), ..Limits::default() };
+        let (most, each) = (case % 6, 1 + case % 4);
+        let mut best = (u64::MAX, u64::MAX);
+        for code in 0..(each + 1).pow(4) {
+            let adds: Vec<u64> = (0..4).map(|i| code / (each + 1).pow(i) % (each + 1)).collect();
+            let finals: Vec<u64> = have.iter().zip(&adds).map(|(n, add)| n + add).collect();
+            if adds.iter().sum::<u64>() <= most {
+                best = best.min((short(&finals), adds.iter().sum()));
+            }
+        }
+        let found = plan(&cross(&[2, 2], &have), &targets(json), &limits).unwrap();
+        let finals: Vec<u64> = found.groups.iter().map(PlannedGoal::goal_of).collect();
+        assert_eq!((short(&finals), found.images), best, "{have:?} {limits:?} {found:?}");
+    }
 }
