@@ -208,6 +208,16 @@ fn the_same_counts_give_the_same_audit_in_any_order_of_rows_and_any_number_of_th
 }
 
 #[test]
+fn a_value_without_a_row_is_not_listed() {
+    let column = LabelColumn { values: vec![None, Some("x".into()), Some("unused".into())], codes: vec![1, 1, 1] };
+    let mut cube = Cube::new(names(&["a"])).unwrap();
+    cube.add_columns(&[column], None).unwrap();
+    assert_eq!(cube.values("a").unwrap(), ["x"]);
+    let wrong = LabelColumn { values: vec![Some("x".into())], codes: vec![1] };
+    assert_eq!(cube.add_columns(&[wrong], None), Err(AuditError::Ragged));
+}
+
+#[test]
 fn an_empty_table_is_a_clear_error() {
     let empty = Cube::new(names(&["a"])).unwrap();
     assert_eq!(audit(&empty, &AuditConfig::default(), None, None, Seed(0)), Err(AuditError::Empty));

@@ -84,9 +84,10 @@ fn show_status(run: &Path, json: bool) -> Result<u8> {
 }
 
 pub(crate) fn print_json<T: serde::Serialize>(value: &T) -> Result<u8> {
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
+    out.flush()?;
     Ok(exit::DONE)
 }
 

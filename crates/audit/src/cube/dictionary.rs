@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use evenset_core::MISSING;
+use evenset_data::LabelColumn;
 
 use crate::AuditError;
 
@@ -31,6 +32,19 @@ impl Dictionary {
         self.codes.insert(value.to_owned(), code);
         self.values.push(value.to_owned());
         Ok(code)
+    }
+
+    /// The code of each value of a column. A value without a row does not become known; its code is 0, as good as any.
+    pub fn codes_of(&mut self, attribute: &str, column: &LabelColumn) -> Result<Vec<u32>, AuditError> {
+        let code = |(place, value): (u32, &Option<String>)| {
+            let value = value.as_deref().unwrap_or(MISSING);
+            match self.find(value) {
+                Some(code) => Ok(code),
+                None if column.codes.contains(&place) => self.code(attribute, value),
+                None => Ok(0),
+            }
+        };
+        (0u32..).zip(&column.values).map(code).collect()
     }
 
     /// The code of a value that was seen.

@@ -6,7 +6,7 @@
 mod cells;
 mod dictionary;
 
-use evenset_core::{Group, MISSING};
+use evenset_core::Group;
 use evenset_data::LabelColumn;
 use serde::{Deserialize, Serialize};
 
@@ -83,8 +83,9 @@ impl Cube {
         }
         let rows = columns.first().map_or(0, |column| column.codes.len());
         let whole = |column: &LabelColumn| {
-            let highest = column.codes.iter().max().map_or(0, |&code| code as usize + 1);
-            column.codes.len() == rows && highest <= column.values.len()
+            // A fold and not `max()`: the compiler makes vector instructions of it.
+            let highest = column.codes.iter().fold(0, |highest, &code| highest.max(code)) as usize;
+            column.codes.len() == rows && (rows == 0 || highest < column.values.len())
         };
         if !columns.iter().all(whole) || weights.is_some_and(|weights| weights.len() != rows) {
             return Err(AuditError::Ragged);
@@ -96,7 +97,11 @@ impl Cube {
         // No cell can overflow where the sum of all cells does not.
         let total = counted.and_then(|counted| self.rows.checked_add(counted));
         let total = total.ok_or(AuditError::Overflow("rows"))?;
-        let codes = self.codes_of(columns.iter().map(|column| column.values.iter().map(Option::as_deref)))?;
+        let mut codes = Vec::with_capacity(columns.len());
+        for ((dictionary, attribute), column) in self.dictionaries.iter_mut().zip(&self.attributes).zip(columns) {
+            codes.push(dictionary.codes_of(attribute, column)?);
+        }
+        self.fit()?;
         let codes: Vec<&[u32]> = codes.iter().map(Vec::as_slice).collect();
         let places = self.places(&codes);
         let rows_codes: Vec<&[u32]> = columns.iter().map(|column| column.codes.as_slice()).collect();
@@ -116,8 +121,12 @@ impl Cube {
             return Err(AuditError::DifferentAttributes { expected, found });
         }
         self.rows = self.rows.checked_add(other.rows).ok_or(AuditError::Overflow("rows"))?;
-        let values = other.dictionaries.iter().map(|d| d.values().iter().map(|value| Some(value.as_str())));
-        let codes = self.codes_of(values)?;
+        let mut codes = Vec::with_capacity(self.attributes.len());
+        for ((mine, attribute), theirs) in self.dictionaries.iter_mut().zip(&self.attributes).zip(&other.dictionaries) {
+            let values = theirs.values().iter().map(|value| mine.code(attribute, value));
+            codes.push(values.collect::<Result<Vec<u32>, _>>()?);
+        }
+        self.fit()?;
         let codes: Vec<&[u32]> = codes.iter().map(Vec::as_slice).collect();
         let places = self.places(&codes);
         for (combination, count) in other.cells.iter() {
@@ -125,20 +134,6 @@ impl Cube {
             self.cells.add((0..places.len()).fold(0, |packed, attribute| packed | bits(attribute)), count)?;
         }
         Ok(())
-    }
-
-    /// This cube's codes of another dictionary's values, attribute by attribute; new values become known.
-    fn codes_of<'a>(
-        &mut self,
-        columns: impl Iterator<Item = impl Iterator<Item = Option<&'a str>>>,
-    ) -> Result<Vec<Vec<u32>>, AuditError> {
-        let mut codes = Vec::with_capacity(self.attributes.len());
-        for ((dictionary, attribute), values) in self.dictionaries.iter_mut().zip(&self.attributes).zip(columns) {
-            let values = values.map(|value| dictionary.code(attribute, value.unwrap_or(MISSING)));
-            codes.push(values.collect::<Result<Vec<u32>, _>>()?);
-        }
-        self.fit()?;
-        Ok(codes)
     }
 
     /// The bits of each of these codes in a combination.
@@ -387,6 +382,8 @@ impl TryFrom<Stored> for Cube {
 
 #[cfg(test)]
 mod tests {
+    use evenset_core::MISSING;
+
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
