@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cube::Columns;
 use crate::{AuditError, Cube};
 
 /// The code of a value that is missing or uncovered by itself.
@@ -193,13 +194,13 @@ struct Cells {
 impl Cells {
     /// The cells, and the uncovered patterns of one attribute.
     fn of(cube: &Cube, threshold: u64) -> Result<(Self, Vec<UncoveredPattern>), AuditError> {
-        let (columns, counts) = cube.columns();
+        let Columns { places, counts } = cube.columns();
         let mut uncovered = Vec::new();
         let mut attributes = Vec::new();
-        for (name, column) in cube.attributes().iter().zip(columns) {
+        for (name, column) in cube.attributes().iter().zip(places) {
             let values = cube.values(name)?;
             let mut rows = vec![0u64; values.len()];
-            for (&place, count) in column.iter().zip(&counts) {
+            for (&place, count) in column.iter().zip(counts) {
                 rows[place as usize] += count;
             }
             let mut codes = vec![ABSENT; values.len()];
@@ -220,7 +221,7 @@ impl Cells {
             let codes = column.iter().map(|&place| codes[place as usize]).collect();
             attributes.push(Attribute { name: name.clone(), values: covered, codes });
         }
-        Ok((Self { attributes, counts }, uncovered))
+        Ok((Self { attributes, counts: counts.clone() }, uncovered))
     }
 
     /// Counts a subset of the attributes: its covered patterns and its maximal uncovered ones, or why there are too many.

@@ -105,6 +105,10 @@ pub struct AuditArgs {
     /// A word that stands for a missing value, beside empty cells, NaN and null. May be given several times.
     #[arg(long, value_name = "WORD")]
     pub missing: Vec<String>,
+    /// Look at the images of a dataset too: size, brightness, near-duplicates, diversity. (A job does unless it says
+    /// `audit.images: false`.)
+    #[arg(long)]
+    pub images: bool,
     /// Rows that a combination needs to be covered; below 1, that share of all rows.
     #[arg(long, value_name = "ROWS")]
     pub threshold: Option<f64>,

@@ -102,6 +102,7 @@ fn survey(args: &AuditArgs, data: &str, reporter: &Reporter) -> Result<(Survey, 
     question.split = args.split.clone().or(question.split);
     question.count = args.count.clone().or(question.count);
     question.missing.extend(args.missing.iter().cloned());
+    question.images = args.images;
     let CoverageConfig { threshold, max_level } = config.coverage;
     let coverage = CoverageConfig {
         threshold: args.threshold.unwrap_or(threshold),

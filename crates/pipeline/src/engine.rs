@@ -22,6 +22,7 @@ use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::evidence::{EvidenceStage, obstacle};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::hook::{HookRecord, HookStage};
+use crate::stages::looks::LooksStage;
 use crate::stages::model::ModelStage;
 use crate::stages::plan::{PlanStage, prompts};
 use crate::stages::report::ReportStage;
@@ -154,8 +155,12 @@ fn labelled(
     let run = Run::open(job)?;
     let context = Context { job, run: &run, progress, overwrite: false };
     let reference = labels::reference_fingerprint(&job.audit)?;
-    let counts =
-        context.complete(&AuditStage { job, rows: Rows::Table(table, view, table.fingerprint()?), reference })?;
+    let counts = context.complete(&AuditStage {
+        job,
+        rows: Rows::Table(table, view, table.fingerprint()?),
+        images: None,
+        reference,
+    })?;
     let plan = match &job.plan {
         Some(plan) if goal >= Goal::Plan => {
             Some(context.complete(&PlanStage { job: plan, seed: job.seed, counts: &counts })?)
@@ -263,7 +268,11 @@ fn view(job: &Job, table: &LabelTable, progress: &dyn Progress) -> Result<Resolv
 impl Finished {
     fn audit(&mut self, context: &Context<'_>) -> Result<()> {
         let reference = labels::reference_fingerprint(&context.job.audit)?;
-        let stage = AuditStage { job: context.job, rows: Rows::Scan(&self.scan), reference };
+        let job = context.job;
+        let looks = LooksStage { dataset: &self.dataset, scan: &self.scan, seed: job.seed };
+        let looked = job.audit.images != Some(false);
+        let images = looked.then(|| context.complete(&looks)).transpose()?;
+        let stage = AuditStage { job, rows: Rows::Scan(&self.scan), images: images.as_ref(), reference };
         self.counts = Some(context.complete(&stage)?);
         self.notes.extend(self.dataset.warnings.iter().cloned());
         let leaked = self.scan.output.summary.leaked;

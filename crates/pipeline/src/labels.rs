@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use evenset_audit::images::ImageReport;
 use evenset_audit::{Audit, AuditConfig, Comparison, Cube, Reference, ReferenceConfig, ReferenceFile};
 use evenset_core::{Fingerprint, MISSING, Progress, Seed};
-use evenset_data::{Derive, Filter, LabelColumn, LabelSpec, LabelTable, ResolvedView, View};
+use evenset_data::{Dataset, DatasetSpec, Derive, Filter, LabelColumn, LabelSpec, LabelTable, ResolvedView, View};
 
 use crate::error::{PipelineError, Result};
 use crate::job::{Job, Role};
+use crate::stages::looks::look_at;
 
 /// Whether a path is not a plain path on this machine: standard input, a pattern, or an address.
 pub(crate) fn may_be_elsewhere(path: &Path) -> bool {
@@ -38,6 +40,8 @@ pub struct Question {
     pub count: Option<String>,
     /// Words that stand for a missing value.
     pub missing: Vec<String>,
+    /// Whether images are looked at, where there are any.
+    pub images: bool,
 }
 
 impl Question {
@@ -54,6 +58,7 @@ impl Question {
             splits,
             count: job.dataset.count.clone(),
             missing: job.dataset.missing.clone(),
+            images: false,
         }
     }
 
@@ -82,6 +87,8 @@ pub struct Survey {
     pub label: Option<String>,
     /// The counts.
     pub cube: Cube,
+    /// What the pixels say, where that was asked for.
+    pub images: Option<ImageReport>,
     /// What was guessed and what might surprise.
     pub remarks: Vec<String>,
 }
@@ -100,7 +107,13 @@ pub fn survey(question: &Question, progress: &dyn Progress) -> Result<Survey> {
     let view = table.view(&question.view(), progress)?;
     remarks.extend(view.notes().iter().cloned());
     let cube = count(&table, &view, question.count.is_some(), progress)?;
-    Ok(Survey { source: question.path, label: question.label, cube, remarks })
+    let images = if question.images {
+        let spec = DatasetSpec { path: question.path.clone().into(), image: None, splits: question.splits.clone() };
+        Some(look_at(&Dataset::open(&spec)?, &view, Seed(0), progress)?)
+    } else {
+        None
+    };
+    Ok(Survey { source: question.path, label: question.label, cube, images, remarks })
 }
 
 /// Fills in the attributes and the label, and says what was guessed.
@@ -131,7 +144,8 @@ impl Survey {
     /// As [`evenset_audit::audit`]; whatever reading the reference can give.
     pub fn audit(&self, config: &AuditConfig, seed: Seed, progress: &dyn Progress) -> Result<Audit> {
         let reference = reference(config, self.cube.attributes(), progress)?;
-        Ok(evenset_audit::audit(&self.cube, config, self.label.as_deref(), reference.as_ref(), seed)?)
+        let audit = evenset_audit::audit(&self.cube, config, self.label.as_deref(), reference.as_ref(), seed)?;
+        Ok(Audit { images: self.images.clone(), ..audit })
     }
 
     /// This table beside another one.

@@ -24,7 +24,7 @@ pub struct AuditConfig {
     /// The shares that the data should have, inline (`{sex: {female: 0.51, male: 0.49}}`) or a table of them. Default:
     /// equal shares.
     pub reference: Option<ReferenceConfig>,
-    /// Whether images are looked at (size, brightness, near-duplicates, diversity), where there are any. Default: true.
+    /// Whether the images are looked at (size, brightness, near-duplicates, diversity), where there are any. Default: true.
     pub images: Option<bool>,
 }
 

@@ -10,6 +10,7 @@ use evenset_core::{MISSING, Seed};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::images::ImageReport;
 use crate::{AuditError, Coverage, Cube, coverage};
 use association::{associations, parities, reversals};
 use grouping::grouping;
@@ -37,6 +38,9 @@ pub struct Audit {
     pub parity: Vec<LabelParity>,
     /// Values that go together one way over all rows and the other way within the values of a third attribute.
     pub reversals: Vec<Reversal>,
+    /// What the pixels say, where images were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImageReport>,
     /// Groupings of the default that have too many groups to list.
     pub left_out: Vec<LeftOut>,
 }
@@ -117,6 +121,7 @@ pub fn audit(
         associations: associations(cube, seed)?,
         parity: label.map(|label| parities(cube, label)).transpose()?.unwrap_or_default(),
         reversals: reversals(cube)?,
+        images: None,
         left_out,
     })
 }

@@ -6,6 +6,8 @@
 mod cells;
 mod dictionary;
 
+use std::sync::OnceLock;
+
 use evenset_core::Group;
 use evenset_data::LabelColumn;
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ use cells::{Cells, Layout};
 use dictionary::Dictionary;
 
 pub use dictionary::MAX_VALUES;
+
+/// Combinations whose groups are computed together.
+const BLOCK: usize = 2048;
 
 /// The largest number of groups one grouping may have.
 pub const MAX_GROUPS: u64 = 1_000_000;
@@ -28,6 +33,17 @@ pub struct Cube {
     layout: Layout,
     cells: Cells,
     rows: u64,
+    /// The cells as columns, made when they are first asked for: roll-ups read nothing else.
+    columns: OnceLock<Columns>,
+}
+
+/// The combinations that occur, in no order.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    /// For each attribute and combination, the place of the value in the attribute's listing.
+    pub places: Vec<Vec<u32>>,
+    /// The rows of each combination.
+    pub counts: Vec<u64>,
 }
 
 /// The counts of a grouping without the names: one count for each combination of values in their listed order, the
@@ -50,7 +66,7 @@ impl Cube {
         let dictionaries = vec![Dictionary::default(); attributes.len()];
         let layout = layout(&dictionaries)?;
         let cells = Cells::new(&layout);
-        Ok(Self { attributes, dictionaries, layout, cells, rows: 0 })
+        Ok(Self { attributes, dictionaries, layout, cells, rows: 0, columns: OnceLock::new() })
     }
 
     /// Makes a value known that no row may have, so that its groups are listed as empty ones.
@@ -146,6 +162,8 @@ impl Cube {
 
     /// Makes room in the layout where a dictionary outgrew it.
     fn fit(&mut self) -> Result<(), AuditError> {
+        // Every change of the cube passes here before it counts.
+        self.columns = OnceLock::new();
         let layout = layout(&self.dictionaries)?;
         if layout == self.layout {
             return Ok(());
@@ -202,7 +220,14 @@ impl Cube {
             let code = |(to, &from): (usize, &usize)| layout.place(to, self.layout.code(from, combination) as u32);
             cells.add(places.iter().enumerate().map(code).fold(0, |packed, bits| packed | bits), count)?;
         }
-        Ok(Self { attributes: attributes.to_vec(), dictionaries, layout, cells, rows: self.rows })
+        Ok(Self {
+            attributes: attributes.to_vec(),
+            dictionaries,
+            layout,
+            cells,
+            rows: self.rows,
+            columns: OnceLock::new(),
+        })
     }
 
     /// The rows of every group of a grouping: the full cross product of the known values in their listed order, groups
@@ -234,27 +259,39 @@ impl Cube {
                 limit: MAX_GROUPS,
             });
         };
+        let columns = self.columns();
         let mut counts = vec![0u64; groups as usize];
-        let listing = Listing::new(self, &places);
-        for (combination, count) in self.cells.iter() {
-            let digits = listing.digits(combination).zip(&sizes);
-            counts[digits.fold(0, |index, (digit, size)| index * size + digit)] += count;
+        let mut block = [0u32; BLOCK];
+        for start in (0..columns.counts.len()).step_by(BLOCK) {
+            let rows = &columns.counts[start..columns.counts.len().min(start + BLOCK)];
+            let block = &mut block[..rows.len()];
+            block.fill(0);
+            for (&place, &size) in places.iter().zip(&sizes) {
+                // At most MAX_GROUPS groups: their numbers fit.
+                for (index, &digit) in block.iter_mut().zip(&columns.places[place][start..]) {
+                    *index = *index * size as u32 + digit;
+                }
+            }
+            for (&index, &rows) in block.iter().zip(rows) {
+                counts[index as usize] += rows;
+            }
         }
         Ok(Tally { sizes, counts })
     }
 
-    /// Every combination that occurs: for each attribute the places of its values in their listing, and the counts; in
-    /// no order.
-    pub(crate) fn columns(&self) -> (Vec<Vec<u32>>, Vec<u64>) {
-        let listing = Listing::new(self, &(0..self.attributes.len()).collect::<Vec<_>>());
-        let (mut columns, mut counts) = (vec![Vec::new(); self.attributes.len()], Vec::new());
-        for (combination, count) in self.cells.iter() {
-            for (column, place) in columns.iter_mut().zip(listing.digits(combination)) {
-                column.push(place as u32);
+    /// The combinations that occur.
+    pub(crate) fn columns(&self) -> &Columns {
+        self.columns.get_or_init(|| {
+            let ranks: Vec<Vec<u32>> = self.dictionaries.iter().map(Dictionary::ranks).collect();
+            let (mut places, mut counts) = (vec![Vec::new(); ranks.len()], Vec::new());
+            for (combination, count) in self.cells.iter() {
+                for (attribute, (column, ranks)) in places.iter_mut().zip(&ranks).enumerate() {
+                    column.push(ranks[self.layout.code(attribute, combination)]);
+                }
+                counts.push(count);
             }
-            counts.push(count);
-        }
-        (columns, counts)
+            Columns { places, counts }
+        })
     }
 
     fn places_of(&self, attributes: &[String]) -> Result<Vec<usize>, AuditError> {
@@ -267,24 +304,6 @@ impl Cube {
             .iter()
             .position(|a| a == attribute)
             .ok_or_else(|| AuditError::UnknownAttribute { name: attribute.to_owned(), known: self.attributes.clone() })
-    }
-}
-
-/// Reads combinations as the places of values in their listings.
-struct Listing<'a> {
-    layout: &'a Layout,
-    /// For each attribute that is read, its place in the layout and the rank of each code.
-    ranks: Vec<(usize, Vec<u32>)>,
-}
-
-impl<'a> Listing<'a> {
-    fn new(cube: &'a Cube, places: &[usize]) -> Self {
-        let ranks = places.iter().map(|&place| (place, cube.dictionaries[place].ranks())).collect();
-        Self { layout: &cube.layout, ranks }
-    }
-
-    fn digits(&self, combination: u128) -> impl Iterator<Item = usize> {
-        self.ranks.iter().map(move |(place, ranks)| ranks[self.layout.code(*place, combination)] as usize)
     }
 }
 
@@ -339,8 +358,8 @@ struct Stored {
 
 impl From<Cube> for Stored {
     fn from(cube: Cube) -> Self {
-        let (columns, counts) = cube.columns();
-        let cell = |(i, &count): (usize, &u64)| (columns.iter().map(|column| column[i]).collect(), count);
+        let Columns { places, counts } = cube.columns();
+        let cell = |(i, &count): (usize, &u64)| (places.iter().map(|column| column[i]).collect(), count);
         let mut cells: Vec<(Vec<u32>, u64)> = counts.iter().enumerate().map(cell).collect();
         cells.sort_unstable();
         let sorted = |d: &Dictionary| d.sorted().into_iter().map(str::to_owned).collect();

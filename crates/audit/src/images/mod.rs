@@ -11,6 +11,7 @@ mod duplicates;
 mod groups;
 mod pixels;
 mod predictors;
+mod report;
 mod statistics;
 
 pub use appearance::{Appearance, COLOUR_DIFFERENCE, EMBEDDING_LENGTH, HASH_DISTANCE};
@@ -18,4 +19,5 @@ pub use audit::{ImageAudit, ImageRecord, audit_images};
 pub use duplicates::{Cluster, NearDuplicates};
 pub use groups::{ImageGroup, Summary, VENDI_IMAGES, group_images};
 pub use predictors::{FEWEST_IMAGES, TELLING_AUC, TrivialPredictor, trivial_predictors};
+pub use report::{ClusterReport, ImageGroupReport, ImageNames, ImageReport, PredictorReport};
 pub use statistics::{ImageStatistics, Statistic};

@@ -1,5 +1,7 @@
 //! An audit in words.
 
+mod images;
+
 use evenset_audit::statistics::{Direction, SIGNIFICANT};
 use evenset_audit::{AssociatedCell, Association, Audit, Grouping, Reversal};
 use evenset_core::MISSING;
@@ -18,6 +20,7 @@ pub fn audit(source: &str, audit: &Audit, label: Option<&str>, remarks: &[String
     let mut sections = vec![who_is_there(audit), who_is_missing(audit), evenness(audit)];
     sections.extend([together(audit), combinations(audit)]);
     sections.extend([parity(audit), reversals(audit), grids(audit)].into_iter().flatten());
+    sections.extend(audit.images.iter().flat_map(images::sections));
     let mut remarks = remarks.to_vec();
     remarks.extend(audit.left_out.iter().map(|left| format!("not shown: {}: {}", list(&left.attributes), left.reason)));
     remarks.extend(audit.coverage.left_out.iter().cloned());
@@ -110,6 +113,9 @@ fn findings(audit: &Audit, label: Option<&str>) -> Vec<Finding> {
     }
     for reversal in audit.reversals.iter().take(MOST_FINDINGS) {
         tell(Tone::Bad, turned(reversal));
+    }
+    for (tone, text) in audit.images.iter().flat_map(images::findings) {
+        tell(tone, text);
     }
     for missing in audit.missing.iter().filter(|missing| missing.count > 0) {
         let share = percent(missing.count as f64 / audit.rows as f64);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use evenset_audit::images::ImageReport;
 use evenset_audit::{Audit, Cube};
 use evenset_core::Fingerprint;
 use evenset_data::{LabelTable, ResolvedView};
@@ -21,6 +22,8 @@ pub struct AuditStage<'a> {
     pub job: &'a Job,
     /// The rows.
     pub rows: Rows<'a>,
+    /// What the pixels say, where images were looked at.
+    pub images: Option<&'a Done<ImageReport>>,
     /// The fingerprint of the reference table, where the audit has one.
     pub reference: Option<Fingerprint>,
 }
@@ -52,7 +55,10 @@ impl Stage for AuditStage<'_> {
     fn fingerprint(&self) -> Fingerprint {
         let config = (&self.job.audit, &self.job.dataset.label, self.job.seed, &self.reference);
         match &self.rows {
-            Rows::Scan(scan) => fingerprint("audit", &config, &[&scan.fingerprint]),
+            Rows::Scan(scan) => {
+                let images = self.images.map(|images| &images.fingerprint);
+                fingerprint("audit", &config, &[&scan.fingerprint].into_iter().chain(images).collect::<Vec<_>>())
+            }
             Rows::Table(_, _, table) => {
                 let dataset = &self.job.dataset;
                 let what = (config, self.job.view(), &dataset.count, &dataset.missing, &dataset.splits);
@@ -70,7 +76,8 @@ impl Stage for AuditStage<'_> {
         };
         let reference = labels::reference(&self.job.audit, cube.attributes(), context.progress)?;
         let label = self.job.dataset.label.as_deref();
-        let audit = evenset_audit::audit(&cube, &self.job.audit, label, reference.as_ref(), self.job.seed)?;
+        let mut audit = evenset_audit::audit(&cube, &self.job.audit, label, reference.as_ref(), self.job.seed)?;
+        audit.images = self.images.map(|images| images.output.clone());
         write_json(&folder.join(AUDIT), &audit)?;
         write_json(&folder.join(CUBE), &cube)?;
         Ok(StageReport { rows: cube.rows(), rejected: 0 })

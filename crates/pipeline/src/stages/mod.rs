@@ -4,6 +4,7 @@ pub mod audit;
 pub mod evidence;
 pub mod generate;
 pub mod hook;
+pub mod looks;
 pub mod model;
 pub mod plan;
 pub mod report;

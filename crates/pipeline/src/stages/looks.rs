@@ -1,0 +1,139 @@
+//! Looks: what the pixels of the images say, group by group.
+
+use std::path::Path;
+
+use evenset_audit::images::{Appearance, ImageNames, ImageRecord, ImageReport, ImageStatistics, audit_images};
+use evenset_core::{Fingerprint, MISSING, Progress, Seed};
+use evenset_data::{Dataset, Limits, ResolvedView, Table};
+use rayon::prelude::*;
+
+use super::scan::Scan;
+use crate::error::Result;
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
+
+const LOOKS: &str = "images.json";
+/// What is kept of an image takes about 1.5 kB, so of a larger dataset every second, third, ... image is looked at.
+const MOST_IMAGES: usize = 200_000;
+/// Groups above this number would be groups of a few images: then the first attribute alone makes them.
+const MOST_GROUPS: usize = 200;
+
+/// Looks at the images of a scanned dataset.
+pub struct LooksStage<'a> {
+    /// The images.
+    pub dataset: &'a Dataset,
+    /// The usable rows.
+    pub scan: &'a Done<Scan>,
+    /// The job's seed.
+    pub seed: Seed,
+}
+
+impl Stage for LooksStage<'_> {
+    type Output = ImageReport;
+
+    fn name(&self) -> String {
+        "looks".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        fingerprint("looks", &self.seed, &[&self.scan.fingerprint])
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let scan = &self.scan.output;
+        let report = look(self.dataset, &scan.columns, self.seed, context.progress, |unit, _| {
+            let rows = scan.rows.iter().filter(|row| row.unit == unit);
+            Ok(rows.map(|row| (row.row, row.values.clone())).collect())
+        })?;
+        write_json(&folder.join(LOOKS), &report)?;
+        Ok(StageReport { rows: report.images, rejected: 0 })
+    }
+
+    fn load(&self, folder: &Path) -> Result<ImageReport> {
+        read_json_of(&folder.join(LOOKS))
+    }
+}
+
+/// Looks at the images of a dataset that was not scanned, as a view of its labels sees it.
+///
+/// # Errors
+/// Whatever reading the dataset can give. Images that cannot be decoded are passed over.
+pub(crate) fn look_at(
+    dataset: &Dataset,
+    view: &ResolvedView,
+    seed: Seed,
+    progress: &dyn Progress,
+) -> Result<ImageReport> {
+    let columns: Vec<String> = view.attributes().into_iter().map(str::to_owned).collect();
+    look(dataset, &columns, seed, progress, |unit, table| {
+        let (values, kept) = view.apply(table, &dataset.units[unit].split)?;
+        let value =
+            |row: usize| values.iter().map(|column| column.values[column.codes[row] as usize].clone()).collect();
+        Ok((0..table.rows()).filter(|&row| kept[row]).map(|row| (row, value(row))).collect())
+    })
+}
+
+/// The rows of a unit that count, each with its values.
+type Rows = Vec<(usize, Vec<Option<String>>)>;
+
+fn look(
+    dataset: &Dataset,
+    columns: &[String],
+    seed: Seed,
+    progress: &dyn Progress,
+    rows_of: impl Fn(usize, &Table) -> Result<Rows>,
+) -> Result<ImageReport> {
+    let every = dataset.rows().div_ceil(MOST_IMAGES).max(1);
+    let splits: Vec<String> = dataset.splits().into_iter().map(str::to_owned).collect();
+    let mut attributes: Vec<(String, Vec<String>)> = columns.iter().map(|name| (name.clone(), Vec::new())).collect();
+    let (mut records, mut files, mut split_of) = (Vec::new(), Vec::new(), Vec::new());
+    progress.begin("look at images", dataset.rows() as u64);
+    let mut seen = 0;
+    for (index, unit) in dataset.units.iter().enumerate() {
+        progress.check()?;
+        let table = dataset.read(unit)?;
+        let mut chosen = Vec::new();
+        for (row, values) in rows_of(index, &table)? {
+            if seen % every == 0 {
+                chosen.push((row, codes(&values, &mut attributes)));
+            }
+            seen += 1;
+        }
+        let split = splits.iter().position(|name| *name == unit.split).unwrap_or(0) as u32;
+        let looked: Vec<_> = chosen.into_par_iter().filter_map(|(row, codes)| record(&table, row, codes)).collect();
+        for (record, row) in looked {
+            records.push(record);
+            files.push(table.path(row).map_or_else(|| format!("{} unit {index} row {row}", unit.split), str::to_owned));
+            split_of.push(split);
+        }
+        progress.advance(unit.rows as u64);
+    }
+    let grouping = grouping(&records, columns.len());
+    let audit = audit_images(&records, &grouping, &split_of, seed);
+    progress.end();
+    Ok(audit.named(&ImageNames { attributes: &attributes, grouping: &grouping, files: &files, splits: &splits }))
+}
+
+fn codes(values: &[Option<String>], attributes: &mut [(String, Vec<String>)]) -> Vec<u32> {
+    let code = |(value, (_, known)): (&Option<String>, &mut (String, Vec<String>))| {
+        let value = value.as_deref().unwrap_or(MISSING);
+        let place = known.iter().position(|known| known == value).unwrap_or_else(|| {
+            known.push(value.to_owned());
+            known.len() - 1
+        });
+        place as u32
+    };
+    values.iter().zip(attributes).map(code).collect()
+}
+
+fn record(table: &Table, row: usize, codes: Vec<u32>) -> Option<(ImageRecord, usize)> {
+    let (bytes, _) = table.image(row)?;
+    let image = evenset_data::decode(bytes, &Limits::default()).ok()?;
+    let statistics = ImageStatistics::of(&image, bytes.len() as u64);
+    Some((ImageRecord { statistics, appearance: Appearance::of(&image), codes }, row))
+}
+
+/// All attributes, unless they make so many groups that each has only a few images.
+fn grouping(records: &[ImageRecord], attributes: usize) -> Vec<usize> {
+    let groups: std::collections::HashSet<&[u32]> = records.iter().map(|record| record.codes.as_slice()).collect();
+    if groups.len() <= MOST_GROUPS { (0..attributes).collect() } else { (0..attributes.min(1)).collect() }
+}
