@@ -39,6 +39,10 @@ pub struct JobArgs {
     /// Prints the result as JSON on standard output.
     #[arg(long)]
     pub json: bool,
+    /// Measures and plans, shows what it would cost, and stops before anything is trained, generated or written;
+    /// before a plan (`scan`), only says what would be read.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The verbs.
@@ -127,6 +131,9 @@ pub struct AuditArgs {
     /// Prints the result as JSON on standard output.
     #[arg(long)]
     pub json: bool,
+    /// Only says what would be read.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 const AUDIT_AFTER: &str = "\
@@ -151,4 +158,7 @@ pub struct ReportArgs {
     /// Prints what the report says as JSON on standard output.
     #[arg(long)]
     pub json: bool,
+    /// Measures and plans, shows what it would cost, and stops before anything is trained, generated or written.
+    #[arg(long)]
+    pub dry_run: bool,
 }

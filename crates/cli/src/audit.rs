@@ -46,6 +46,10 @@ impl AuditArgs {
 
 fn of_job(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
     let job = job(args, &args.data)?;
+    if args.dry_run {
+        verbs::print(&format!("{}\n", engine::would_read(&job, reporter)?))?;
+        return Ok(exit::DONE);
+    }
     let outcome = engine::run(&job, Goal::Audit, false, reporter)?;
     reporter.finish();
     let (counts, notes) = match &outcome {
@@ -61,6 +65,12 @@ fn of_job(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
 }
 
 fn of_table(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
+    if args.dry_run {
+        let table = Question { path: args.data.clone(), ..Question::default() }.open()?;
+        let columns: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
+        verbs::print(&format!("would read {}: columns {}\n", table.describe(), columns.join(", ")))?;
+        return Ok(exit::DONE);
+    }
     let (survey, config, seed) = survey(args, &args.data, reporter)?;
     let audit = survey.audit(&config, seed, reporter)?;
     reporter.finish();
@@ -69,8 +79,9 @@ fn of_table(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
 }
 
 fn side_by_side(args: &AuditArgs, other: &str, reporter: &Reporter) -> Result<u8> {
-    let (a, config, seed) = survey(args, &args.data, reporter)?;
-    let (b, ..) = survey(args, other, reporter)?;
+    let (mut a, config, seed) = survey(args, &args.data, reporter)?;
+    let (mut b, ..) = survey(args, other, reporter)?;
+    (a.source, b.source) = short_names(&a.source, &b.source);
     let found = a.compare(&b, &config, seed)?;
     reporter.finish();
     let remarks: Vec<String> = [&a, &b]
@@ -79,6 +90,18 @@ fn side_by_side(args: &AuditArgs, other: &str, reporter: &Reporter) -> Result<u8
         .collect();
     let document = describe::comparison(&found, &remarks);
     show(args, &document, &found, || tables::comparison(&found))
+}
+
+/// Names by which two tables can be told apart: their last parts where these differ.
+fn short_names(a: &str, b: &str) -> (String, String) {
+    let last = |path: &str| {
+        Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+    };
+    match (last(a), last(b)) {
+        (x, y) if x != y => (x, y),
+        _ if a != b => (a.to_owned(), b.to_owned()),
+        _ => (format!("{a} (first)"), format!("{b} (second)")),
+    }
 }
 
 /// Counts a table, or a job's dataset with the flags in place of the job's own keys.
@@ -92,7 +115,9 @@ fn survey(args: &AuditArgs, data: &str, reporter: &Reporter) -> Result<(Survey, 
     };
     if !args.by.is_empty() {
         question.attributes = args.by.iter().map(|name| name.trim().to_owned()).collect();
-        config.groupings = None;
+        if !args.set.iter().any(|assignment| assignment.starts_with("audit.groupings")) {
+            config.groupings = None;
+        }
         question.label = question.label.filter(|label| question.attributes.contains(label));
     }
     for text in &args.filters {
@@ -100,7 +125,14 @@ fn survey(args: &AuditArgs, data: &str, reporter: &Reporter) -> Result<(Survey, 
     }
     question.label = args.label.clone().or(question.label);
     question.split = args.split.clone().or(question.split);
-    question.count = args.count.clone().or(question.count);
+    if let Some(count) = &args.count {
+        // Of two tables, such as one's own rows and a census, only one may have counts.
+        let alone = args.other.is_none();
+        let has = || Ok::<_, PipelineError>(question.open()?.columns().iter().any(|column| column.name == *count));
+        if alone || data == "-" || has()? {
+            question.count = Some(count.clone());
+        }
+    }
     question.missing.extend(args.missing.iter().cloned());
     question.images = args.images;
     let CoverageConfig { threshold, max_level } = config.coverage;

@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<PipelineError>() {
         Some(error) if error.interrupted() => exit::INTERRUPTED,
-        Some(PipelineError::Job(_) | PipelineError::OutputExists(_)) => exit::USAGE,
+        Some(error) if error.is_usage() => exit::USAGE,
         Some(_) => exit::FAILED,
         None if error.is::<audit::UsageError>() => exit::USAGE,
         None => exit::FAILED,

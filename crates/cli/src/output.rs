@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use evenset_pipeline::engine::{Finished, Goal};
 use evenset_pipeline::status::StageStatus;
-use evenset_pipeline::{Job, describe, stages};
+use evenset_pipeline::{Job, Plan, Price, describe, stages};
 use evenset_report::ReportData;
 use evenset_report::terminal::{self, AcceptanceRow};
 use serde_json::{Value, json};
@@ -23,12 +23,8 @@ pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
     let mut text = String::new();
     match goal {
         Goal::Scan => scan(&mut text, finished)?,
-        // An audit has more to say than a goal of the engine: see `audit.rs`.
-        Goal::Audit => {}
-        Goal::Plan => match &finished.plan {
-            Some(made) => return Ok(plan(job, &made.output, &finished.notes)),
-            None => writeln!(text, "the job has no `plan`")?,
-        },
+        // Audits and plans are documents: see `audit.rs` and `plan`.
+        Goal::Audit | Goal::Plan => {}
         Goal::Generate => {
             let candidates: usize = finished.rounds.iter().map(|round| round.candidates.len()).sum();
             let drawn = finished.model.is_some();
@@ -60,8 +56,7 @@ pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
 pub fn json(job: &Job, goal: Goal, finished: &Finished) -> Result<Value> {
     Ok(match goal {
         Goal::Scan => serde_json::to_value(&finished.scan.output.summary)?,
-        Goal::Audit => serde_json::to_value(finished.counts.as_ref().map(|counts| &counts.output.audit))?,
-        Goal::Plan => serde_json::to_value(finished.plan.as_ref().map(|plan| &plan.output))?,
+        Goal::Audit | Goal::Plan => Value::Null,
         Goal::Generate | Goal::Verify => json!({
             "targets_met": finished.targets_met(),
             "groups": finished.progress.groups,
@@ -133,9 +128,18 @@ fn scan(text: &mut String, finished: &Finished) -> Result<()> {
 }
 
 /// A plan for people.
-pub fn plan(job: &Job, plan: &evenset_pipeline::Plan, notes: &[String]) -> String {
+pub fn plan(job: &Job, plan: &Plan, price: Option<&Price>, notes: &[String]) -> String {
     let (width, color) = canvas();
-    describe::plan(&job.name, plan, notes).terminal(width, color)
+    describe::plan(&job.name, plan, price, notes).terminal(width, color)
+}
+
+/// A plan for machines.
+pub fn plan_json(plan: &Plan, price: Option<&Price>) -> Result<Value> {
+    let mut value = serde_json::to_value(plan)?;
+    if let (Some(object), Some(price)) = (value.as_object_mut(), price) {
+        object.insert("price".into(), serde_json::to_value(price)?);
+    }
+    Ok(value)
 }
 
 fn verify(text: &mut String, finished: &Finished) -> Result<()> {

@@ -89,7 +89,8 @@ impl Progress for Reporter {
             bar
         });
         if self.style == Style::Lines {
-            self.line(&format!("{name}: {total} to do"));
+            // Of a stream nobody knows the length.
+            self.line(&if total == 0 { name.to_owned() } else { format!("{name}: {total} to do") });
         }
         let now = Instant::now();
         *self.task() =

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use evenset_pipeline::engine::{self, Finished, Goal, Labelled, Outcome};
-use evenset_pipeline::{Job, job, stages, status};
+use evenset_pipeline::engine::{self, Finished, Goal, Outcome};
+use evenset_pipeline::{Job, Plan, Price, job, price, stages, status};
 
 use crate::args::{Args, JobArgs, Verb};
 use crate::progress::Reporter;
@@ -24,7 +24,10 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Report(report) if report.job_or_run.is_dir() => return show_report(&report.job_or_run, report.json),
         Verb::Report(report) => {
             let (set, job) = (report.set.clone(), report.job_or_run.clone());
-            (Goal::Report, &JobArgs { job, set, overwrite: report.overwrite, json: report.json })
+            (
+                Goal::Report,
+                &JobArgs { job, set, overwrite: report.overwrite, json: report.json, dry_run: report.dry_run },
+            )
         }
         Verb::Run(job) => (Goal::Report, job),
         Verb::Scan(job) => (Goal::Scan, job),
@@ -36,22 +39,44 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Evidence(job) => (Goal::Evidence, job),
     };
     let resolved = Job::read(&job.job, &job.set).map_err(evenset_pipeline::PipelineError::from)?;
+    if job.dry_run && goal < Goal::Plan {
+        print(&format!("{}\n", engine::would_read(&resolved, &reporter)?))?;
+        return Ok(exit::DONE);
+    }
+    let goal = if job.dry_run { Goal::Plan } else { goal };
     let outcome = engine::run(&resolved, goal, job.overwrite, &reporter)?;
+    let price = match &outcome {
+        Outcome::Images(finished) if goal == Goal::Plan => price::price(&resolved, finished, &reporter)?,
+        _ => None,
+    };
     reporter.finish();
     match outcome {
+        Outcome::Images(finished) if goal == Goal::Plan => {
+            let plan = finished.plan.as_ref().map(|plan| &plan.output);
+            show_plan(&resolved, plan, price.as_ref(), &finished.notes, job)
+        }
         Outcome::Images(finished) => show(&resolved, goal, &finished, job.json),
-        Outcome::Labels(labelled) => show_labels(&resolved, &labelled, job.json),
+        Outcome::Labels(labelled) => {
+            let plan = labelled.plan.as_ref().map(|plan| &plan.output);
+            show_plan(&resolved, plan, None, &labelled.notes, job)
+        }
     }
 }
 
-fn show_labels(job: &Job, labelled: &Labelled, json: bool) -> Result<u8> {
-    let plan = labelled.plan.as_ref().map(|plan| &plan.output);
-    match plan {
-        Some(plan) if json => drop(print_json(plan)?),
-        Some(plan) => print(&output::plan(job, plan, &labelled.notes))?,
-        None => print("the job has no `plan`\n")?,
+fn show_plan(job: &Job, plan: Option<&Plan>, price: Option<&Price>, notes: &[String], args: &JobArgs) -> Result<u8> {
+    let Some(plan) = plan else {
+        print("the job has no `plan`\n")?;
+        return Ok(exit::DONE);
+    };
+    if args.json {
+        print_json(&output::plan_json(plan, price)?)?;
+    } else {
+        print(&output::plan(job, plan, price, notes))?;
+        if args.dry_run {
+            print("dry run: nothing was trained, generated or written\n")?;
+        }
     }
-    let missed = plan.is_some_and(|plan| plan.targets.iter().any(|target| !target.satisfied));
+    let missed = plan.targets.iter().any(|target| !target.satisfied);
     Ok(if missed { exit::TARGET_MISSED } else { exit::DONE })
 }
 

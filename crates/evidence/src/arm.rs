@@ -73,7 +73,8 @@ pub fn run_arm(
 ) -> Result<ArmRun, Error> {
     data.check()?;
     let seed = seed.derive("evidence").index(u64::from(number));
-    let joined = if arm == Arm::Balanced { Some(join(&data.train, &data.generated)?) } else { None };
+    let joined =
+        if arm == Arm::Balanced { Some(join(&without(&data.train, &data.left_out), &data.generated)?) } else { None };
     let train = joined.as_ref().unwrap_or(&data.train);
     let sampling = match arm {
         // Both draw every group equally often, so they differ in the generated images alone.
@@ -189,6 +190,17 @@ fn inverse_group_size(part: &Labelled) -> Vec<f64> {
     part.groups.iter().map(|group| rows / (groups * sizes.get(group).copied().unwrap_or(1.0))).collect()
 }
 
+/// The images that are not left out.
+fn without(real: &Labelled, left_out: &[usize]) -> Labelled {
+    if left_out.is_empty() {
+        return real.clone();
+    }
+    let left_out: std::collections::HashSet<usize> = left_out.iter().copied().collect();
+    let kept: Vec<usize> = (0..real.labels.len()).filter(|place| !left_out.contains(place)).collect();
+    let of = |codes: &[u32]| kept.iter().filter_map(|&place| codes.get(place).copied()).collect();
+    Labelled { images: real.images.select(kept.iter().copied()), labels: of(&real.labels), groups: of(&real.groups) }
+}
+
 /// Real and generated training images in one.
 fn join(real: &Labelled, generated: &Labelled) -> Result<Labelled, Error> {
     let mut joined = real.clone();
@@ -226,9 +238,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_is_left_out_with_its_labels() {
+        let mut all = part(&[0, 1, 2, 1]);
+        all.labels = vec![5, 6, 7, 8];
+        let kept = without(&all, &[0, 2]);
+        assert_eq!((kept.images.len(), kept.labels, kept.groups), (2, vec![6, 8], vec![1, 1]));
+    }
+
+    #[test]
     fn the_figures_are_what_counting_by_hand_gives() {
         let data = EvidenceData {
             train: part(&[0]),
+            left_out: vec![],
             generated: part(&[]),
             test: part(&[0, 0, 0, 0, 1, 1, 2]),
             classes: vec!["a".into(), "b".into()],

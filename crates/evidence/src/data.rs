@@ -21,6 +21,9 @@ pub struct Labelled {
 pub struct EvidenceData {
     /// Real training images.
     pub train: Labelled,
+    /// Places of the training images that the plan leaves out of the balanced dataset; the balanced arm alone does
+    /// without them.
+    pub left_out: Vec<usize>,
     /// Accepted generated images; they are trained on in the balanced arm only and never tested on.
     pub generated: Labelled,
     /// Real held-out images.

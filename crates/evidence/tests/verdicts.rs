@@ -49,6 +49,7 @@ fn data(generated: Labelled) -> EvidenceData {
     let name = |direction: &str, colour: &str| Group::new([("direction", direction), ("colour", colour)]).unwrap();
     EvidenceData {
         train: part(0, &[(false, false, 150), (false, true, 4), (true, false, 4), (true, true, 150)]),
+        left_out: vec![],
         generated,
         test: part(1_000_000, &[(false, false, 60), (false, true, 60), (true, false, 60), (true, true, 60)]),
         classes: vec!["lying".into(), "standing".into()],

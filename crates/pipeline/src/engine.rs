@@ -30,6 +30,7 @@ use crate::stages::scan::{Scan, ScanStage};
 use crate::stages::verifier::VerifierStage;
 use crate::stages::verify::VerifyStage;
 use crate::stages::write::{self, WriteStage, Written};
+use crate::surplus::{LeftOut, left_out};
 
 /// Where a walk over the stages ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +88,8 @@ pub struct Finished {
     pub progress: RoundsProgress,
     /// The accepted candidates that fill the plan, in the order of their requests.
     pub accepted: Vec<Accepted>,
+    /// Training rows that the plan leaves out of the balanced dataset.
+    pub(crate) left_out: LeftOut,
     /// The balanced dataset.
     pub written: Option<Done<Written>>,
     /// The user's trainer.
@@ -145,6 +148,23 @@ pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> R
     }
 }
 
+/// What a job would read, without reading it and without a run folder.
+///
+/// # Errors
+/// Where the data or its columns are not there.
+pub fn would_read(job: &Job, progress: &dyn Progress) -> Result<String> {
+    let (dataset, table) = open(job)?;
+    view(job, &table, progress)?;
+    let rows = table.rows().map_or_else(|| "rows not counted yet".to_owned(), |rows| format!("{rows} rows"));
+    let images = if dataset.is_some() { "with images" } else { "without images" };
+    let names = job.dataset.columns().join(", ");
+    Ok(format!(
+        "would read {}: {rows}, {images}, counted by {names}; run folder {}",
+        table.describe(),
+        job.run.display()
+    ))
+}
+
 fn labelled(
     job: &Job,
     table: &LabelTable,
@@ -199,6 +219,7 @@ fn images(
         rounds: Vec::new(),
         progress: RoundsProgress::default(),
         accepted: Vec::new(),
+        left_out: LeftOut::new(),
         written: None,
         hook: None,
         evidence: None,
@@ -294,7 +315,10 @@ impl Finished {
 
     fn plan(&mut self, context: &Context<'_>) -> Result<()> {
         if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
-            self.plan = Some(context.complete(&PlanStage { job, seed: context.job.seed, counts })?);
+            let job = &labels::with_shares(job, context.progress)?;
+            let plan = context.complete(&PlanStage { job, seed: context.job.seed, counts })?;
+            self.left_out = left_out(&self.scan.output, &plan.output, &job.grouping, context.job.seed);
+            self.plan = Some(plan);
         }
         Ok(())
     }
@@ -367,6 +391,7 @@ impl Finished {
             dataset: &self.dataset,
             scan: &self.scan,
             accepted: &self.accepted,
+            left_out: &self.left_out,
             model: self.model.as_ref(),
             plan: &plan.fingerprint,
             rounds: last,
@@ -395,6 +420,7 @@ impl Finished {
             scan: &self.scan,
             frame: self.frame,
             accepted: &self.accepted,
+            left_out: &self.left_out,
             rounds: last,
         })?);
         Ok(())

@@ -148,6 +148,27 @@ impl PipelineError {
         )
     }
 
+    /// Whether the job or the command line is wrong, and not the machine or the data's bytes.
+    pub fn is_usage(&self) -> bool {
+        use evenset_data::DataError as Data;
+        match self {
+            Self::Job(_) | Self::OutputExists(_) | Self::Audit(_) | Self::Plan(_) | Self::Prompts(_) => true,
+            Self::NoAttributes { .. } | Self::Count { .. } | Self::NoReference { .. } | Self::NoImages(_) => true,
+            Self::Data(error) => matches!(
+                error,
+                Data::NotFound { .. }
+                    | Data::NoTable { .. }
+                    | Data::NoSuchColumn { .. }
+                    | Data::NotAnAttribute { .. }
+                    | Data::Derive { .. }
+                    | Data::Filter(_)
+                    | Data::NoSplit { .. }
+                    | Data::NoSuchRole { .. }
+            ),
+            _ => false,
+        }
+    }
+
     /// For `map_err`: an I/O error at `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }

@@ -8,9 +8,10 @@ use evenset_audit::images::ImageReport;
 use evenset_audit::{Audit, AuditConfig, Comparison, Cube, Reference, ReferenceConfig, ReferenceFile};
 use evenset_core::{Fingerprint, MISSING, Progress, Seed};
 use evenset_data::{Dataset, DatasetSpec, Derive, Filter, LabelColumn, LabelSpec, LabelTable, ResolvedView, View};
+use evenset_plan::{JointShare, Match, Shares, Target, Targets};
 
 use crate::error::{PipelineError, Result};
-use crate::job::{Job, Role};
+use crate::job::{Job, Plan, Role};
 use crate::stages::looks::look_at;
 
 /// Whether a path is not a plain path on this machine: standard input, a pattern, or an address.
@@ -71,6 +72,10 @@ impl Question {
         Ok(LabelTable::open(&LabelSpec { path, missing, splits, split })?)
     }
 
+    fn dataset(&self) -> DatasetSpec {
+        DatasetSpec { path: self.path.clone().into(), image: None, splits: self.splits.clone() }
+    }
+
     /// The attributes, with the column of counts last where there is one.
     pub(crate) fn view(&self) -> View {
         let attributes = self.attributes.iter().chain(&self.count).cloned().collect();
@@ -104,12 +109,18 @@ pub fn survey(question: &Question, progress: &dyn Progress) -> Result<Survey> {
     if question.attributes.is_empty() {
         remarks.extend(guess(&table, &mut question)?);
     }
+    if question.images && Dataset::open(&question.dataset()).is_err() {
+        remarks.push("there are no images to look at".to_owned());
+        question.images = false;
+    }
     let view = table.view(&question.view(), progress)?;
     remarks.extend(view.notes().iter().cloned());
+    remarks.extend(question.split.iter().map(|split| format!("only the rows of the split {split}")));
     let cube = count(&table, &view, question.count.is_some(), progress)?;
     let images = if question.images {
-        let spec = DatasetSpec { path: question.path.clone().into(), image: None, splits: question.splits.clone() };
-        Some(look_at(&Dataset::open(&spec)?, &view, Seed(0), progress)?)
+        let mut dataset = Dataset::open(&question.dataset())?;
+        dataset.units.retain(|unit| question.split.as_ref().is_none_or(|split| *split == unit.split));
+        Some(look_at(&dataset, &view, Seed(0), progress)?)
     } else {
         None
     };
@@ -222,6 +233,31 @@ pub(crate) fn population(file: &ReferenceFile, attributes: &[String], progress: 
     let view = View { attributes: attributes.iter().chain(&file.count).cloned().collect(), ..View::default() };
     let view = table.view(&view, progress)?;
     count(&table, &view, file.count.is_some(), progress)
+}
+
+/// The plan with the shares of every target that names a file: the table's own columns are the target's attributes, and
+/// where it has a column `count`, that says how many people or things a row stands for.
+pub(crate) fn with_shares(plan: &Plan, progress: &dyn Progress) -> Result<Plan> {
+    let read = |target: &Target| -> Result<Target> {
+        let Target::Match(Match { of, shares: None, file: Some(file) }) = target else { return Ok(target.clone()) };
+        let path = PathBuf::from(file);
+        let has_count = open_reference(&path)?.columns().iter().any(|column| column.name == "count");
+        let reference = ReferenceFile { file: path, count: has_count.then(|| "count".to_owned()) };
+        let cube = population(&reference, &of.0, progress)?;
+        let groups = cube.roll_up(&of.0)?;
+        let share = |count: u64| count as f64 / cube.rows().max(1) as f64;
+        let joint = groups.into_iter().filter(|(group, _)| group.values().all(|value| value != MISSING));
+        let joint = joint.map(|(group, count)| JointShare {
+            values: group.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            share: share(count),
+        });
+        Ok(Target::Match(Match { of: of.clone(), shares: Some(Shares::Joint(joint.collect())), file: None }))
+    };
+    let target = match &plan.target {
+        Targets::One(target) => Targets::One(read(target)?),
+        Targets::Many(targets) => Targets::Many(targets.iter().map(read).collect::<Result<_>>()?),
+    };
+    Ok(Plan { target, ..plan.clone() })
 }
 
 fn open_reference(path: &Path) -> Result<LabelTable> {

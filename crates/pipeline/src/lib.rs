@@ -12,11 +12,13 @@ mod error;
 mod images;
 pub mod job;
 pub mod labels;
+pub mod price;
 mod provenance;
 pub mod rounds;
 pub mod run;
 pub mod stages;
 pub mod status;
+mod surplus;
 pub mod tables;
 mod units;
 mod within;
@@ -31,7 +33,7 @@ pub mod audit {
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;
 pub use evenset_nn::{Recycler, stop_idle_spinning};
-pub use evenset_plan::Plan;
+pub use evenset_plan::{Plan, Price};
 pub use job::Job;
 
 /// The version of evenset, which is part of every fingerprint.

@@ -41,7 +41,8 @@ impl LabelTable {
         let mut guess = Guess::default();
         let mut candidates: Vec<(&LabelInfo, usize)> = Vec::new();
         let mut split: Option<&LabelInfo> = None;
-        for column in self.columns() {
+        // What the table itself does not have is no column to speak of.
+        for column in self.columns().iter().filter(|column| column.source != Column::Split) {
             let reason = match column.kind {
                 _ if column.source == Column::ImagePath => Some("paths of images".to_owned()),
                 LabelKind::Image => Some("images".to_owned()),

@@ -3,7 +3,7 @@
 use evenset_audit::statistics::SIGNIFICANT;
 use evenset_audit::{ComparedGroup, ComparedGrouping, Comparison};
 use evenset_report::document::{Block, Document, Figure, Finding, Kind, Section, SheetCell, Tone};
-use evenset_report::text::{count, number, percent, percent_interval, points, signed_points};
+use evenset_report::text::{count, number, percent, percent_interval, signed_points};
 
 use super::{list, p_value, sheet, spoken};
 
@@ -24,24 +24,25 @@ pub fn comparison(found: &Comparison, remarks: &[String]) -> Document {
     }
 }
 
-/// The groups whose shares differ by more than chance, the largest difference first.
+/// The groups whose shares differ by more than chance, single values before combinations, the largest difference first.
 fn different(found: &Comparison) -> Vec<&ComparedGroup> {
-    let groups = found.groupings.iter().filter(|grouping| grouping.attributes.len() == 1).flat_map(|g| &g.groups);
+    let groups = found.groupings.iter().flat_map(|grouping| &grouping.groups);
     let mut groups: Vec<_> = groups.filter(|group| group.q.is_some_and(|q| q < SIGNIFICANT)).collect();
-    groups.sort_by(|a, b| b.difference.abs().total_cmp(&a.difference.abs()));
+    let combines = |group: &ComparedGroup| group.values.len() > 1;
+    let size = |group: &ComparedGroup| group.difference.abs();
+    groups.sort_by(|a, b| combines(a).cmp(&combines(b)).then(size(b).total_cmp(&size(a))));
     groups
 }
 
 fn headline(found: &Comparison) -> String {
     let [a, b] = &found.datasets;
     match different(found).first() {
-        None => format!("No value has a share in {a} that differs from its share in {b} by more than chance."),
-        Some(group) => format!(
-            "{} is {} of {a} and {} of {b}: the largest difference of any value.",
-            group.values,
-            percent(group.shares[0]),
-            percent(group.shares[1])
-        ),
+        None => format!("No group has a share in {a} that differs from its share in {b} by more than chance."),
+        Some(group) => {
+            let what = if group.values.len() > 1 { "combination; no single value differs so" } else { "value" };
+            let [x, y] = group.shares.map(percent);
+            format!("{} is {x} of {a} and {y} of {b}: the largest difference of any {what}.", group.values)
+        }
     }
 }
 
@@ -59,10 +60,15 @@ fn findings(found: &Comparison) -> Vec<Finding> {
             percent(group.shares[0]),
             percent(group.shares[1]),
             signed_points(group.difference),
-            percent_interval(group.interval)
+            interval(group)
         ),
     });
     lonely.chain(different).collect()
+}
+
+/// The interval of a difference in points.
+fn interval(group: &ComparedGroup) -> String {
+    format!("{} to {}", signed_points(group.interval[0]), signed_points(group.interval[1]))
 }
 
 fn sections(found: &Comparison) -> Vec<Section> {
@@ -129,7 +135,7 @@ fn groups(found: &Comparison, grouping: &ComparedGrouping) -> Block {
             SheetCell::text(count(group.counts[1])),
             SheetCell::soft(percent(group.shares[1])),
             if far { SheetCell::bad(difference) } else { SheetCell::text(difference) },
-            SheetCell::soft(format!("{} to {}", points(group.interval[0]), points(group.interval[1]))),
+            SheetCell::soft(interval(group)),
             SheetCell::soft(group.q.map(p_value).unwrap_or_default()),
         ]
     };

@@ -1,24 +1,25 @@
 //! A plan in words.
 
-use evenset_plan::{Plan, PlannedGroup};
+use evenset_plan::{Known, Plan, PlannedGroup, Price};
 use evenset_report::document::{Block, Document, Figure, Finding, Kind, Section, SheetCell, Tone};
-use evenset_report::text::{count, number, plural};
+use evenset_report::text::{bytes, count, number, plural};
 
 use super::{sheet, spoken};
 
 /// A plan as a document. `source` names the data.
-pub fn plan(source: &str, plan: &Plan, remarks: &[String]) -> Document {
+pub fn plan(source: &str, plan: &Plan, price: Option<&Price>, remarks: &[String]) -> Document {
     let findings = plan.targets.iter().map(|target| Finding {
         tone: if target.satisfied { Tone::Good } else { Tone::Bad },
         text: target.explanation.clone(),
     });
     let mut remarks = remarks.to_vec();
     remarks.push(proof(plan));
+    remarks.extend(price.map(how_priced));
     let sections = vec![groups(plan)].into_iter().filter(|section| !section.blocks.is_empty());
     Document {
         title: format!("plan for {source}"),
         headline: headline(plan),
-        figures: figures(plan),
+        figures: figures(plan).into_iter().chain(price.into_iter().flat_map(cost)).collect(),
         findings: findings.collect(),
         sections: sections.collect(),
         remarks,
@@ -38,7 +39,10 @@ fn headline(plan: &Plan) -> String {
         removed => format!(", and {} to leave out", count(removed)),
     };
     match (missed, plan.images) {
-        (0, 0) if removed.is_empty() => "Every target is met as the data is: nothing is missing.".to_owned(),
+        (0, 0) if !removed.is_empty() => {
+            format!("No image to generate{removed} reach every target.", removed = removed.replacen(',', ";", 1))
+        }
+        (0, 0) => "Every target is met as the data is: nothing is missing.".to_owned(),
         (0, _) => {
             format!("{images} to generate in {} reach every target{removed}.", plural(lacking, "group", "groups"))
         }
@@ -57,6 +61,50 @@ fn figures(plan: &Plan) -> Vec<Figure> {
             detail: format!("{before} before"),
         },
     ]
+}
+
+/// What the plan is expected to cost.
+fn cost(price: &Price) -> Vec<Figure> {
+    let whole = |n: f64| count(n.ceil() as u64);
+    let (low, high) = price.candidates_range;
+    let range = match high {
+        Some(high) if high > low => format!("{} to {}", whole(low), whole(high)),
+        Some(_) => String::new(),
+        None => format!("{} or more", whole(low)),
+    };
+    let time = |seconds: f64| match seconds {
+        s if s < 120.0 => format!("{} s", number(s, 0)),
+        s if s < 7200.0 => format!("{} min", number(s / 60.0, 0)),
+        s => format!("{} h", number(s / 3600.0, 1)),
+    };
+    let times = match price.seconds_range {
+        (low, Some(high)) if high > low => format!("{} to {}", time(low), time(high)),
+        (low, None) => format!("{} or more", time(low)),
+        _ => String::new(),
+    };
+    let figure = |label: &str, value: String, detail: String| Figure { label: label.into(), value, detail };
+    let mut figures =
+        vec![figure("candidates to draw", whole(price.candidates), range), figure("time", time(price.seconds), times)];
+    if price.memory_bytes > 0 {
+        figures.push(figure("memory", bytes(price.memory_bytes), "so far, in the measurement".into()));
+    }
+    figures
+}
+
+fn how_priced(price: &Price) -> String {
+    let known = price.groups.iter().filter(|group| group.known == Known::Group).count();
+    let pooled = price.groups.iter().filter(|group| group.known == Known::Pooled).count();
+    let acceptance = match (known, pooled) {
+        (0, 0) => "acceptance is not known yet, so every candidate is taken to be accepted".to_owned(),
+        (known, 0) => format!("acceptance of {known} groups is from an earlier run"),
+        (known, pooled) => {
+            format!("acceptance of {known} groups is from an earlier run, of {pooled} from all groups of it together")
+        }
+    };
+    format!(
+        "price: training and drawing, measured on this machine for a model of this size; checking, writing and the \
+         evidence come on top; {acceptance}"
+    )
 }
 
 /// Whether fewer images could do the same.
@@ -120,7 +168,8 @@ fn groups(plan: &Plan) -> Section {
     let mut intro = String::new();
     if let Some((group, weight)) = heaviest.filter(|(_, weight)| *weight > 1.0) {
         intro = format!(
-            "Without any image, weights would do the same for a model that takes them: each row of {} would count {} times.",
+            "Without any image, weights would reach the first target for a model that takes them: each row of {} would count {} \
+             times.",
             spoken(&group.values),
             number(weight, 1)
         );

@@ -16,6 +16,7 @@ use crate::images::{self, Frame};
 use crate::job::Role;
 use crate::rounds::Accepted;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::surplus::LeftOut;
 use crate::within::Within;
 
 const EVIDENCE: &str = "evidence.json";
@@ -40,6 +41,8 @@ pub struct EvidenceStage<'a> {
     pub accepted: &'a [Accepted],
     /// The fingerprint of the last round.
     pub rounds: &'a Fingerprint,
+    /// Training rows that the plan leaves out of the balanced dataset.
+    pub(crate) left_out: &'a LeftOut,
 }
 
 /// Why a job has no evidence, in words; `None` where it can have some.
@@ -163,8 +166,13 @@ impl EvidenceStage<'_> {
                 .map_err(PipelineError::damaged(Path::new(&accepted.candidate.request.id)))?;
             pixels.extend(image.rgb);
         }
+        // Places count the rows that have a label and a group, as the images do.
+        let known = |row: &&&Row| class(row.values[label].as_deref()).is_some() && code(group_of(row)).is_some();
+        let places = train.iter().filter(known).enumerate();
+        let left_out = places.filter(|(_, row)| self.left_out.contains(&(row.unit, row.row))).map(|(i, _)| i).collect();
         Ok(EvidenceData {
             train: real(train)?,
+            left_out,
             test: real(test)?,
             generated: Labelled {
                 images: self.frame.image_set(pixels)?,

@@ -230,7 +230,12 @@ impl ReportStage<'_> {
             let used = |group: &Group| {
                 self.finished.accepted.iter().filter(|a| a.candidate.request.group == *group).count() as u64
             };
-            balance(&before.iter().map(|(group, count)| (group.clone(), count + used(group))).collect::<Vec<_>>())
+            let planned = self.finished.plan.iter().flat_map(|plan| &plan.output.groups);
+            let removed: BTreeMap<&Group, u64> = planned.map(|group| (&group.values, group.remove)).collect();
+            let after = |group: &Group, count: u64| {
+                count.saturating_sub(removed.get(group).copied().unwrap_or(0)) + used(group)
+            };
+            balance(&before.iter().map(|(group, count)| (group.clone(), after(group, *count))).collect::<Vec<_>>())
         });
         Some(page::BalanceChange { before: balance(&before), after })
     }

@@ -16,12 +16,13 @@ use evenset_data::{
 use evenset_diffusion::ConditionalModel;
 use serde::{Deserialize, Serialize};
 
-use super::scan::Scan;
+use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
 use crate::job::{Format, Job, Role};
 use crate::provenance::{Layout, Origin};
 use crate::rounds::Accepted;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::surplus::LeftOut;
 
 const RECORD: &str = "written.json";
 /// The file in the output folder that says which job made it.
@@ -50,6 +51,8 @@ pub struct WriteStage<'a> {
     pub rounds: &'a Fingerprint,
     /// Text files that stand beside the data: name and content, given what was written.
     pub companions: &'a Companions<'a>,
+    /// Training rows that the plan leaves out.
+    pub(crate) left_out: &'a LeftOut,
 }
 
 /// What was written.
@@ -160,10 +163,10 @@ impl WriteStage<'_> {
 
     fn write_into(&self, folder: &Path, context: &Context<'_>) -> Result<Written> {
         let mut layout = Layout::of(self.dataset, &self.scan.output.columns, self.origin())?;
-        layout.weigh(self.scan.output.role(Role::Train), self.accepted);
+        layout.weigh(self.rows(Role::Train), self.accepted);
         let mut writers = Writers::create(folder, self.job, &layout)?;
         let mut written = Written { features: layout.features.clone(), ..Written::default() };
-        let total = self.scan.output.rows.len() + self.accepted.len();
+        let total = self.scan.output.rows.len() - self.left_out.len() + self.accepted.len();
         context.progress.begin("write", total as u64);
         for role in [Role::Train, Role::Validation, Role::Test] {
             let before = written.rows_real + written.rows_generated;
@@ -186,10 +189,16 @@ impl WriteStage<'_> {
         Ok(written)
     }
 
+    /// The real rows of a role that are written.
+    fn rows(&self, role: Role) -> impl Iterator<Item = &Row> {
+        let kept = move |row: &&Row| role != Role::Train || !self.left_out.contains(&(row.unit, row.row));
+        self.scan.output.role(role).filter(kept)
+    }
+
     fn write_real(&self, role: Role, layout: &Layout, writers: &mut Writers, context: &Context<'_>) -> Result<u64> {
         let mut count = 0;
         for (index, unit) in self.dataset.units.iter().enumerate() {
-            let rows: Vec<_> = self.scan.output.role(role).filter(|row| row.unit == index).collect();
+            let rows: Vec<_> = self.rows(role).filter(|row| row.unit == index).collect();
             if rows.is_empty() {
                 continue;
             }

@@ -77,18 +77,18 @@ impl Texts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a phrase, `{one: .., many: ..}` or a list of these")]
 pub enum Phrases {
+    /// Wordings that are used equally often. First, or a list of two would read as the two forms of one phrase.
+    Many(Vec<Phrase>),
     /// One phrase.
     One(Phrase),
-    /// Wordings that are used equally often.
-    Many(Vec<Phrase>),
 }
 
 impl Phrases {
     /// The wordings.
     pub fn all(&self) -> &[Phrase] {
         match self {
-            Self::One(phrase) => std::slice::from_ref(phrase),
             Self::Many(phrases) => phrases,
+            Self::One(phrase) => std::slice::from_ref(phrase),
         }
     }
 }

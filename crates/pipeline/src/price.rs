@@ -1,0 +1,119 @@
+//! The price of a plan before it is paid: what this machine does in a second, and how many candidates it takes.
+//!
+//! The rates are measured here and now, with an untrained model of the job's size on images of the job's size: a network
+//! takes as long whatever its weights are. No clock enters any output of a run.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::Device;
+use evenset_core::{Group, Progress, Seed, Silent};
+use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, ImageRequest, TrainingSet};
+use evenset_plan::{Acceptance, Plan, Price, Rates};
+
+use crate::engine::Finished;
+use crate::error::{PipelineError, Result};
+use crate::images::Frame;
+use crate::job::{Job, Model};
+use crate::stages::report;
+
+/// Training steps of the shorter and of the longer measurement; their difference has no set-up in it.
+const STEPS: [u64; 2] = [2, 6];
+/// Images drawn at once by the measurement: as many as a batch of the rounds, or as the plan needs.
+const DRAWN: usize = 32;
+/// Rows of the stand-in dataset.
+const ROWS: usize = 64;
+
+/// What the plan of a finished walk is expected to cost on this machine; `None` without a plan, or where nothing is
+/// missing.
+///
+/// # Errors
+/// Whatever training and drawing can give.
+pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<Option<Price>> {
+    let Some(plan) = finished.plan.as_ref().map(|plan| &plan.output).filter(|plan| plan.images > 0) else {
+        return Ok(None);
+    };
+    progress.begin("measure this machine", 3);
+    let rates = rates(job, finished, plan, progress)?;
+    progress.end();
+    Ok(Some(evenset_plan::price(plan, &earlier(&job.run), &rates)?))
+}
+
+/// How candidates of each group fared in the last finished run of this job.
+fn earlier(run: &Path) -> Vec<Acceptance> {
+    let Ok(report) = report::read(run) else { return Vec::new() };
+    let known = report.groups.into_iter().filter(|group| group.generated > 0);
+    known
+        .map(|group| Acceptance { group: group.values, accepted: group.accepted, requested: group.generated })
+        .collect()
+}
+
+fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -> Result<Rates> {
+    let Model::Conditional(config) = &job.generate.model;
+    let set = stand_in(finished);
+    let folder = tempfile::tempdir().map_err(PipelineError::io(Path::new("a temporary folder")))?;
+    let mut seconds = [0.0; 2];
+    let mut model: Option<ConditionalModel> = None;
+    for (seconds, steps) in seconds.iter_mut().zip(STEPS) {
+        progress.check()?;
+        let config = ConditionalConfig { steps: Some(steps), ..config.clone() };
+        let start = Instant::now();
+        let folder = folder.path().join(steps.to_string());
+        model = Some(evenset_diffusion::train(&set, &config, Seed(0), &folder, &Silent, &Device::Cpu)?);
+        *seconds = start.elapsed().as_secs_f64();
+        progress.advance(1);
+    }
+    let step = (seconds[1] - seconds[0]).max(0.0) / (STEPS[1] - STEPS[0]) as f64;
+    let wanted = requests(&set, usize::try_from(plan.images).unwrap_or(DRAWN).min(DRAWN));
+    let start = Instant::now();
+    if let Some(model) = &model {
+        model.generate(&wanted, &job.generate.sampler, &Silent)?;
+    }
+    let drawing = start.elapsed().as_secs_f64().max(1e-6);
+    progress.advance(1);
+    Ok(Rates {
+        training_seconds: step * config.steps() as f64,
+        images_per_second: wanted.len() as f64 / drawing,
+        memory_bytes: peak_memory(),
+    })
+}
+
+/// Black images of the job's size with the job's attributes.
+fn stand_in(finished: &Finished) -> TrainingSet {
+    let Frame { width, height, .. } = finished.frame;
+    let scan = &finished.scan.output;
+    let rows: Vec<_> = scan.rows.iter().collect();
+    let attributes: Vec<AttributeVocabulary> = scan
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, name)| AttributeVocabulary { name: name.clone(), values: crate::stages::model::vocabulary(&rows, i) })
+        .collect();
+    let condition =
+        |row: usize| attributes.iter().map(|attribute| Some((row % attribute.values.len().max(1)) as u32)).collect();
+    TrainingSet {
+        width,
+        height,
+        channels: 3,
+        pixels: vec![0; ROWS * width as usize * height as usize * 3],
+        conditions: (0..ROWS).map(condition).collect(),
+        attributes,
+    }
+}
+
+fn requests(set: &TrainingSet, images: usize) -> Vec<ImageRequest> {
+    let first = |group: Group, attribute: &AttributeVocabulary| match attribute.values.first() {
+        Some(value) => group.with(&attribute.name, value),
+        None => group,
+    };
+    let group = set.attributes.iter().fold(Group::default(), first);
+    (0..images.max(1)).map(|i| ImageRequest { group: group.clone(), seed: Seed(i as u64) }).collect()
+}
+
+/// The most memory that this process held so far, in bytes; 0 where the system does not say.
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
