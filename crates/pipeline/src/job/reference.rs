@@ -41,8 +41,8 @@ impl Writer<'_> {
             return;
         }
         for (key, value) in properties {
-            let below = self.resolve(value);
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let (path, below) = self.inside(path, self.resolve(value));
             if below.get("properties").is_some() {
                 self.section(&path, value, &below);
             } else if let Some(variants) = variants(&below) {
@@ -53,6 +53,24 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    /// Looks into lists, mappings and alternatives for the mapping that needs a section: `where` holds a list of them,
+    /// `derive` one for each name.
+    fn inside(&self, path: String, part: Value) -> (String, Value) {
+        let speaks = |part: &Value| part.get("properties").is_some() || variants(part).is_some();
+        if speaks(&part) {
+            return (path, part);
+        }
+        if part["items"].is_object() {
+            return self.inside(format!("{path}[]"), self.resolve(&part["items"]));
+        }
+        if part["additionalProperties"].is_object() {
+            return self.inside(format!("{path}.NAME"), self.resolve(&part["additionalProperties"]));
+        }
+        let options = part["anyOf"].as_array().cloned().unwrap_or_default();
+        let found = options.iter().map(|option| self.inside(path.clone(), self.resolve(option)));
+        found.into_iter().find(|(_, part)| speaks(part)).unwrap_or((path, part))
     }
 
     fn section(&mut self, path: &str, value: &Value, below: &Value) {
