@@ -5,9 +5,9 @@
 //! the true one in none of 300 samples of 1,000 rows. The lower limit is therefore the basic bootstrap's (Davison and
 //! Hinkley 1997, 5.2.1), which turns the bias around; the upper limit is the larger of the basic and the percentile one,
 //! as small distances turned around come out too small; and as no bootstrap is right at the boundary (D. W. K. Andrews,
-//! Econometrica 68, 2000), the interval reaches down to 0 wherever sampling alone gives such a distance. With five rows
-//! for each group or more such intervals held the true distance in 92 to 100 of 100 samples, with fewer rows in as few
-//! as none: then there is no interval.
+//! Econometrica 68, 2000), the interval reaches down to 0 wherever sampling alone gives such a distance. In
+//! simulations with ten rows for each group or more such intervals held the true distance in 92 to 100 of 100 samples,
+//! with 2.5 in 81 to 98, with fewer in as few as none: below five there is no interval.
 
 use evenset_core::Seed;
 use rand_distr::{Binomial, Distribution};

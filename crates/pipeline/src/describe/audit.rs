@@ -8,7 +8,7 @@ use evenset_core::MISSING;
 use evenset_report::document::{Block, Document, Figure, Finding, Grid, Kind, Section, SheetCell, Tone};
 use evenset_report::text::{count, number, percent, percent_interval, plural};
 
-use super::{SHOWN, between, list, p_value, sheet, spoken};
+use super::{between, list, p_value, sheet, spoken};
 
 /// Findings of one kind that are told.
 const MOST_FINDINGS: usize = 4;
@@ -17,9 +17,10 @@ const STRONG: f64 = 0.3;
 
 /// An audit as a document. `source` names the data, `label` the attribute that a model is to learn.
 pub fn audit(source: &str, audit: &Audit, label: Option<&str>, remarks: &[String]) -> Document {
-    let mut sections = vec![who_is_there(audit), who_is_missing(audit), evenness(audit)];
-    sections.extend([together(audit), combinations(audit)]);
-    sections.extend([parity(audit), reversals(audit), grids(audit)].into_iter().flatten());
+    let mut sections = vec![who_is_there(audit)];
+    sections.extend(grids(audit));
+    sections.extend([who_is_missing(audit), evenness(audit), together(audit), combinations(audit)]);
+    sections.extend([parity(audit), reversals(audit)].into_iter().flatten());
     sections.extend(audit.images.iter().flat_map(images::sections));
     let mut remarks = remarks.to_vec();
     remarks.extend(audit.left_out.iter().map(|left| format!("not shown: {}: {}", list(&left.attributes), left.reason)));
@@ -161,7 +162,8 @@ fn who_is_there(audit: &Audit) -> Section {
 }
 
 fn group_sheet(grouping: &Grouping) -> Block {
-    let largest = grouping.groups.iter().map(|group| group.share).fold(f64::MIN_POSITIVE, f64::max);
+    // Bars leave room for the interval of the largest.
+    let largest = grouping.groups.iter().map(|group| group.interval[1]).fold(f64::MIN_POSITIVE, f64::max);
     let referenced = grouping.groups.iter().any(|group| group.reference.is_some());
     let mut columns: Vec<(&str, Kind)> = grouping.attributes.iter().map(|name| (name.as_str(), Kind::Words)).collect();
     columns.extend([("rows", Kind::Number), ("share", Kind::Number), ("95 %", Kind::Number)]);
@@ -408,5 +410,5 @@ fn grid(grouping: &Grouping) -> Option<Grid> {
         }
     }
     let fits = grid.columns.len() <= Grid::MOST_COLUMNS && grid.rows.len() <= Grid::MOST_ROWS;
-    (fits && grid.rows.len() + SHOWN > 0).then_some(grid)
+    fits.then_some(grid)
 }

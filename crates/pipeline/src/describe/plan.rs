@@ -40,11 +40,14 @@ fn headline(plan: &Plan) -> String {
     };
     match (missed, plan.images) {
         (0, 0) if !removed.is_empty() => {
-            format!("No image to generate{removed} reach every target.", removed = removed.replacen(',', ";", 1))
+            format!("No image to generate: leaving out {} reaches every target.", count(self::removed(plan)))
         }
         (0, 0) => "Every target is met as the data is: nothing is missing.".to_owned(),
         (0, _) => {
             format!("{images} to generate in {} reach every target{removed}.", plural(lacking, "group", "groups"))
+        }
+        (_, 0) if plan.bound == Some(0) => {
+            "No plan was found in the time given; allow more with `plan.seconds`, or ask for less at once.".to_owned()
         }
         _ => format!("{images} to generate{removed}; {missed} of {} targets stay out of reach.", plan.targets.len()),
     }

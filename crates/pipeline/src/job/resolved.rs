@@ -104,6 +104,9 @@ pub struct Plan {
     pub limits: Limits,
     /// Whether images may be left out.
     pub surplus: Surplus,
+    /// Seconds that the search may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// What each request says in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<Prompts>,
@@ -402,6 +405,9 @@ fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Data
 
 fn resolve_plan(written: WrittenPlan, columns: &[String], tree: &Node) -> Result<Plan, JobError> {
     written.target.validate().map_err(|error| invalid(tree, "plan.target", error.to_string()))?;
+    if let Some(seconds) = written.seconds.filter(|seconds| !(0.0..=1e6).contains(seconds)) {
+        return Err(invalid(tree, "plan.seconds", format!("{seconds}; expected a number from 0 to 1000000")));
+    }
     written.limits.validate().map_err(|error| invalid(tree, "plan.limits", error.to_string()))?;
     let named: Vec<String> = written.target.attributes().into_iter().map(str::to_owned).collect();
     let all = named.is_empty() || written.target.needs_all_attributes();
@@ -418,6 +424,6 @@ fn resolve_plan(written: WrittenPlan, columns: &[String], tree: &Node) -> Result
     }
     // Groups list their attributes in the job's order: label first.
     let grouping = columns.iter().filter(|column| grouping.contains(column)).cloned().collect();
-    let WrittenPlan { target, limits, surplus, prompts, .. } = written;
-    Ok(Plan { target, limits, surplus, prompts, grouping })
+    let WrittenPlan { target, limits, surplus, seconds, prompts, .. } = written;
+    Ok(Plan { target, limits, surplus, seconds, prompts, grouping })
 }

@@ -131,6 +131,8 @@ pub struct WrittenPlan {
     /// Default: keep.
     #[serde(default)]
     pub surplus: Surplus,
+    /// Seconds that the search for the fewest images may take where no formula gives them. Default: 5.
+    pub seconds: Option<f64>,
     /// What each request says in words, for generators that read: templates, phrases for values, scene words.
     pub prompts: Option<Prompts>,
     /// Attributes whose combinations are the groups. Default: those that the target names, else label and attributes.

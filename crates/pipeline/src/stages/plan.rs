@@ -48,7 +48,9 @@ impl Stage for PlanStage<'_> {
 
     fn run(&self, folder: &Path, _context: &Context<'_>) -> Result<StageReport> {
         let counts = self.counts.output.cube.roll_up(&self.job.grouping)?;
-        let search = Search { surplus: self.job.surplus, ..Search::default() };
+        let default = Search::default();
+        let seconds = self.job.seconds.unwrap_or(default.seconds);
+        let search = Search { surplus: self.job.surplus, seconds, ..default };
         let plan = evenset_plan::plan_with(&counts, &self.job.target, &self.job.limits, &search)?;
         let asks = asks(&Progress::start(&plan))?;
         // A plan so large that its requests cannot be held is still a plan.
