@@ -51,6 +51,8 @@ pub struct ReportData {
     pub hook: Option<Hook>,
     /// Remarks that a reader must not miss.
     pub notes: Vec<Note>,
+    /// The page with every figure of the audit, where it lies beside this one.
+    pub audit_page: Option<String>,
     /// The resolved job file, YAML.
     pub job: String,
 }

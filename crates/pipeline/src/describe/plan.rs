@@ -49,7 +49,10 @@ fn headline(plan: &Plan) -> String {
         (_, 0) if plan.bound == Some(0) => {
             "No plan was found in the time given; allow more with `plan.seconds`, or ask for less at once.".to_owned()
         }
-        _ => format!("{images} to generate{removed}; {missed} of {} targets stay out of reach.", plan.targets.len()),
+        _ => {
+            let stay = if missed == 1 { "stays" } else { "stay" };
+            format!("{images} to generate{removed}; {missed} of {} targets {stay} out of reach.", plan.targets.len())
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_j
 
 /// The page, in the stage's folder and, as a copy, at the top of the run.
 pub const PAGE: &str = "report.html";
+/// The page beside it with every figure of the audit.
+const AUDIT_PAGE: &str = "audit.html";
 /// What the page says, for machines.
 pub const DATA: &str = "report.json";
 /// Images of each kind that a group shows.
@@ -61,7 +63,14 @@ impl Stage for ReportStage<'_> {
         write_json(&folder.join(DATA), &data)?;
         let html = page::render(&data)?;
         evenset_data::atomic::write_file(&folder.join(PAGE), html.as_bytes())?;
-        for name in [PAGE, DATA] {
+        let mut names = vec![PAGE, DATA];
+        if let Some(counts) = &self.finished.counts {
+            let (label, notes) = (self.job.dataset.label.as_deref(), &self.finished.notes);
+            let audit = crate::describe::audit(&self.job.name, &counts.output.audit, label, notes);
+            evenset_data::atomic::write_file(&folder.join(AUDIT_PAGE), audit.html(crate::VERSION)?.as_bytes())?;
+            names.push(AUDIT_PAGE);
+        }
+        for name in names {
             let text = std::fs::read(folder.join(name)).map_err(PipelineError::io(&folder.join(name)))?;
             evenset_data::atomic::write_file(&context.run.root.join(name), &text)?;
         }
@@ -108,6 +117,7 @@ impl ReportStage<'_> {
                 output_tail: hook.output.output_tail.clone(),
             }),
             notes: finished.notes.iter().map(Note::warning).collect(),
+            audit_page: finished.counts.as_ref().map(|_| AUDIT_PAGE.to_owned()),
             job: job.to_yaml(),
         })
     }
