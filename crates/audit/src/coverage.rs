@@ -26,6 +26,8 @@ const MOST_TABLE: u128 = 1 << 22;
 /// The most uncovered patterns that are listed, and the most candidates of one subset that are looked at.
 const MOST_PATTERNS: usize = 100_000;
 const MOST_CANDIDATES: u128 = 1 << 26;
+/// Each subset of the attributes is one pass over the cells.
+const MOST_SUBSETS: u128 = 20_000;
 /// The highest level: a place of a pattern of so many attributes fits into 128 bits.
 const HIGHEST_LEVEL: usize = 8;
 /// Cells whose places are computed together.
@@ -117,6 +119,15 @@ pub fn coverage(cube: &Cube, config: &CoverageConfig) -> Result<Coverage, AuditE
     let mut below: Level = cells.attributes.iter().enumerate().map(|(i, a)| (vec![i], Covered::all(a))).collect();
     for level in 2..=config.max_level.min(cells.attributes.len()) {
         let last = level == config.max_level;
+        let searched = subsets_of(cells.attributes.len(), level);
+        if searched > MOST_SUBSETS {
+            found.left_out = Some(format!(
+                "level {level} was not searched: {} attributes have {searched} subsets of that size; name fewer with \
+                 `--by`, or lower `max_level`",
+                cells.attributes.len()
+            ));
+            break;
+        }
         let counted: Result<Vec<_>, String> = subsets(cells.attributes.len(), level)
             .into_par_iter()
             .map(|subset| cells.search(subset, &below, threshold, last))
@@ -349,6 +360,11 @@ impl Counted {
     }
 }
 
+/// How many subsets of one size `n` attributes have.
+fn subsets_of(n: usize, size: usize) -> u128 {
+    (0..size as u128).fold(1, |subsets, i| subsets.saturating_mul((n as u128).saturating_sub(i)) / (i + 1))
+}
+
 /// All subsets of `0..n` of one size, in order.
 fn subsets(n: usize, size: usize) -> Vec<Vec<usize>> {
     fn extend(from: usize, n: usize, size: usize, subset: &mut Vec<usize>, all: &mut Vec<Vec<usize>>) {
@@ -463,6 +479,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn more_subsets_than_can_be_searched_are_told_and_not_begun() {
+        assert_eq!([subsets_of(5, 2), subsets_of(40, 8), subsets_of(3, 4)], [10, 76_904_685, 0]);
+        let (cube, _) = random_cube(2, 40, &[2; 40]);
+        let found = coverage(&cube, &CoverageConfig { threshold: 1.0, max_level: 8 }).unwrap();
+        assert!(found.left_out.unwrap().starts_with("level 4 was not searched"));
     }
 
     #[test]

@@ -24,6 +24,15 @@ pub struct UsageError(String);
 /// Audits what the arguments name, and shows it.
 pub fn run(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
     let data = Path::new(&args.data);
+    if args.data == "-" && args.other.as_deref() == Some("-") {
+        return Err(UsageError("only one of the two can be standard input".into()).into());
+    }
+    if args.dry_run {
+        for data in std::iter::once(&args.data).chain(&args.other) {
+            verbs::print(&format!("{}\n", would_read(args, data, reporter)?))?;
+        }
+        return Ok(exit::DONE);
+    }
     match &args.other {
         Some(other) => side_by_side(args, other, reporter),
         // Flags that change what is counted have no place in a run, which is named by its job alone.
@@ -44,12 +53,17 @@ impl AuditArgs {
     }
 }
 
+fn would_read(args: &AuditArgs, data: &str, reporter: &Reporter) -> Result<String> {
+    if labels::is_job(Path::new(data)) {
+        return Ok(engine::would_read(&job(args, data)?, reporter)?);
+    }
+    let table = Question { path: data.to_owned(), ..Question::default() }.open()?;
+    let columns: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
+    Ok(format!("would read {}: columns {}", table.describe(), columns.join(", ")))
+}
+
 fn of_job(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
     let job = job(args, &args.data)?;
-    if args.dry_run {
-        verbs::print(&format!("{}\n", engine::would_read(&job, reporter)?))?;
-        return Ok(exit::DONE);
-    }
     let outcome = engine::run(&job, Goal::Audit, false, reporter)?;
     reporter.finish();
     let (counts, notes) = match &outcome {
@@ -65,12 +79,6 @@ fn of_job(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
 }
 
 fn of_table(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {
-    if args.dry_run {
-        let table = Question { path: args.data.clone(), ..Question::default() }.open()?;
-        let columns: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
-        verbs::print(&format!("would read {}: columns {}\n", table.describe(), columns.join(", ")))?;
-        return Ok(exit::DONE);
-    }
     let (survey, config, seed) = survey(args, &args.data, reporter)?;
     let audit = survey.audit(&config, seed, reporter)?;
     reporter.finish();

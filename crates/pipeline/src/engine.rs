@@ -141,6 +141,10 @@ pub enum Outcome {
 pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> Result<Outcome> {
     let (dataset, table) = open(job)?;
     let view = view(job, &table, progress)?;
+    if dataset.is_some() && job.dataset.count.is_some() {
+        let message = "only tables of labels without images have a column of counts; here every row is one image";
+        return Err(job.invalid("dataset.count", message).into());
+    }
     match dataset {
         Some(dataset) => images(job, dataset, &view, goal, overwrite, progress).map(Box::new).map(Outcome::Images),
         None if goal <= Goal::Plan => labelled(job, &table, &view, goal, progress).map(Box::new).map(Outcome::Labels),
@@ -183,6 +187,7 @@ fn labelled(
     })?;
     let plan = match &job.plan {
         Some(plan) if goal >= Goal::Plan => {
+            let plan = &labels::with_shares(plan, progress)?;
             Some(context.complete(&PlanStage { job: plan, seed: job.seed, counts: &counts })?)
         }
         _ => None,

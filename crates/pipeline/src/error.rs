@@ -61,6 +61,18 @@ pub enum PipelineError {
         /// Its columns.
         columns: String,
     },
+    /// An attribute has the name of a column that a table of groups has anyway.
+    #[error(
+        "`{0}` is a column of every table of groups; give the attribute another name with `derive` to write it with `--parquet`"
+    )]
+    Reserved(String),
+    /// A table of reference shares has shares and not counts.
+    #[error(
+        "`{}` has a column `share`; a target's file needs counts, in a column `count` (or one line for each). Write shares \
+         into the job itself (`shares:`), or multiply them to whole numbers",
+        .0.display()
+    )]
+    ShareColumn(PathBuf),
     /// A table of labels is asked for something that needs images.
     #[error("`{}` is a table of labels without images: `audit` and `plan` work on it, everything else needs the images", .0.display())]
     NoImages(PathBuf),
@@ -153,7 +165,12 @@ impl PipelineError {
         use evenset_data::DataError as Data;
         match self {
             Self::Job(_) | Self::OutputExists(_) | Self::Audit(_) | Self::Plan(_) | Self::Prompts(_) => true,
-            Self::NoAttributes { .. } | Self::Count { .. } | Self::NoReference { .. } | Self::NoImages(_) => true,
+            Self::NoAttributes { .. }
+            | Self::Count { .. }
+            | Self::NoReference { .. }
+            | Self::NoImages(_)
+            | Self::ShareColumn(_)
+            | Self::Reserved(_) => true,
             Self::Data(error) => matches!(
                 error,
                 Data::NotFound { .. }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use evenset_audit::images::ImageReport;
 use evenset_audit::{Audit, AuditConfig, Comparison, Cube, Reference, ReferenceConfig, ReferenceFile};
-use evenset_core::{Fingerprint, MISSING, Progress, Seed};
+use evenset_core::{Fingerprint, Group, MISSING, Progress, Seed};
 use evenset_data::{Dataset, DatasetSpec, Derive, Filter, LabelColumn, LabelSpec, LabelTable, ResolvedView, View};
 use evenset_plan::{JointShare, Match, Shares, Target, Targets};
 
@@ -17,7 +17,7 @@ use crate::stages::looks::look_at;
 /// Whether a path is not a plain path on this machine: standard input, a pattern, or an address.
 pub(crate) fn may_be_elsewhere(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    text == "-" || text.contains("://") || text.contains(['*', '?', '['])
+    text == "-" || text.contains("://") || (text.contains(['*', '?', '[']) && !path.exists())
 }
 
 /// What is to be counted in a table that no job speaks of.
@@ -120,7 +120,8 @@ pub fn survey(question: &Question, progress: &dyn Progress) -> Result<Survey> {
     let images = if question.images {
         let mut dataset = Dataset::open(&question.dataset())?;
         dataset.units.retain(|unit| question.split.as_ref().is_none_or(|split| *split == unit.split));
-        Some(look_at(&dataset, &view, Seed(0), progress)?)
+        let attributes = table.view(&Question { count: None, ..question.clone() }.view(), progress)?;
+        Some(look_at(&dataset, &attributes, Seed(0), progress)?)
     } else {
         None
     };
@@ -241,15 +242,19 @@ pub(crate) fn with_shares(plan: &Plan, progress: &dyn Progress) -> Result<Plan> 
     let read = |target: &Target| -> Result<Target> {
         let Target::Match(Match { of, shares: None, file: Some(file) }) = target else { return Ok(target.clone()) };
         let path = PathBuf::from(file);
-        let has_count = open_reference(&path)?.columns().iter().any(|column| column.name == "count");
-        let reference = ReferenceFile { file: path, count: has_count.then(|| "count".to_owned()) };
-        let cube = population(&reference, &of.0, progress)?;
-        let groups = cube.roll_up(&of.0)?;
-        let share = |count: u64| count as f64 / cube.rows().max(1) as f64;
-        let joint = groups.into_iter().filter(|(group, _)| group.values().all(|value| value != MISSING));
-        let joint = joint.map(|(group, count)| JointShare {
+        let table = open_reference(&path)?;
+        let has = |name: &str| table.columns().iter().any(|column| column.name == name);
+        if !has("count") && has("share") {
+            return Err(PipelineError::ShareColumn(path));
+        }
+        let reference = ReferenceFile { file: path, count: has("count").then(|| "count".to_owned()) };
+        let groups = population(&reference, &of.0, progress)?.roll_up(&of.0)?;
+        let known = groups.into_iter().filter(|(group, _)| group.values().all(|value| value != MISSING));
+        let known: Vec<(Group, u64)> = known.collect();
+        let total = known.iter().map(|(_, count)| *count as f64).sum::<f64>().max(1.0);
+        let joint = known.into_iter().map(|(group, count)| JointShare {
             values: group.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            share: share(count),
+            share: count as f64 / total,
         });
         Ok(Target::Match(Match { of: of.clone(), shares: Some(Shares::Joint(joint.collect())), file: None }))
     };

@@ -8,7 +8,25 @@ use evenset_core::Group;
 use std::sync::Arc;
 
 use crate::columns::{self, numbers, strings, texts};
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
+
+/// Columns of the tables that are not attributes.
+const RESERVED: [&str; 14] = [
+    "grouping",
+    "rows",
+    "share",
+    "share_low",
+    "share_high",
+    "reference",
+    "rows_a",
+    "rows_b",
+    "share_a",
+    "share_b",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "q",
+];
 
 /// Every group of every grouping as a table.
 pub struct GroupTable(RecordBatch);
@@ -32,7 +50,7 @@ pub fn audit(audit: &Audit) -> Result<GroupTable> {
     let groups: Vec<_> =
         audit.groupings.iter().flat_map(|g| g.groups.iter().map(|group| (&g.attributes, group))).collect();
     let values: Vec<&Group> = groups.iter().map(|(_, group)| &group.values).collect();
-    let attributes = attributes(audit.groupings.iter().map(|grouping| &grouping.attributes));
+    let attributes = attributes(audit.groupings.iter().map(|grouping| &grouping.attributes))?;
     let float = |value: &dyn Fn(&evenset_audit::GroupCount) -> Option<f64>| -> ArrayRef {
         Arc::new(groups.iter().map(|(_, group)| value(group)).collect::<Float64Array>())
     };
@@ -54,7 +72,7 @@ pub fn comparison(found: &Comparison) -> Result<GroupTable> {
     let groups: Vec<_> =
         found.groupings.iter().flat_map(|g| g.groups.iter().map(|group| (&g.attributes, group))).collect();
     let values: Vec<&Group> = groups.iter().map(|(_, group)| &group.values).collect();
-    let attributes = attributes(found.groupings.iter().map(|grouping| &grouping.attributes));
+    let attributes = attributes(found.groupings.iter().map(|grouping| &grouping.attributes))?;
     let float = |value: &dyn Fn(&evenset_audit::ComparedGroup) -> Option<f64>| -> ArrayRef {
         Arc::new(groups.iter().map(|(_, group)| value(group)).collect::<Float64Array>())
     };
@@ -71,14 +89,17 @@ pub fn comparison(found: &Comparison) -> Result<GroupTable> {
 }
 
 /// All attributes of some groupings, in the order in which they are first named.
-fn attributes<'a>(groupings: impl Iterator<Item = &'a Vec<String>>) -> Vec<String> {
+fn attributes<'a>(groupings: impl Iterator<Item = &'a Vec<String>>) -> Result<Vec<String>> {
     let mut all: Vec<String> = Vec::new();
     for name in groupings.flatten() {
+        if RESERVED.contains(&name.as_str()) {
+            return Err(PipelineError::Reserved(name.clone()));
+        }
         if !all.contains(name) {
             all.push(name.clone());
         }
     }
-    all
+    Ok(all)
 }
 
 fn named<'a>(
@@ -88,7 +109,7 @@ fn named<'a>(
 ) -> Vec<(&'a str, ArrayRef)> {
     let mut table = vec![("grouping", strings(groupings.map(|names| names.join(","))))];
     for attribute in attributes {
-        table.push((attribute, texts(groups.iter().map(|group| group.get(attribute)))));
+        table.push((attribute.as_str(), texts(groups.iter().map(|group| group.get(attribute)))));
     }
     table
 }

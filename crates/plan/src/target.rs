@@ -86,7 +86,7 @@ pub struct Match {
     /// `{values: {..}, share: ..}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Shares>,
-    /// A table of shares instead: a CSV file with a column for each attribute and a column `share` or `count`.
+    /// A table of the population instead: a column for each attribute, and a column `count` (or one line for each).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }

@@ -107,6 +107,7 @@ fn demo(attributes: usize, values: usize) -> Result<ReportData, Box<dyn Error>> 
                 "The verifier was trained on 7,200 real images, the same number from every group where there were enough.",
             ),
         ],
+        audit_page: None,
         job:
             "name: fashion\nseed: 7\ndataset:\n  path: data-samples/fashion\n  label: garment\n  attributes: [colour]\n"
                 .into(),

@@ -24,7 +24,7 @@ pub struct Association {
     pub cramers_v: Option<f64>,
     /// What one attribute tells of the other, in nats.
     pub mutual_information: Option<MutualInformation>,
-    /// The test of independence.
+    /// The test of independence; none above 10,000 combinations.
     pub test: Option<Test>,
     /// Every combination of two values against all others; empty above 10,000 combinations.
     pub cells: Vec<AssociatedCell>,
@@ -164,7 +164,7 @@ fn association(table: &PairTable, seed: Seed) -> Association {
         rows: table.counts.iter().flatten().sum(),
         cramers_v: statistics::cramers_v(&table.counts),
         mutual_information: statistics::mutual_information(&table.counts),
-        test: statistics::g_test(&table.counts, seed),
+        test: if few { statistics::g_test(&table.counts, seed) } else { None },
         cells: cells.collect(),
         attributes: table.attributes.clone(),
     }

@@ -21,6 +21,9 @@ pub use config::{AuditConfig, Intervals, ReferenceConfig, ReferenceFile};
 pub use grouping::{GroupCount, Grouping, ReferenceDistance};
 pub use reference::Reference;
 
+/// The groups of all groupings of the default together.
+const MOST_GROUPS: u64 = 2_000_000;
+
 /// What an audit found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Audit {
@@ -96,14 +99,26 @@ pub fn audit(
     let cube = &known;
     let asked = config.groupings.is_some();
     let wanted = config.groupings.clone().unwrap_or_else(|| default_groupings(cube.attributes()));
-    let made: Vec<_> = wanted
-        .into_par_iter()
-        .map(|attributes| {
-            let made = grouping(cube, &attributes, config.intervals, reference, seed);
-            (attributes, made)
-        })
-        .collect();
-    let (mut groupings, mut left_out) = (Vec::new(), Vec::new());
+    // Each grouping has its own limit; of the default there is one for all of them together, too.
+    let (mut room, mut left_out) = (MOST_GROUPS, Vec::new());
+    let mut chosen = Vec::new();
+    for attributes in wanted {
+        let groups = groups_of(cube, &attributes)?;
+        if asked || groups <= room {
+            room = room.saturating_sub(groups);
+            chosen.push(attributes);
+        } else {
+            let reason =
+                format!("it would make {groups} groups more than can be listed; name fewer attributes with `--by`");
+            left_out.push(LeftOut { attributes, reason });
+        }
+    }
+    let made = chosen.into_par_iter().map(|attributes| {
+        let made = grouping(cube, &attributes, config.intervals, reference, seed);
+        (attributes, made)
+    });
+    let made: Vec<_> = made.collect();
+    let mut groupings = Vec::new();
     for (attributes, made) in made {
         match made {
             Ok(grouping) => groupings.push(grouping),
@@ -124,6 +139,15 @@ pub fn audit(
         images: None,
         left_out,
     })
+}
+
+/// How many groups a grouping has.
+fn groups_of(cube: &Cube, attributes: &[String]) -> Result<u64, AuditError> {
+    let mut groups = 1u64;
+    for attribute in attributes {
+        groups = groups.saturating_mul(cube.values(attribute)?.len() as u64);
+    }
+    Ok(groups)
 }
 
 /// Each attribute, each pair, and all together.

@@ -83,42 +83,55 @@ impl Dictionary {
     }
 }
 
-/// The order in which values are listed: numbers by size (`9` before `10`, also inside text), bins from `<` to `>=`,
-/// [`MISSING`] last.
+/// The order in which values are listed: bins from `<` to `>=`, numbers by size, text with its runs of digits by size
+/// (`a9` before `a10`), [`MISSING`] last. Values of different kinds are never compared by their contents, so that this is
+/// one order whatever the values are.
 pub(crate) fn value_order(a: &str, b: &str) -> Ordering {
-    let kind = |value: &str| match value {
-        MISSING => 3,
-        _ if value.starts_with('<') => 0,
-        _ if value.starts_with('>') => 2,
-        _ => 1,
-    };
-    kind(a).cmp(&kind(b)).then_with(|| natural(a, b)).then_with(|| a.cmp(b))
+    let kinds = kind(a).cmp(&kind(b));
+    kinds
+        .then_with(|| match (number(a), number(b)) {
+            (Some(x), Some(y)) => x.total_cmp(&y),
+            _ => natural(a, b),
+        })
+        .then_with(|| a.cmp(b))
 }
 
-/// Runs of digits compare as numbers, everything else by character; a minus before the first number turns it around.
-fn natural(a: &str, b: &str) -> Ordering {
-    if let (Some(a), Some(b)) = (number(a), number(b)) {
-        return a.total_cmp(&b);
+fn kind(value: &str) -> u8 {
+    match value {
+        MISSING => 4,
+        _ if value.starts_with('<') => 0,
+        _ if value.starts_with('>') => 3,
+        _ if number(value).is_some() => 1,
+        _ => 2,
     }
+}
+
+/// Runs of digits compare by size, everything else byte by byte; a digit comes before anything else.
+fn natural(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         match (a.first(), b.first()) {
             (None, None) => return Ordering::Equal,
             (None, _) => return Ordering::Less,
             (_, None) => return Ordering::Greater,
-            (Some(x), Some(y)) if x.is_ascii_digit() && y.is_ascii_digit() => {
-                let (m, n) = (digits(&mut a), digits(&mut b));
-                let order = m.len().cmp(&n.len()).then_with(|| m.cmp(n));
-                if order.is_ne() {
-                    return order;
+            (Some(x), Some(y)) => match (x.is_ascii_digit(), y.is_ascii_digit()) {
+                (true, true) => {
+                    let (m, n) = (digits(&mut a), digits(&mut b));
+                    let order = m.len().cmp(&n.len()).then_with(|| m.cmp(n));
+                    if order.is_ne() {
+                        return order;
+                    }
                 }
-            }
-            (Some(x), Some(y)) if x == y => (a, b) = (&a[1..], &b[1..]),
-            (Some(x), Some(y)) => return x.cmp(y),
+                (true, false) => return Ordering::Less,
+                (false, true) => return Ordering::Greater,
+                (false, false) if x == y => (a, b) = (&a[1..], &b[1..]),
+                (false, false) => return x.cmp(y),
+            },
         }
     }
 }
 
+/// The number that a value is, where nothing but a number stands there.
 fn number(text: &str) -> Option<f64> {
     let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'+' | b'e' | b'E'));
     if plain { text.parse().ok() } else { None }
@@ -136,6 +149,24 @@ fn digits<'a>(text: &mut &'a [u8]) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_order_is_one_order_of_all_values() {
+        let values = [
+            "1.9", "1.9a", "1.10", "-2", "-1", "-1a", "5", "1e3", "3x", "", "<1", ">=2", MISSING, "a1", "a01", "a-1",
+            "1 to <3", "+5", "05", "5.0", "e", "-", "é", "a10b", "a9c", "1e400", "10", "9",
+        ];
+        for a in values {
+            for b in values {
+                assert_eq!(value_order(a, b), value_order(b, a).reverse(), "{a} {b}");
+                for c in values {
+                    if value_order(a, b).is_le() && value_order(b, c).is_le() {
+                        assert!(value_order(a, c).is_le(), "{a} {b} {c}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn values_are_listed_as_a_reader_would_list_them() {
