@@ -1,9 +1,12 @@
 //! The target grammar: what distribution a plan aims at, as the job file says it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::Values;
 use crate::{Attributes, PlanError};
@@ -156,13 +159,33 @@ pub struct Budget {
 }
 
 /// One target or a list of them, all to be reached at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Targets {
     /// One target.
     One(Target),
     /// Several targets.
     Many(Vec<Target>),
+}
+
+impl<'de> Deserialize<'de> for Targets {
+    /// By hand: an untagged enum would hide which key of a target is wrong.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Targets;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a target or a list of targets")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Targets, M::Error> {
+                Target::deserialize(MapAccessDeserializer::new(map)).map(Targets::One)
+            }
+            fn visit_seq<S: SeqAccess<'de>>(self, list: S) -> Result<Targets, S::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Targets::Many)
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
 }
 
 impl Default for Targets {
