@@ -1,5 +1,7 @@
 //! `evenset audit` from outside: tables without a job, filters, pipes, two tables, jobs over tables, and bad input.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! `evenset plan` from outside: several targets, contradictions, limits, prompts, surplus and price.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::path::Path;

@@ -53,7 +53,7 @@ pub enum Verb {
     /// Read and decode every row; broken ones are listed with their reason.
     Scan(JobArgs),
     /// Count who is there, in every grouping, of a job's dataset or of any table of labels.
-    Audit(AuditArgs),
+    Audit(Box<AuditArgs>),
     /// Work out how many images each group misses.
     Plan(JobArgs),
     /// Train the model and draw the first round's candidates.

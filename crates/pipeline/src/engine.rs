@@ -137,7 +137,7 @@ pub enum Outcome {
 /// Walks over a job's stages up to `goal`.
 ///
 /// # Errors
-/// The first [`PipelineError`](crate::PipelineError); finished stages stay finished.
+/// The first [`PipelineError`]; finished stages stay finished.
 pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> Result<Outcome> {
     let (dataset, table) = open(job)?;
     let view = view(job, &table, progress)?;

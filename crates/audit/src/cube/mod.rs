@@ -187,7 +187,7 @@ impl Cube {
         &self.attributes
     }
 
-    /// The known values of `attribute` in the order in which they are listed; [`MISSING`] is among them where rows have
+    /// The known values of `attribute` in the order in which they are listed; [`MISSING`](evenset_core::MISSING) is among them where rows have
     /// none.
     ///
     /// # Errors

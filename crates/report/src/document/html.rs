@@ -65,8 +65,11 @@ struct CellView<'a> {
 #[derive(Serialize)]
 struct GridView<'a> {
     grid: &'a Grid,
-    rows: Vec<(&'a str, Vec<Option<(String, u64)>>)>,
+    rows: Vec<(&'a str, Vec<Shade>)>,
 }
+
+/// A count as it is shown and the step of its colour; none where there is no such group.
+type Shade = Option<(String, u64)>;
 
 fn section(section: &super::Section) -> SectionView<'_> {
     let blocks = section.blocks.iter().map(|block| match block {
