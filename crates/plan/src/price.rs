@@ -135,16 +135,9 @@ fn laplace(accepted: u64, requested: u64) -> f64 {
     (accepted as f64 + 1.0) / (requested as f64 + 2.0)
 }
 
-/// Wilson's score interval at 95 % (Wilson 1927).
+/// The 95 % interval of an acceptance.
 fn wilson(accepted: u64, requested: u64) -> [f64; 2] {
-    const Z: f64 = 1.959_963_984_540_054;
-    let (n, p) = (requested as f64, accepted as f64 / requested as f64);
-    let centre = p + Z * Z / (2.0 * n);
-    let half = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
-    // At 0 and at all accepted the ends are exact.
-    let low = if accepted == 0 { 0.0 } else { (centre - half) / (1.0 + Z * Z / n) };
-    let high = if accepted == requested { 1.0 } else { (centre + half) / (1.0 + Z * Z / n) };
-    [low, high]
+    evenset_core::wilson(accepted as f64, requested as f64, evenset_core::Z95)
 }
 
 #[cfg(test)]

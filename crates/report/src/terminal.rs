@@ -14,26 +14,6 @@ pub(crate) use wrap::{plain, wrap};
 use crate::data::{Arm, Interval};
 use crate::text::{count, percent, percent_interval, points};
 
-/// A group and how many images it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CountRow {
-    /// The group.
-    pub values: Group,
-    /// Its images.
-    pub count: u64,
-}
-
-/// A group and what a plan adds to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PlanRow {
-    /// The group.
-    pub values: Group,
-    /// Images it has.
-    pub have: u64,
-    /// Images the plan adds.
-    pub add: u64,
-}
-
 /// A group and what the gates did with its candidates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AcceptanceRow {
@@ -47,42 +27,6 @@ pub struct AcceptanceRow {
     pub interval: Option<Interval>,
     /// The most frequent reason for dropping one.
     pub reason: Option<String>,
-}
-
-/// Counts of one grouping, with each group's share and a bar to the scale of the largest.
-pub fn audit_table(rows: &[CountRow], width: usize, color: bool) -> String {
-    let (attributes, mut table) = group_columns(rows.iter().map(|row| &row.values));
-    table = table.right("images").right("share").bar();
-    let total: u64 = rows.iter().map(|row| row.count).sum();
-    let largest = rows.iter().map(|row| row.count).max().unwrap_or(0);
-    for row in rows {
-        let style = if row.count == 0 { Style::Bad } else { Style::Plain };
-        let mut cells = group_cells(&row.values, &attributes);
-        cells.push(Cell::styled(count(row.count), style));
-        cells.push(Cell::dim(percent(ratio(row.count, total))));
-        cells.push(Cell::bar([(ratio(row.count, largest), Style::Real)]));
-        table.row(cells);
-    }
-    table.render(width, color)
-}
-
-/// What a plan adds to each group: real images as a full bar, images to be generated as a shaded one behind it.
-pub fn plan_table(rows: &[PlanRow], width: usize, color: bool) -> String {
-    let (attributes, mut table) = group_columns(rows.iter().map(|row| &row.values));
-    table = table.right("has").right("add").right("then").bar();
-    let largest = rows.iter().map(|row| row.have.saturating_add(row.add)).max().unwrap_or(0);
-    for row in rows {
-        let mut cells = group_cells(&row.values, &attributes);
-        cells.push(Cell::text(count(row.have)));
-        cells.push(match row.add {
-            0 => Cell::dim("0"),
-            add => Cell::styled(format!("+{}", count(add)), Style::Made),
-        });
-        cells.push(Cell::text(count(row.have.saturating_add(row.add))));
-        cells.push(Cell::bar([(ratio(row.have, largest), Style::Real), (ratio(row.add, largest), Style::Made)]));
-        table.row(cells);
-    }
-    table.render(width, color)
 }
 
 /// Accepted candidates of each group with the rate, its 95 % interval and the most frequent reason against.
@@ -141,7 +85,70 @@ fn ratio(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{Block, Document, Kind, Section, Sheet, SheetCell};
     use unicode_width::UnicodeWidthStr;
+
+    struct CountRow {
+        values: Group,
+        count: u64,
+    }
+
+    struct PlanRow {
+        values: Group,
+        have: u64,
+        add: u64,
+    }
+
+    /// The counts as a sheet of a document.
+    fn audit_table(rows: &[CountRow], width: usize, color: bool) -> String {
+        let total: u64 = rows.iter().map(|row| row.count).sum();
+        let largest = rows.iter().map(|row| row.count).max().unwrap_or(0);
+        let row = |row: &CountRow| {
+            let mut cells: Vec<SheetCell> = row.values.values().map(SheetCell::text).collect();
+            let images = count(row.count);
+            cells.push(if row.count == 0 { SheetCell::bad(images) } else { SheetCell::text(images) });
+            cells.push(SheetCell::soft(percent(ratio(row.count, total))));
+            cells.push(SheetCell::bar(ratio(row.count, largest)));
+            cells
+        };
+        let columns = [("images", Kind::Number), ("share", Kind::Number), ("", Kind::Bar)];
+        sheet(rows.first().map(|row| &row.values), &columns, rows.iter().map(row).collect(), width, color)
+    }
+
+    /// A plan as a sheet of a document.
+    fn plan_table(rows: &[PlanRow], width: usize, color: bool) -> String {
+        let largest = rows.iter().map(|row| row.have + row.add).max().unwrap_or(0);
+        let row = |row: &PlanRow| {
+            let mut cells: Vec<SheetCell> = row.values.values().map(SheetCell::text).collect();
+            let add = if row.add == 0 { SheetCell::soft("0") } else { SheetCell::text(format!("+{}", row.add)) };
+            cells.extend([SheetCell::text(count(row.have)), add, SheetCell::text(count(row.have + row.add))]);
+            let (real, made) = (ratio(row.have, largest), ratio(row.add, largest));
+            cells.push(SheetCell::Bar { real, made, interval: None });
+            cells
+        };
+        let columns = [("has", Kind::Number), ("add", Kind::Number), ("then", Kind::Number), ("", Kind::Bar)];
+        sheet(rows.first().map(|row| &row.values), &columns, rows.iter().map(row).collect(), width, color)
+    }
+
+    /// What stands under a section's heading.
+    fn sheet(
+        first: Option<&Group>,
+        columns: &[(&str, Kind)],
+        rows: Vec<Vec<SheetCell>>,
+        width: usize,
+        color: bool,
+    ) -> String {
+        let attributes = first.into_iter().flat_map(|group| group.attributes()).map(|name| (name, Kind::Words));
+        let columns = attributes.chain(columns.iter().copied()).map(|(name, kind)| (name.to_owned(), kind)).collect();
+        let sheet = Sheet { columns, shown: rows.len(), rows, ..Sheet::default() };
+        let section = Section { title: "#".into(), blocks: vec![Block::Sheet(sheet)], ..Section::default() };
+        let document = Document { sections: vec![section], ..Document::default() };
+        let text = document.terminal(width, color);
+        text.split_once("#")
+            .map(|(_, under)| under.split_once("\n\n").map_or(under, |(_, sheet)| sheet))
+            .unwrap()
+            .to_owned()
+    }
 
     fn group(garment: &str, colour: &str) -> Group {
         Group::new([("garment", garment), ("colour", colour)]).unwrap()

@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
 
-/// The quantile of the normal distribution for 95 % intervals.
-const Z: f64 = 1.959_963_984_540_054;
-
 /// How many of the candidates shown were kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Share {
@@ -35,18 +32,7 @@ impl Share {
 
 /// Wilson's 95 % score interval of a share (Wilson 1927); `[0, 1]` where nothing was shown.
 pub fn wilson(kept: u64, shown: u64) -> [f64; 2] {
-    if shown == 0 {
-        return [0.0, 1.0];
-    }
-    let n = shown as f64;
-    let rate = kept.min(shown) as f64 / n;
-    let scale = 1.0 + Z * Z / n;
-    let centre = (rate + Z * Z / (2.0 * n)) / scale;
-    let half = Z / scale * (rate * (1.0 - rate) / n + Z * Z / (4.0 * n * n)).sqrt();
-    // At the ends the formula gives 0 and 1 up to rounding.
-    let low = if kept == 0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if kept >= shown { 1.0 } else { (centre + half).min(1.0) };
-    [low, high]
+    evenset_core::wilson(kept.min(shown) as f64, shown as f64, evenset_core::Z95)
 }
 
 /// Acceptance of one round, or of several together.

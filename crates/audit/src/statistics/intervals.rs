@@ -9,7 +9,7 @@ use super::Z95;
 ///
 /// E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
 pub fn wilson(count: u64, total: u64, z: f64) -> [f64; 2] {
-    score_interval(count as f64, total as f64, z)
+    evenset_core::wilson(count as f64, total as f64, z)
 }
 
 /// Simultaneous intervals of all shares of a multinomial sample: with probability `confidence` every one of them holds
@@ -25,7 +25,7 @@ pub fn goodman(counts: &[u64], confidence: f64) -> Vec<[f64; 2]> {
     let total: f64 = counts.iter().map(|&n| n as f64).sum();
     let confidence = if confidence.is_nan() { 1.0 } else { confidence.clamp(0.0, 1.0) };
     let z = normal_quantile((1.0 - confidence) / (2.0 * counts.len().max(1) as f64));
-    counts.iter().map(|&n| score_interval(n as f64, total, z)).collect()
+    counts.iter().map(|&n| evenset_core::wilson(n as f64, total, z)).collect()
 }
 
 /// The 95 % interval of the difference `a - b` of two independent shares, each given as `(count, total)`; within -1
@@ -42,25 +42,10 @@ pub(super) fn newcombe_of(a: (f64, f64), b: (f64, f64)) -> [f64; 2] {
     // Nothing counted says nothing: the middle of its interval [0, 1] stands in for the share.
     let share = |(count, total): (f64, f64)| if total > 0.0 { (count / total).min(1.0) } else { 0.5 };
     let (p, q) = (share(a), share(b));
-    let ([p_low, p_high], [q_low, q_high]) = (score_interval(a.0, a.1, Z95), score_interval(b.0, b.1, Z95));
+    let ([p_low, p_high], [q_low, q_high]) = (evenset_core::wilson(a.0, a.1, Z95), evenset_core::wilson(b.0, b.1, Z95));
     let low = p - q - (p - p_low).hypot(q_high - q);
     let high = p - q + (p_high - p).hypot(q - q_low);
     [low.max(-1.0), high.min(1.0)]
-}
-
-/// Wilson's interval; the quantile may be infinite.
-fn score_interval(count: f64, total: f64, z: f64) -> [f64; 2] {
-    if total <= 0.0 || !z.is_finite() {
-        return [0.0, 1.0];
-    }
-    let p = (count / total).min(1.0);
-    let spread = z * (p * (1.0 - p) / total + z * z / (4.0 * total * total)).sqrt();
-    let centre = p + z * z / (2.0 * total);
-    let scale = 1.0 + z * z / total;
-    // The bounds are exactly 0 and 1 at the ends; rounding must not move them.
-    let low = if count <= 0.0 { 0.0 } else { ((centre - spread) / scale).max(0.0) };
-    let high = if count >= total { 1.0 } else { ((centre + spread) / scale).min(1.0) };
-    [low, high]
 }
 
 /// The point that a standard normal number exceeds with probability `upper_tail`.

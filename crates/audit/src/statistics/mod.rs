@@ -15,6 +15,8 @@ mod rank;
 mod simpson;
 mod vendi;
 
+pub use evenset_core::Z95;
+
 pub use association::{Cell, Direction, MutualInformation, cells, cramers_v, mutual_information};
 pub use distances::{
     Distance, Distances, RESAMPLES, distances_between, distances_to, jensen_shannon, kullback_leibler,
@@ -29,6 +31,3 @@ pub use random_tables::RANDOM_TABLES;
 pub use rank::{Auc, auc, auc_of_ranks, hanley_mcneil_variance, mid_ranks, quantile};
 pub use simpson::{MantelHaenszel, Reversal, SIGNIFICANT, mantel_haenszel, reversals};
 pub use vendi::{vendi_of_embeddings, vendi_score};
-
-/// The standard normal quantile of two-sided 95 % intervals.
-pub const Z95: f64 = 1.959_963_984_540_054;

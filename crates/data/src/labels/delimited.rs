@@ -9,6 +9,7 @@ use csv::{ByteRecord, Reader, ReaderBuilder};
 use super::batch::{Batch, BatchReader, Column};
 use super::bounded::Bounded;
 use super::file::LabelFile;
+use super::kinds::MAX_COLUMNS;
 use super::words::Interner;
 use crate::error::DataError;
 
@@ -32,10 +33,14 @@ impl Delimited {
         let mut reader =
             ReaderBuilder::new().delimiter(delimiter).flexible(true).buffer_capacity(1 << 17).from_reader(bounded);
         let header = reader.byte_headers().map_err(|error| malformed(file, 1, &error))?;
-        let mut names: Vec<String> = Vec::new();
+        if header.len() > MAX_COLUMNS {
+            let problem = format!("{} columns; the most is {MAX_COLUMNS}. Is it a table of labels?", header.len());
+            return Err(DataError::Malformed { path: file.path().to_path_buf(), line: 1, problem });
+        }
+        let (mut names, mut seen) = (Vec::new(), HashSet::new());
         for name in header {
             let name = std::str::from_utf8(name).map_err(|_| not_utf8(file, 1))?.trim();
-            if names.iter().any(|other| other == name) {
+            if !seen.insert(name) {
                 let problem = format!("column `{name}` stands twice in the first line; rename one of the two");
                 return Err(DataError::Malformed { path: file.path().to_path_buf(), line: 1, problem });
             }

@@ -14,7 +14,7 @@ use crate::error::DataError;
 const FIRST_ROWS: usize = 10_000;
 const OTHER_ROWS: usize = 1_000;
 /// Columns at most.
-const MAX_COLUMNS: usize = 10_000;
+pub(super) const MAX_COLUMNS: usize = 10_000;
 
 /// What has been seen in a column.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,5 +1,6 @@
 //! Looks: what the pixels of the images say, group by group.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use evenset_audit::images::{Appearance, ImageNames, ImageRecord, ImageReport, ImageStatistics, audit_images};
@@ -84,7 +85,7 @@ fn look(
 ) -> Result<ImageReport> {
     let every = dataset.rows().div_ceil(MOST_IMAGES).max(1);
     let splits: Vec<String> = dataset.splits().into_iter().map(str::to_owned).collect();
-    let mut attributes: Vec<(String, Vec<String>)> = columns.iter().map(|name| (name.clone(), Vec::new())).collect();
+    let mut known: Vec<Codes> = columns.iter().map(|_| Codes::default()).collect();
     let (mut records, mut files, mut split_of) = (Vec::new(), Vec::new(), Vec::new());
     progress.begin("look at images", dataset.rows() as u64);
     let mut seen = 0;
@@ -94,7 +95,8 @@ fn look(
         let mut chosen = Vec::new();
         for (row, values) in rows_of(index, &table)? {
             if seen % every == 0 {
-                chosen.push((row, codes(&values, &mut attributes)));
+                let codes = known.iter_mut().zip(&values).map(|(known, value)| known.of(value.as_deref()));
+                chosen.push((row, codes.collect()));
             }
             seen += 1;
         }
@@ -107,22 +109,31 @@ fn look(
         }
         progress.advance(unit.rows as u64);
     }
+    let attributes: Vec<_> = columns.iter().cloned().zip(known.into_iter().map(|known| known.values)).collect();
     let grouping = grouping(&records, columns.len());
     let audit = audit_images(&records, &grouping, &split_of, seed);
     progress.end();
     Ok(audit.named(&ImageNames { attributes: &attributes, grouping: &grouping, files: &files, splits: &splits }))
 }
 
-fn codes(values: &[Option<String>], attributes: &mut [(String, Vec<String>)]) -> Vec<u32> {
-    let code = |(value, (_, known)): (&Option<String>, &mut (String, Vec<String>))| {
-        let value = value.as_deref().unwrap_or(MISSING);
-        let place = known.iter().position(|known| known == value).unwrap_or_else(|| {
-            known.push(value.to_owned());
-            known.len() - 1
-        });
-        place as u32
-    };
-    values.iter().zip(attributes).map(code).collect()
+/// The values of an attribute and the code of each.
+#[derive(Default)]
+struct Codes {
+    values: Vec<String>,
+    places: HashMap<String, u32>,
+}
+
+impl Codes {
+    /// The code of a value; a new value gets the next one.
+    fn of(&mut self, value: Option<&str>) -> u32 {
+        let value = value.unwrap_or(MISSING);
+        self.places.get(value).copied().unwrap_or_else(|| {
+            let next = self.values.len() as u32;
+            self.values.push(value.to_owned());
+            self.places.insert(value.to_owned(), next);
+            next
+        })
+    }
 }
 
 fn record(table: &Table, row: usize, codes: Vec<u32>) -> Option<(ImageRecord, usize)> {
@@ -134,6 +145,6 @@ fn record(table: &Table, row: usize, codes: Vec<u32>) -> Option<(ImageRecord, us
 
 /// All attributes, unless they make so many groups that each has only a few images.
 fn grouping(records: &[ImageRecord], attributes: usize) -> Vec<usize> {
-    let groups: std::collections::HashSet<&[u32]> = records.iter().map(|record| record.codes.as_slice()).collect();
+    let groups: HashSet<&[u32]> = records.iter().map(|record| record.codes.as_slice()).collect();
     if groups.len() <= MOST_GROUPS { (0..attributes).collect() } else { (0..attributes.min(1)).collect() }
 }
