@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DiffusionError, Result};
 
+/// Groups of channels that are normalised together.
+const NORM_GROUPS: usize = 8;
+
 /// How large the network is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -32,36 +35,43 @@ impl fmt::Display for Size {
 }
 
 impl Size {
-    /// Side of the square of pixels that is one pixel to the UNet: 1 is the image as it is.
-    pub(crate) fn patch(self) -> usize {
+    fn default_patch(self) -> usize {
         match self {
             Self::Tiny => 2,
             Self::Small | Self::Base => 1,
         }
     }
 
-    /// The UNet for images of this many channels, after patches are folded into channels; it has two heads.
-    pub(crate) fn unet(self, channels: usize) -> UNetConfig {
-        let folded = channels * self.patch() * self.patch();
-        let (block_out_channels, layers_per_block, attention, embedding_dim) = match self {
-            Self::Tiny => (vec![32, 48], 1, vec![false, false], 96),
-            Self::Small => (vec![32, 64, 64], 1, vec![false, false, true], 128),
-            Self::Base => (vec![64, 128, 192], 2, vec![false, true, true], 256),
-        };
-        UNetConfig {
-            in_channels: folded,
-            out_channels: 2 * folded,
-            block_out_channels,
-            layers_per_block,
-            norm_num_groups: 8,
-            attention,
-            embedding_dim,
+    fn default_channels(self) -> Vec<usize> {
+        match self {
+            Self::Tiny => vec![32, 48],
+            Self::Small => vec![32, 64, 64],
+            Self::Base => vec![64, 128, 192],
         }
     }
 
-    /// Height and width of what the network sees are multiples of this; images are padded to it.
-    pub(crate) fn multiple(self) -> usize {
-        self.patch() * self.unet(1).size_multiple()
+    fn layers(self) -> usize {
+        match self {
+            Self::Tiny | Self::Small => 1,
+            Self::Base => 2,
+        }
+    }
+
+    /// Whether the level with this number, of so many, has attention.
+    fn attention(self, level: usize, levels: usize) -> bool {
+        match self {
+            Self::Tiny => false,
+            Self::Small => level == 2 && level + 1 == levels,
+            Self::Base => level > 0,
+        }
+    }
+
+    fn embedding_dim(self) -> usize {
+        match self {
+            Self::Tiny => 96,
+            Self::Small => 128,
+            Self::Base => 256,
+        }
     }
 
     fn default_steps(self) -> u64 {
@@ -87,6 +97,13 @@ impl Size {
 pub struct ConditionalConfig {
     /// Size of the network: tiny (minutes on a laptop), small (an hour), base (for a GPU). Default: small.
     pub size: Size,
+    /// Channels of each level of the network; every further level halves height and width. Default: what `size` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<usize>>,
+    /// Side of the square of pixels that is one pixel to the network: 1 is the image as it is, 2 costs a quarter.
+    /// Default: 2 for tiny, else 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<usize>,
     /// Optimiser steps. Default: 1800 for tiny, 6000 for small, 30000 for base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
@@ -118,6 +135,8 @@ impl Default for ConditionalConfig {
     fn default() -> Self {
         Self {
             size: Size::default(),
+            channels: None,
+            patch: None,
             steps: None,
             batch: 32,
             learning_rate: None,
@@ -133,6 +152,31 @@ impl Default for ConditionalConfig {
 }
 
 impl ConditionalConfig {
+    /// Side of the square of pixels that is one pixel to the UNet.
+    pub(crate) fn patch(&self) -> usize {
+        self.patch.unwrap_or(self.size.default_patch())
+    }
+
+    /// The UNet for images of this many channels, after patches are folded into channels; it has two heads.
+    pub(crate) fn unet(&self, channels: usize) -> UNetConfig {
+        let folded = channels * self.patch() * self.patch();
+        let levels = self.channels.clone().unwrap_or_else(|| self.size.default_channels());
+        UNetConfig {
+            in_channels: folded,
+            out_channels: 2 * folded,
+            layers_per_block: self.size.layers(),
+            norm_num_groups: NORM_GROUPS,
+            attention: (0..levels.len()).map(|level| self.size.attention(level, levels.len())).collect(),
+            embedding_dim: self.size.embedding_dim(),
+            block_out_channels: levels,
+        }
+    }
+
+    /// Height and width of what the network sees are multiples of this; images are padded to it.
+    pub(crate) fn multiple(&self) -> usize {
+        self.patch() * self.unet(1).size_multiple()
+    }
+
     /// Optimiser steps of the whole training.
     pub fn steps(&self) -> u64 {
         self.steps.unwrap_or(self.size.default_steps())
@@ -160,6 +204,14 @@ impl ConditionalConfig {
             false => Err(DiffusionError::Setting { key, reason }),
         };
         let (steps, rate) = (self.steps(), self.learning_rate());
+        check((1..=16).contains(&self.patch()), "patch", format!("{} is not between 1 and 16", self.patch()))?;
+        let levels = self.unet(1).block_out_channels;
+        let fine = |channels: &usize| (NORM_GROUPS..=2048).contains(channels) && channels.is_multiple_of(NORM_GROUPS);
+        check(
+            (1..=6).contains(&levels.len()) && levels.iter().all(fine),
+            "channels",
+            format!("{levels:?} is not a list of 1 to 6 multiples of {NORM_GROUPS} up to 2048"),
+        )?;
         check((1..=100_000_000).contains(&steps), "steps", format!("{steps} is not between 1 and 100000000"))?;
         check((1..=65_536).contains(&self.batch), "batch", format!("{} is not between 1 and 65536", self.batch))?;
         check(rate > 0.0 && rate <= 1.0, "learning_rate", format!("{rate} is not above 0 and at most 1"))?;
@@ -204,6 +256,9 @@ mod tests {
         let said =
             |text: &str| serde_json::from_str::<ConditionalConfig>(text).unwrap().validate().unwrap_err().to_string();
         assert!(said(r#"{"steps":0}"#).starts_with("`steps`: 0 is not"));
+        assert!(said(r#"{"patch":0}"#).starts_with("`patch`: 0 is not"));
+        assert!(said(r#"{"channels":[12]}"#).starts_with("`channels`: [12] is not"));
+        assert!(said(r#"{"channels":[]}"#).starts_with("`channels`: [] is not"));
         assert!(said(r#"{"batch":0}"#).starts_with("`batch`: 0 is not"));
         assert!(said(r#"{"learning_rate":0}"#).starts_with("`learning_rate`: 0 is not"));
         assert!(said(r#"{"ema":1}"#).starts_with("`ema`: 1 is not"));
@@ -217,8 +272,9 @@ mod tests {
     #[test]
     fn every_size_takes_images_of_28_pixels_without_padding() {
         for size in [Size::Tiny, Size::Small, Size::Base] {
-            assert_eq!(28 % size.multiple(), 0, "{size}");
-            assert!(size.unet(3).validate().is_ok(), "{size}");
+            let config = ConditionalConfig { size, ..ConditionalConfig::default() };
+            assert_eq!(28 % config.multiple(), 0, "{size}");
+            assert!(config.unet(3).validate().is_ok(), "{size}");
         }
     }
 }

@@ -88,7 +88,7 @@ impl Card {
         Frame {
             width: self.width as usize,
             height: self.height as usize,
-            multiple: self.config.size.multiple(),
+            multiple: self.config.multiple(),
             mean: self.mean.clone(),
         }
     }
@@ -117,7 +117,7 @@ impl ConditionalModel {
         if files::sha256(&path)? != card.weights_sha256 {
             return Err(damaged(dir, WEIGHTS, format!("its sha256 is not the one in {CARD}")));
         }
-        let network = Network::new(card.config.size, card.channels, &card.attributes, Seed(0), device)?;
+        let network = Network::new(&card.config, card.channels, &card.attributes, Seed(0), device)?;
         network.weights.load(&path)?;
         Ok(Self { card, network })
     }

@@ -5,7 +5,7 @@ use evenset_core::Seed;
 use evenset_nn::layers::Embedding;
 use evenset_nn::{Init, UNet, Weights};
 
-use super::config::Size;
+use super::config::ConditionalConfig;
 use super::set::AttributeVocabulary;
 use crate::edm::Preconditioning;
 use crate::error::Result;
@@ -30,13 +30,13 @@ pub(crate) struct Network {
 impl Network {
     /// A network with initial weights from `seed`. Row 0 of each embedding stands for a hidden or missing value.
     pub(crate) fn new(
-        size: Size,
+        settings: &ConditionalConfig,
         channels: u32,
         attributes: &[AttributeVocabulary],
         seed: Seed,
         device: &Device,
     ) -> Result<Self> {
-        let config = size.unet(channels as usize);
+        let config = settings.unet(channels as usize);
         let weights = Weights::new(seed, device);
         let unet = UNet::new(&config, &weights.scope("unet"))?;
         let scope = weights.scope("attributes");
@@ -44,7 +44,7 @@ impl Network {
             Embedding::with_init(&scope.sub(i), a.values.len() + 1, config.embedding_dim, START)
         };
         let embeddings = attributes.iter().enumerate().map(table).collect::<Result<_, _>>()?;
-        Ok(Self { weights, unet, embeddings, patch: size.patch() })
+        Ok(Self { weights, unet, embeddings, patch: settings.patch() })
     }
 
     /// `F`: scaled images `[batch, channels, height, width]` and, image by image, the noise level `sigma` and one embedding
@@ -135,7 +135,8 @@ mod tests {
     #[test]
     fn an_untrained_network_hands_the_skip_connection_through() {
         let word = AttributeVocabulary { name: "a".into(), values: vec!["x".into()] };
-        let network = Network::new(Size::Tiny, 1, &[word], Seed(1), &Device::Cpu).unwrap();
+        let tiny = ConditionalConfig { size: crate::Size::Tiny, ..ConditionalConfig::default() };
+        let network = Network::new(&tiny, 1, &[word], Seed(1), &Device::Cpu).unwrap();
         let x = Tensor::ones((1, 1, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
         let edm = Preconditioning { sigma_data: 0.5 };
         let denoised = network.denoise(edm, &x, 0.5, &[vec![1]]).unwrap();

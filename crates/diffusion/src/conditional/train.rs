@@ -92,7 +92,7 @@ impl<'a> Trainer<'a> {
         seed: Seed,
         device: &'a Device,
     ) -> Result<Self> {
-        let network = Network::new(config.size, set.channels, &set.attributes, seed.derive("weights"), device)?;
+        let network = Network::new(config, set.channels, &set.attributes, seed.derive("weights"), device)?;
         let optimizer = AdamW::new(network.weights.vars(), AdamWConfig { beta2: BETA2, ..AdamWConfig::default() });
         let ema = Ema::new(&network.weights, config.ema)?;
         let batches = Batches::new(set, config, seed.derive("training"), card.frame(), card.edm());
