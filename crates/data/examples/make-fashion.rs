@@ -7,9 +7,6 @@
 //! colour, so that garment and colour are entangled as in real biased data; in test all 40 groups are equally large.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,16 +14,14 @@ use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, S
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use evenset_core::Seed;
 use evenset_data::{DatasetWriter, Feature, Features, ParquetOptions, ParquetWriter};
-use flate2::read::GzDecoder;
 use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter};
 use rayon::prelude::*;
 
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+mod support;
+use support::{Fallible, Labelled, SIDE};
 
 /// What the selection and the order of the rows follow from.
 const SEED: Seed = Seed(20_170_825);
-/// Width and height of an image.
-const SIDE: usize = 28;
 /// Images of one garment in train.
 const TRAIN_IMAGES: usize = 800;
 /// How many of them are in the garment's home colour.
@@ -59,7 +54,7 @@ fn main() -> Fallible<()> {
         return Err("usage: make-fashion IDX_FOLDER OUT_FOLDER".into());
     };
     let source = Path::new(source);
-    let (train_source, test_source) = (Labelled::read(source, "train")?, Labelled::read(source, "t10k")?);
+    let (train_source, test_source) = (Labelled::of_idx(source, "train")?, Labelled::of_idx(source, "t10k")?);
     // No picture is used twice, neither within a split nor across.
     let mut used = BTreeSet::new();
     let train = train(&train_source, &mut used)?;
@@ -73,72 +68,25 @@ fn main() -> Fallible<()> {
     Ok(())
 }
 
-/// One half of Fashion-MNIST.
-struct Labelled {
-    /// Grey levels, [image, row, column].
-    images: Vec<u8>,
-    labels: Vec<u8>,
-}
-
-impl Labelled {
-    fn read(folder: &Path, half: &str) -> Fallible<Self> {
-        let (count, images) = read_idx(&folder.join(format!("{half}-images-idx3-ubyte.gz")), &[SIDE, SIDE])?;
-        let (labels_count, labels) = read_idx(&folder.join(format!("{half}-labels-idx1-ubyte.gz")), &[])?;
-        if count != labels_count {
-            return Err(format!("{half}: {count} images but {labels_count} labels; fetch both files again").into());
-        }
-        Ok(Self { images, labels })
+/// The first `n` pictures of a label in a fixed shuffled order that are not `used` yet; they are then.
+fn pick<'a>(
+    source: &'a Labelled,
+    label: usize,
+    n: usize,
+    seed: Seed,
+    used: &mut BTreeSet<&'a [u8]>,
+) -> Fallible<Vec<&'a [u8]>> {
+    let pictures = source.images.chunks_exact(SIDE * SIDE).zip(&source.labels).enumerate();
+    let mut shuffled: Vec<(Seed, &[u8])> = pictures
+        .filter(|(_, (_, found))| usize::from(**found) == label)
+        .map(|(i, (picture, _))| (seed.index(i as u64), picture))
+        .collect();
+    shuffled.sort_unstable();
+    let picked: Vec<&[u8]> = shuffled.into_iter().map(|(_, p)| p).filter(|p| used.insert(p)).take(n).collect();
+    match picked.len() == n {
+        true => Ok(picked),
+        false => Err(format!("label {label} has {} different pictures, {n} are needed", picked.len()).into()),
     }
-
-    /// The first `n` pictures of a label in a fixed shuffled order that are not `used` yet; they are then.
-    fn pick<'a>(
-        &'a self,
-        label: usize,
-        n: usize,
-        seed: Seed,
-        used: &mut BTreeSet<&'a [u8]>,
-    ) -> Fallible<Vec<&'a [u8]>> {
-        let pictures = self.images.chunks_exact(SIDE * SIDE).zip(&self.labels).enumerate();
-        let mut shuffled: Vec<(Seed, &[u8])> = pictures
-            .filter(|(_, (_, found))| usize::from(**found) == label)
-            .map(|(i, (picture, _))| (seed.index(i as u64), picture))
-            .collect();
-        shuffled.sort_unstable();
-        let picked: Vec<&[u8]> = shuffled.into_iter().map(|(_, p)| p).filter(|p| used.insert(p)).take(n).collect();
-        match picked.len() == n {
-            true => Ok(picked),
-            false => Err(format!("label {label} has {} different pictures, {n} are needed", picked.len()).into()),
-        }
-    }
-}
-
-/// How many entries a gzipped IDX file of bytes has, and the bytes. `shape` is the shape of one entry.
-fn read_idx(path: &Path, shape: &[usize]) -> Fallible<(usize, Vec<u8>)> {
-    const MOST_ENTRIES: usize = 100_000;
-    let wrong = |problem: &str| format!("{}: {problem}; is it Fashion-MNIST's own file?", path.display());
-    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut reader = GzDecoder::new(file);
-    let mut number = || -> Fallible<usize> {
-        let mut bytes = [0; 4];
-        reader.read_exact(&mut bytes).map_err(|error| wrong(&error.to_string()))?;
-        Ok(u32::from_be_bytes(bytes) as usize)
-    };
-    // 0x08 says that entries are unsigned bytes; the last byte is the number of dimensions.
-    if number()? != 0x0800 + 1 + shape.len() {
-        return Err(wrong("not an IDX file of bytes of this shape").into());
-    }
-    let count = number()?;
-    for side in shape {
-        if number()? != *side {
-            return Err(wrong("images of another size").into());
-        }
-    }
-    if count > MOST_ENTRIES {
-        return Err(wrong(&format!("{count} entries")).into());
-    }
-    let mut bytes = vec![0; count * shape.iter().product::<usize>()];
-    reader.read_exact(&mut bytes).map_err(|error| wrong(&error.to_string()))?;
-    Ok((count, bytes))
 }
 
 /// One image and its labels: places in [`GARMENTS`] and [`COLOURS`].
@@ -152,7 +100,7 @@ struct Row<'a> {
 fn train<'a>(source: &'a Labelled, used: &mut BTreeSet<&'a [u8]>) -> Fallible<Vec<Row<'a>>> {
     let mut rows = Vec::new();
     for (garment, (name, home)) in GARMENTS.into_iter().enumerate() {
-        let pictures = source.pick(garment, TRAIN_IMAGES, SEED.derive("train").derive(name), used)?;
+        let pictures = pick(source, garment, TRAIN_IMAGES, SEED.derive("train").derive(name), used)?;
         let others: Vec<usize> = (0..COLOURS.len()).filter(|&colour| colour != home).collect();
         for (i, picture) in pictures.into_iter().enumerate() {
             let colour = i.checked_sub(AT_HOME).map_or(home, |i| others[i % others.len()]);
@@ -166,7 +114,7 @@ fn train<'a>(source: &'a Labelled, used: &mut BTreeSet<&'a [u8]>) -> Fallible<Ve
 fn test<'a>(source: &'a Labelled, used: &mut BTreeSet<&'a [u8]>) -> Fallible<Vec<Row<'a>>> {
     let mut rows = Vec::new();
     for (garment, (name, _)) in GARMENTS.into_iter().enumerate() {
-        let pictures = source.pick(garment, TEST_IMAGES * COLOURS.len(), SEED.derive("test").derive(name), used)?;
+        let pictures = pick(source, garment, TEST_IMAGES * COLOURS.len(), SEED.derive("test").derive(name), used)?;
         let coloured = pictures.into_iter().enumerate();
         rows.extend(coloured.map(|(i, picture)| Row { picture, garment, colour: i / TEST_IMAGES }));
     }

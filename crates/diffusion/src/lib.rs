@@ -13,7 +13,7 @@ mod error;
 pub mod sampler;
 
 pub use conditional::{
-    AttributeVocabulary, ConditionalConfig, ConditionalModel, Generated, ImageRequest, Size, TrainingSet, train,
+    AttributeVocabulary, ConditionalConfig, ConditionalModel, Generated, Guide, ImageRequest, Size, TrainingSet, train,
 };
 pub use error::{DiffusionError, Result};
 pub use sampler::{Sampler, SamplerConfig};

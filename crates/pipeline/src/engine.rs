@@ -13,6 +13,7 @@ use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
 use crate::error::{PipelineError, Result};
+use crate::guides::Guides;
 use crate::images::Frame;
 use crate::job::{Job, Model, Role};
 use crate::labels;
@@ -188,7 +189,12 @@ fn labelled(
     let plan = match &job.plan {
         Some(plan) if goal >= Goal::Plan => {
             let plan = &labels::with_shares(plan, progress)?;
-            Some(context.complete(&PlanStage { job: plan, seed: job.seed, counts: &counts })?)
+            Some(context.complete(&PlanStage {
+                job: plan,
+                seed: job.seed,
+                ask: &job.verify.ask,
+                counts: &counts,
+            })?)
         }
         _ => None,
     };
@@ -321,7 +327,7 @@ impl Finished {
     fn plan(&mut self, context: &Context<'_>) -> Result<()> {
         if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
             let job = &labels::with_shares(job, context.progress)?;
-            let plan = context.complete(&PlanStage { job, seed: context.job.seed, counts })?;
+            let plan = context.complete(&PlanStage { job, seed: context.job.seed, ask: &context.job.verify.ask, counts })?;
             self.left_out = left_out(&self.scan.output, &plan.output, &job.grouping, context.job.seed);
             self.plan = Some(plan);
         }
@@ -350,6 +356,10 @@ impl Finished {
         }
         let prompts = prompts(plan_job, &plan.output)?;
         let prompts = prompts.as_ref();
+        let guides = job.generate.guides.as_ref().map(|config| {
+            let rows = scan.output.role(Role::Train).filter_map(|row| Some((scan.output.group(row, grouping)?, row)));
+            Guides::new(config, job.dataset.label.as_deref(), rows)
+        });
         let mut accepted: Vec<Accepted> = Vec::new();
         for round in 1..=job.verify.rounds {
             let unit = job.generate.unit;
@@ -363,22 +373,25 @@ impl Finished {
                 prompts,
                 model: &model,
                 frame,
+                ask: &job.verify.ask,
+                guides: guides.as_ref().map(|guides| (guides, dataset)),
             };
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };
             let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();
             let stage = VerifyStage { round, verifier, candidates: &candidates, accepted_before: &before };
             let verdicts = context.complete(&stage)?;
-            for (candidate, verdict) in candidates.output.iter().zip(&verdicts.output) {
-                so_far.count(&candidate.request.group, verdict.accepted);
-                if verdict.accepted {
-                    accepted.push(Accepted { candidate: candidate.clone(), verdict: verdict.clone() });
-                }
-            }
+            so_far.count(&candidates.output, &verdicts.output);
+            so_far.give_up(job.verify.floor);
+            let passed = candidates.output.iter().zip(&verdicts.output).filter(|(_, verdict)| verdict.accepted);
+            accepted.extend(passed.map(|(candidate, verdict)| Accepted {
+                candidate: candidate.clone(),
+                verdict: verdict.clone(),
+            }));
             last = verdicts.fingerprint;
             let remaining = so_far.remaining();
             self.rounds.push(Round { round, candidates: candidates.output, verdicts: verdicts.output, remaining });
-            if remaining == 0 {
+            if so_far.reachable() == 0 {
                 break;
             }
         }

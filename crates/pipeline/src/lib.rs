@@ -9,6 +9,7 @@ mod companions;
 pub mod describe;
 pub mod engine;
 mod error;
+mod guides;
 mod images;
 pub mod job;
 pub mod labels;

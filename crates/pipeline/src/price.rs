@@ -107,7 +107,7 @@ fn requests(set: &TrainingSet, images: usize) -> Vec<ImageRequest> {
         None => group,
     };
     let group = set.attributes.iter().fold(Group::default(), first);
-    (0..images.max(1)).map(|i| ImageRequest { group: group.clone(), seed: Seed(i as u64) }).collect()
+    (0..images.max(1)).map(|i| ImageRequest::new(group.clone(), Seed(i as u64))).collect()
 }
 
 /// The most memory that this process held so far, in bytes; 0 where the system does not say.

@@ -211,6 +211,7 @@ impl Layout {
         for field in provenance_fields() {
             columns.push(match field.name().as_str() {
                 "is_synthetic" => Arc::new(BooleanArray::from(vec![true; n])),
+                "source_id" => texts(&|a| Some(a.candidate.start.as_ref()?.guide?.to_string())),
                 "group" => texts(&|a| Some(a.candidate.request.group.to_string())),
                 "round" => Arc::new(
                     accepted.iter().map(|a| Some(i64::from(a.candidate.request.round))).collect::<Int64Array>(),
@@ -222,7 +223,10 @@ impl Layout {
                 "model_sha256" => texts(&|_| origin.model_sha256.clone()),
                 "scheduler" => texts(&|_| Some(origin.scheduler.clone())),
                 "steps" => Arc::new(Int64Array::from(vec![i64::try_from(origin.steps).unwrap_or(i64::MAX); n])),
-                "guidance" => Arc::new(Float64Array::from(vec![origin.guidance; n])),
+                "guidance" => Arc::new(Float64Array::from_iter_values(accepted.iter().map(|a| {
+                    let own = a.candidate.start.as_ref().and_then(|start| start.guidance);
+                    own.unwrap_or(origin.guidance)
+                }))),
                 "config_hash" => texts(&|_| origin.config_hash.clone()),
                 "plan_hash" => texts(&|_| Some(origin.plan_hash.clone())),
                 "verify_scores" => texts(&|a| serde_json::to_string(&a.verdict.scores).ok()),

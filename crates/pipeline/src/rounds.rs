@@ -1,7 +1,9 @@
 //! Rounds: generate and verify until every target is met by accepted images, or a cap ends it.
 
+use std::collections::BTreeMap;
+
 use evenset_core::Group;
-use evenset_plan::{Acceptance, AskPolicy, PlanError};
+use evenset_plan::{Acceptance, AskPolicy, GuideHistory, PlanError};
 use evenset_verify::Verdict;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,10 @@ pub struct GroupProgress {
     pub requested: u64,
     /// Candidates that passed every gate.
     pub accepted: u64,
+    /// How many candidates each gate dropped.
+    pub dropped: BTreeMap<String, u64>,
+    /// Why no more is asked for it, where its acceptance stayed under the floor.
+    pub unreachable: Option<String>,
 }
 
 impl GroupProgress {
@@ -46,6 +52,8 @@ impl GroupProgress {
 pub struct Progress {
     /// One entry for each group that the plan adds to, in the plan's order.
     pub groups: Vec<GroupProgress>,
+    /// How the ways to start an image fared.
+    pub guides: GuideHistory,
 }
 
 impl Progress {
@@ -57,15 +65,48 @@ impl Progress {
             add: group.add,
             requested: 0,
             accepted: 0,
+            dropped: BTreeMap::new(),
+            unreachable: None,
         };
-        Self { groups: missing.map(start).collect() }
+        Self { groups: missing.map(start).collect(), guides: GuideHistory::default() }
     }
 
-    /// Counts one more candidate.
-    pub fn count(&mut self, group: &Group, accepted: bool) {
-        if let Some(entry) = self.groups.iter_mut().find(|entry| entry.group == *group) {
+    /// Counts one more round.
+    pub fn count(&mut self, candidates: &[Candidate], verdicts: &[Verdict]) {
+        let mut places: BTreeMap<Group, &mut GroupProgress> =
+            self.groups.iter_mut().map(|entry| (entry.group.clone(), entry)).collect();
+        for (candidate, verdict) in candidates.iter().zip(verdicts) {
+            let Some(entry) = places.get_mut(&candidate.request.group) else { continue };
             entry.requested += 1;
-            entry.accepted += u64::from(accepted);
+            entry.accepted += u64::from(verdict.accepted);
+            if let Some(gate) = &verdict.gate {
+                *entry.dropped.entry(gate.clone()).or_default() += 1;
+            }
+            if let Some(start) = &candidate.start {
+                self.guides.count(&candidate.request.group, start.arm, verdict.accepted);
+            }
+        }
+    }
+
+    /// Gives up groups whose acceptance rate is, by its interval, under the floor: asking on would cost far more than it
+    /// brings.
+    pub fn give_up(&mut self, floor: f64) {
+        let open = self.groups.iter_mut().filter(|group| group.remaining() > 0 && group.unreachable.is_none());
+        for group in open {
+            let Some([low, high]) = group.acceptance_interval().filter(|[_, high]| *high < floor) else { continue };
+            let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+            let mut dropped: Vec<(&String, &u64)> = group.dropped.iter().collect();
+            dropped.sort_by_key(|(gate, count)| (std::cmp::Reverse(**count), *gate));
+            let gates: Vec<String> = dropped.iter().map(|(gate, count)| format!("{gate} {count}")).collect();
+            group.unreachable = Some(format!(
+                "{} of {} candidates were accepted ({} to {}), under the floor of {}; dropped by {}",
+                group.accepted,
+                group.requested,
+                percent(low),
+                percent(high),
+                percent(floor),
+                gates.join(", ")
+            ));
         }
     }
 
@@ -89,18 +130,65 @@ impl Progress {
     pub fn remaining(&self) -> u64 {
         self.groups.iter().map(GroupProgress::remaining).sum()
     }
+
+    /// Images still missing in groups that have not been given up.
+    pub fn reachable(&self) -> u64 {
+        self.groups.iter().filter(|group| group.unreachable.is_none()).map(GroupProgress::remaining).sum()
+    }
 }
 
 /// What the next round asks for.
 ///
 /// # Errors
 /// Where it would be more than can be held in memory.
-pub fn asks(progress: &Progress) -> Result<Vec<(Group, u64)>, PlanError> {
-    let remaining: Vec<(Group, u64)> = progress.groups.iter().map(|g| (g.group.clone(), g.remaining())).collect();
+pub fn asks(progress: &Progress, policy: &AskPolicy) -> Result<Vec<(Group, u64)>, PlanError> {
+    let open = progress.groups.iter().filter(|group| group.unreachable.is_none());
+    let remaining: Vec<(Group, u64)> = open.map(|g| (g.group.clone(), g.remaining())).collect();
     let acceptance: Vec<Acceptance> = progress
         .groups
         .iter()
         .map(|g| Acceptance { group: g.group.clone(), accepted: g.accepted, requested: g.requested })
         .collect();
-    evenset_plan::next_asks(&remaining, &acceptance, &AskPolicy::default())
+    evenset_plan::next_asks(&remaining, &acceptance, policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(requested: u64, accepted: u64) -> Progress {
+        let group = GroupProgress {
+            group: Group::of("colour", "red"),
+            add: 100,
+            requested,
+            accepted,
+            dropped: [("novelty".to_owned(), 3), ("attributes".to_owned(), 290)].into(),
+            unreachable: None,
+        };
+        Progress { groups: vec![group], guides: GuideHistory::default() }
+    }
+
+    #[test]
+    fn a_group_is_given_up_only_where_its_interval_lies_under_the_floor() {
+        let given_up = |requested, accepted, floor| {
+            let mut progress = progress(requested, accepted);
+            progress.give_up(floor);
+            progress.groups.remove(0).unreachable
+        };
+        // Wilson's upper ends: 3.5 % for 3 of 250, 8.8 % for 0 of 40 (Newcombe 1998 gives 16.1 % for 0 of 20).
+        assert!(given_up(250, 3, 0.02).is_none());
+        assert!(given_up(40, 0, 0.05).is_none());
+        let why = given_up(300, 1, 0.02).unwrap();
+        assert!(why.contains("1 of 300") && why.contains("dropped by attributes 290, novelty 3"), "{why}");
+        assert!(given_up(300, 1, 0.0).is_none(), "a floor of 0 gives nothing up");
+    }
+
+    #[test]
+    fn nothing_more_is_asked_for_a_group_that_was_given_up() {
+        let mut progress = progress(300, 1);
+        assert_eq!(asks(&progress, &AskPolicy::default()).unwrap()[0].1, 990);
+        progress.give_up(0.02);
+        assert!(asks(&progress, &AskPolicy::default()).unwrap().is_empty());
+        assert_eq!((progress.remaining(), progress.reachable()), (99, 0));
+    }
 }

@@ -19,15 +19,10 @@ pub(crate) fn left_out(scan: &Scan, plan: &Plan, grouping: &[String], seed: Seed
     if removes.is_empty() {
         return LeftOut::new();
     }
-    let columns: Vec<(usize, &String)> =
-        grouping.iter().filter_map(|name| scan.column(name).map(|column| (column, name))).collect();
     let mut drawn: BTreeMap<Group, Vec<(Fingerprint, &Row)>> = BTreeMap::new();
     let seed = seed.derive("surplus").0.to_le_bytes();
     for row in scan.role(Role::Train) {
-        let group = columns.iter().try_fold(Group::default(), |group, (column, name)| {
-            Some(group.with(name, row.values[*column].as_deref()?))
-        });
-        if let Some(group) = group.filter(|group| removes.contains_key(group)) {
+        if let Some(group) = scan.group(row, grouping).filter(|group| removes.contains_key(group)) {
             let lot = Fingerprint::of([("seed", &seed[..]), ("id", &row.id.as_bytes()[..])]);
             drawn.entry(group).or_default().push((lot, row));
         }

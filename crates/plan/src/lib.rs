@@ -14,6 +14,7 @@ mod demand;
 mod error;
 mod explain;
 mod fill;
+mod guides;
 mod limits;
 mod model;
 mod plan;
@@ -29,6 +30,7 @@ mod weights;
 
 pub use attributes::Attributes;
 pub use error::PlanError;
+pub use guides::{GuideArm, GuideHistory, GuideSource, GuidesConfig};
 pub use limits::{Limits, Surplus, Values};
 pub use plan::{Plan, PlannedGroup, Search, TargetOutcome, plan, plan_with};
 pub use price::{GroupPrice, Known, Price, Rates, price};

@@ -3,7 +3,7 @@
 use evenset_core::Group;
 use serde::{Deserialize, Serialize};
 
-use crate::gates::{DecodeLimits, InDistributionLimit, NoveltyLimits};
+use crate::gates::{Aim, DecodeLimits, InDistributionLimit, NoveltyLimits, Seen, Thresholds};
 use crate::{Share, View};
 
 /// What real images taught the gates. The images held out here are real training images: the test part of a dataset is
@@ -27,6 +27,14 @@ pub struct Calibration {
     pub novelty: Option<NoveltyLimits>,
 }
 
+impl Calibration {
+    /// The thresholds of every attribute, in their order.
+    pub(crate) fn thresholds(&self) -> Vec<Thresholds> {
+        let none = || Thresholds { values: Vec::new(), groups: Vec::new() };
+        self.attributes.iter().map(|attribute| attribute.thresholds.clone().unwrap_or_else(none)).collect()
+    }
+}
+
 /// How well one attribute is recognised.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +55,10 @@ pub struct AttributeCalibration {
     pub balanced_accuracy: f64,
     /// Mean over the groups of the share recognised rightly: what matters where groups are entangled.
     pub group_accuracy: f64,
+    /// How sure the recogniser must be of each value; none without the gate `attributes`.
+    pub thresholds: Option<Thresholds>,
+    /// `accepts[true value][value asked for]`: held-out images that would pass as that value; empty without the gate.
+    pub accepts: Vec<Vec<u64>>,
 }
 
 /// How many held-out real images of a group a gate would keep.
@@ -60,16 +72,16 @@ pub struct GroupRecall {
 }
 
 impl AttributeCalibration {
-    /// From the true value, the value seen and the group of each held-out image with a value.
-    pub(crate) fn new(attribute: &str, classes: &[String], view: View, seen: &[(u32, u32, Group)]) -> Self {
+    /// From what was seen in each held-out image with a value.
+    pub(crate) fn new(attribute: &str, classes: &[String], view: View, seen: &[Seen]) -> Self {
         let mut confusion = vec![vec![0u64; classes.len()]; classes.len()];
-        let mut groups = std::collections::BTreeMap::<&Group, (f64, f64)>::new();
-        for (truth, seen, group) in seen {
-            if let Some(count) = confusion.get_mut(*truth as usize).and_then(|row| row.get_mut(*seen as usize)) {
+        let mut groups = std::collections::BTreeMap::<(&Group, usize), (f64, f64)>::new();
+        for Seen { truth, first, rest, .. } in seen {
+            if let Some(count) = confusion.get_mut(*truth).and_then(|row| row.get_mut(*first)) {
                 *count += 1;
             }
-            let of_group = groups.entry(group).or_default();
-            of_group.0 += f64::from(u8::from(truth == seen));
+            let of_group = groups.entry((rest, *truth)).or_default();
+            of_group.0 += f64::from(u8::from(truth == first));
             of_group.1 += 1.0;
         }
         let right = |class: usize| confusion[class][class] as f64;
@@ -87,7 +99,24 @@ impl AttributeCalibration {
             balanced_accuracy: mean(met.iter().map(|&class| right(class) / total(class)).collect()),
             group_accuracy: mean(groups.values().map(|(right, all)| right / all).collect()),
             confusion,
+            thresholds: None,
+            accepts: Vec::new(),
         }
+    }
+
+    /// Sets the thresholds by the same images, and counts which of them would pass as what.
+    pub(crate) fn set_thresholds(&mut self, seen: &[Seen], aim: Aim) {
+        let thresholds = Thresholds::calibrate(&self.attribute, &self.classes, seen, aim);
+        let mut accepts = vec![vec![0u64; self.classes.len()]; self.classes.len()];
+        for Seen { truth, first, probability, rest } in seen {
+            let Some(value) = self.classes.get(*first) else { continue };
+            let group = rest.clone().with(&self.attribute, value);
+            let passes = thresholds.of(*first, &group).is_some_and(|threshold| *probability >= threshold.least);
+            if let (true, Some(count)) = (passes, accepts.get_mut(*truth).and_then(|row| row.get_mut(*first))) {
+                *count += 1;
+            }
+        }
+        (self.thresholds, self.accepts) = (Some(thresholds), accepts);
     }
 }
 
@@ -99,11 +128,17 @@ mod tests {
     fn the_confusion_matrix_counts_truth_against_sight() {
         let group = |name: &str| Group::new([("colour", name)]).unwrap();
         let classes = ["bag".to_owned(), "coat".to_owned(), "shoe".to_owned()];
-        let seen = [(0, 0, group("red")), (0, 1, group("red")), (1, 1, group("red")), (0, 0, group("blue"))];
+        let image = |truth, first, colour| Seen { truth, first, probability: 0.9, rest: group(colour) };
+        let seen = [image(0, 0, "red"), image(0, 1, "red"), image(1, 1, "red"), image(0, 0, "blue")];
         let found = AttributeCalibration::new("garment", &classes, View::Colour, &seen);
         assert_eq!(found.confusion, [[2, 1, 0], [0, 1, 0], [0, 0, 0]]);
         assert_eq!((found.images, found.accuracy), (4, 0.75));
         assert!((found.balanced_accuracy - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12);
-        assert!((found.group_accuracy - (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-12);
+        assert!((found.group_accuracy - (0.5 + 1.0 + 1.0) / 3.0).abs() < 1e-12);
+        let mut found = found;
+        found.set_thresholds(&seen, Aim { false_accept: 0.05, fixed: Some(0.95) });
+        assert_eq!(found.accepts, [[0; 3]; 3], "nothing is as sure as the job wants");
+        found.set_thresholds(&seen, Aim { false_accept: 0.05, fixed: Some(0.5) });
+        assert_eq!(found.accepts, found.confusion);
     }
 }

@@ -44,9 +44,15 @@ impl Default for DecodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttributesConfig {
-    /// The least probability that the classifier must give each requested value, which must also be its first choice.
+    /// Share of images showing something else that may pass as what was asked for. The least probability of each value
+    /// is set for it on held-out real images, group by group where there are enough.
+    #[schemars(range(min = 0.001, max = 0.5))]
+    pub false_accept: f64,
+    /// One least probability for every value instead of calibrated ones; the value must be the recogniser's first choice
+    /// in any case. Default: calibrated for `false_accept`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
-    pub threshold: f64,
+    pub threshold: Option<f64>,
     /// Gradient steps of a classifier's training.
     #[schemars(range(min = 1))]
     pub steps: u32,
@@ -59,7 +65,7 @@ pub struct AttributesConfig {
 
 impl Default for AttributesConfig {
     fn default() -> Self {
-        Self { threshold: 0.5, steps: 1200, width: 8, flip: true }
+        Self { false_accept: 0.05, threshold: None, steps: 1200, width: 8, flip: true }
     }
 }
 
@@ -146,8 +152,14 @@ impl GateConfig {
         let settings = match self {
             Self::Decode(config) => vec![quantile(config.quantile)],
             Self::Novelty(config) => vec![quantile(config.quantile)],
-            Self::Attributes(AttributesConfig { threshold, steps, width, .. }) => vec![
-                ("threshold", *threshold, (0.0..=1.0).contains(threshold), "write 0 to 1"),
+            Self::Attributes(AttributesConfig { false_accept, threshold, steps, width, .. }) => vec![
+                ("false_accept", *false_accept, (0.001..=0.5).contains(false_accept), "write 0.001 to 0.5"),
+                (
+                    "threshold",
+                    threshold.unwrap_or_default(),
+                    threshold.is_none_or(|threshold| (0.0..=1.0).contains(&threshold)),
+                    "write 0 to 1",
+                ),
                 ("steps", f64::from(*steps), *steps > 0, "write at least 1"),
                 (
                     "width",
@@ -233,7 +245,7 @@ mod tests {
         let gates: Vec<GateConfig> =
             serde_json::from_str(r#"["decode", {"type":"attributes","threshold":0.7}, {"type":"novelty"}]"#).unwrap();
         assert_eq!(gates.iter().map(GateConfig::name).collect::<Vec<_>>(), ["decode", "attributes", "novelty"]);
-        assert_eq!(gates[1], GateConfig::Attributes(AttributesConfig { threshold: 0.7, ..Default::default() }));
+        assert_eq!(gates[1], GateConfig::Attributes(AttributesConfig { threshold: Some(0.7), ..Default::default() }));
         let back: Vec<GateConfig> = serde_json::from_str(&serde_json::to_string(&gates).unwrap()).unwrap();
         assert_eq!(back, gates);
     }
@@ -261,7 +273,7 @@ mod tests {
     #[test]
     fn the_schema_offers_names_and_maps_with_a_line_for_every_key() {
         let schema = serde_json::to_string(&schemars::schema_for!(Vec<GateConfig>)).unwrap();
-        for part in ["in-distribution", "threshold", "The least probability", "neighbours", "additionalProperties"] {
+        for part in ["in-distribution", "threshold", "Share of images showing something else", "neighbours", "additionalProperties"] {
             assert!(schema.contains(part), "{part} in {schema}");
         }
     }

@@ -8,6 +8,7 @@
 mod acceptance;
 mod calibration;
 mod config;
+mod corrected;
 mod error;
 pub mod gates;
 mod nearest;
@@ -19,6 +20,7 @@ mod verifier;
 pub use acceptance::{Acceptance, GateShare, GroupShare, Share, wilson};
 pub use calibration::{AttributeCalibration, Calibration, GroupRecall};
 pub use config::{AttributesConfig, DecodeConfig, GateConfig, InDistributionConfig, NoveltyConfig};
+pub use corrected::{CorrectedCount, Sighting, corrected};
 pub use error::VerifyError;
 pub use evenset_nn::classifier::ImageSet;
 pub use real::RealImages;

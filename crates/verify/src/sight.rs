@@ -8,13 +8,13 @@
 
 use std::path::Path;
 
-use evenset_core::{Group, Progress, Seed};
+use evenset_core::{Progress, Seed};
 use evenset_nn::classifier::{Augment, Classifier, ClassifierConfig, Head, ImageSet, Prediction, Sampling};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::AttributeCalibration;
-use crate::gates::{Looks, Scale};
+use crate::gates::{Looks, Scale, Seen, seen};
 use crate::{AttributesConfig, RealImages, VerifyError};
 
 /// An attribute that is recognised at least this well, over all groups, is not tried in grey.
@@ -143,11 +143,19 @@ fn recognition(
     attributes
         .filter_map(|(a, (name, classes))| {
             let head = predictions.iter().find(|prediction| prediction.name == *name)?;
-            let seen = |(i, &row): (usize, &usize)| Some((real.labels[row][a]?, head.argmax(i).0, real.group(row)));
-            let seen: Vec<(u32, u32, Group)> = held_out.iter().enumerate().filter_map(seen).collect();
-            Some(AttributeCalibration::new(name, classes, view, &seen))
+            Some(AttributeCalibration::new(name, classes, view, &sightings(real, held_out, a, head)))
         })
         .collect()
+}
+
+/// What is seen of one attribute in the held-out images that have a value of it.
+pub(crate) fn sightings(real: &RealImages, held_out: &[usize], attribute: usize, head: &Prediction) -> Vec<Seen> {
+    let others: Vec<String> = real.attributes.iter().map(|(name, _)| name.clone()).collect();
+    let others: Vec<String> = others.into_iter().enumerate().filter(|(a, _)| *a != attribute).map(|(_, n)| n).collect();
+    let seen = |(i, &row): (usize, &usize)| {
+        Some(seen(head, i, real.labels[row][attribute]?, real.group(row).project(&others)))
+    };
+    held_out.iter().enumerate().filter_map(seen).collect()
 }
 
 /// The brightness of every pixel, each image stretched over the whole range: a red coat and a blue one look alike.

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, GroupRecall};
 use crate::gates::{
-    Attributes, Decode, DecodeLimits, Gate, InDistribution, InDistributionLimit, Looks, Novelty, NoveltyLimits,
+    Aim, Attributes, Decode, DecodeLimits, Gate, InDistribution, InDistributionLimit, Looks, Novelty, NoveltyLimits,
     Outcome, Ruling, Scale, Shown, Wish, wishes,
 };
-use crate::sight::Sight;
+use crate::sight::{Sight, sightings};
 use crate::stored::{References, Stored};
 use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, VerifyError};
 
@@ -186,8 +186,9 @@ impl Verifier {
         for gate in gates {
             match (gate, &references) {
                 (GateConfig::Decode(_), _) => cascade.push(Box::new(Decode::new(width, height, calibration.decode))),
-                (GateConfig::Attributes(config), Some(_)) => {
-                    cascade.push(Box::new(Attributes::new(&config, attributes.to_vec())));
+                (GateConfig::Attributes(_), Some(_)) => {
+                    let thresholds = calibration.thresholds();
+                    cascade.push(Box::new(Attributes::new(attributes.to_vec(), thresholds)));
                 }
                 (GateConfig::InDistribution(config), Some((real, labels))) => {
                     let limit = calibration.in_distribution.unwrap_or(InDistributionLimit { distance: None });
@@ -285,7 +286,13 @@ fn calibrate(
         match gate {
             GateConfig::Decode(_) => {}
             GateConfig::Attributes(config) => {
-                let gate = Attributes::new(config, real.attributes.clone());
+                let aim = Aim { false_accept: config.false_accept, fixed: config.threshold };
+                for (a, attribute) in stored.calibration.attributes.iter_mut().enumerate() {
+                    if let Some(head) = apart.heads.get(a) {
+                        attribute.set_thresholds(&sightings(real, held_out, a, head), aim);
+                    }
+                }
+                let gate = Attributes::new(real.attributes.clone(), stored.calibration.thresholds());
                 stored.calibration.groups = recall(&gate, real, held_out, &apart);
             }
             GateConfig::InDistribution(config) => {

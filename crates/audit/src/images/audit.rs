@@ -31,6 +31,8 @@ pub struct ImageAudit {
     pub clusters: Vec<Cluster>,
     /// How many clusters have images of more than one split.
     pub clusters_across_splits: u64,
+    /// The images, by their places, that have a near-duplicate in another split.
+    pub across_splits: Vec<usize>,
     /// Statistics that give an attribute's value away, the most telling first.
     pub trivial_predictors: Vec<TrivialPredictor>,
 }
@@ -45,6 +47,7 @@ pub fn audit_images(records: &[ImageRecord], attributes: &[usize], splits: &[u32
         near_duplicates: clusters.iter().map(|cluster| cluster.images.len() as u64).sum(),
         clusters_across_splits: clusters.iter().filter(|cluster| cluster.splits.len() > 1).count() as u64,
         clusters,
+        across_splits: duplicates.across(splits),
         trivial_predictors: trivial_predictors(records),
     }
 }

@@ -75,6 +75,22 @@ impl NearDuplicates {
         members.iter().filter(|&(&kind, &count)| count > 1 || is_near(kind)).map(|(_, &count)| count).sum()
     }
 
+    /// The images that have a near-duplicate of their own in another split, ascending. `splits` holds the code of each
+    /// image's split; an image without one is in none.
+    pub fn across(&self, splits: &[u32]) -> Vec<usize> {
+        let split = |image: usize| splits.get(image).copied();
+        let has_other = |kind: usize, own: Option<u32>| {
+            self.images.get(kind).into_iter().flatten().any(|&image| split(image).is_some_and(|it| Some(it) != own))
+        };
+        let crosses = |&image: &usize| {
+            let Some(&kind) = self.kinds.get(image) else { return false };
+            let own = split(image);
+            let near = self.near.get(kind).into_iter().flatten().copied();
+            own.is_some() && near.chain([kind]).any(|kind| has_other(kind, own))
+        };
+        (0..self.kinds.len()).filter(crosses).collect()
+    }
+
     /// The connected groups of near-duplicates, the largest first, equal ones by their first image. `splits` holds the
     /// code of each image's split; an image without one is in none.
     pub fn clusters(&self, splits: &[u32]) -> Vec<Cluster> {

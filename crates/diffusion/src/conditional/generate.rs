@@ -1,5 +1,7 @@
 //! Drawing images from a trained model.
 
+use std::collections::BTreeMap;
+
 use candle_core::{Device, Tensor};
 use evenset_core::{Group, Progress, Seed, Silent};
 
@@ -7,7 +9,7 @@ use super::batches::Frame;
 use super::model::ConditionalModel;
 use super::set;
 use crate::error::{DiffusionError, Result};
-use crate::sampler::SamplerConfig;
+use crate::sampler::{Guidance, SamplerConfig};
 
 /// Images that go through the network together. A matter of speed alone: an image is the same in any batch.
 const BATCH: usize = 64;
@@ -15,12 +17,34 @@ const BATCH: usize = 64;
 const GRID_GAP: usize = 2;
 
 /// One image to be drawn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ImageRequest {
     /// What it shows. Attributes that the model knows and the group leaves out are left to the model.
     pub group: Group,
     /// Where its noise comes from.
     pub seed: Seed,
+    /// The real image that it starts from; from pure noise without one.
+    pub guide: Option<Guide>,
+    /// Its own guidance scale instead of the sampler's.
+    pub guidance: Option<f64>,
+}
+
+impl ImageRequest {
+    /// An image drawn from pure noise with the sampler's guidance.
+    pub fn new(group: Group, seed: Seed) -> Self {
+        Self { group, seed, guide: None, guidance: None }
+    }
+}
+
+/// A real image that a candidate starts from (Meng et al. 2022, "SDEdit"): noise is added to it, and the sampler takes it
+/// away again on the way to what was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guide {
+    /// `[height, width, channels]` at the model's size.
+    pub pixels: Vec<u8>,
+    /// Above 0, at most 1: the share of the sampler's steps that are run. As in diffusers' image-to-image pipelines, little
+    /// is changed near 0, and at 1 nothing but the brightest outlines of the image survive its noise.
+    pub strength: f64,
 }
 
 /// An image that was drawn.
@@ -34,6 +58,8 @@ pub struct Generated {
     pub channels: u32,
     /// `[height, width, channels]`.
     pub pixels: Vec<u8>,
+    /// Whether every number on the way to it was finite; the pixels of an image that was not mean nothing.
+    pub finite: bool,
 }
 
 impl ConditionalModel {
@@ -44,7 +70,8 @@ impl ConditionalModel {
     ///
     /// # Errors
     /// [`DiffusionError::UnknownAttribute`] and [`DiffusionError::UnknownValue`] before any work,
-    /// [`DiffusionError::Setting`] for an impossible sampler, [`DiffusionError::Interrupted`].
+    /// [`DiffusionError::Setting`] for an impossible sampler, strength or guidance and for a guide of another size,
+    /// [`DiffusionError::Interrupted`].
     pub fn generate(
         &self,
         requests: &[ImageRequest],
@@ -58,13 +85,45 @@ impl ConditionalModel {
         }
         let codes: Vec<Vec<u32>> =
             requests.iter().map(|request| set::codes(&self.card.attributes, &request.group)).collect::<Result<_>>()?;
-        let mut images = Vec::with_capacity(requests.len());
-        for (requests, codes) in requests.chunks(BATCH).zip(codes.chunks(BATCH)) {
-            progress.check()?;
-            let pixels = evenset_nn::no_grad(|| self.draw(requests, codes, sampler))?;
-            images.extend(pixels.into_iter().map(|pixels| self.image(pixels)));
+        requests.iter().try_for_each(|request| self.check_guide(request))?;
+        // Images go through the network together where they take the same steps with the same guidance.
+        let mut alike = BTreeMap::<(usize, u64), Vec<usize>>::new();
+        for (i, request) in requests.iter().enumerate() {
+            let skipped = request.guide.as_ref().map_or(0, |guide| sampler.skipped(guide.strength));
+            let guidance = request.guidance.unwrap_or(sampler.guidance());
+            alike.entry((skipped, guidance.to_bits())).or_default().push(i);
         }
-        Ok(images)
+        let mut images: Vec<Option<Generated>> = vec![None; requests.len()];
+        for ((skipped, guidance), places) in alike {
+            let way = Way { sampler, skipped, guidance: f64::from_bits(guidance) };
+            for places in places.chunks(BATCH) {
+                progress.check()?;
+                let requests: Vec<&ImageRequest> = places.iter().map(|&i| &requests[i]).collect();
+                let codes: Vec<Vec<u32>> = places.iter().map(|&i| codes[i].clone()).collect();
+                let drawn = evenset_nn::no_grad(|| self.draw(&requests, &codes, &way))?;
+                for (&place, image) in places.iter().zip(drawn) {
+                    images[place] = Some(image);
+                }
+            }
+        }
+        Ok(images.into_iter().flatten().collect())
+    }
+
+    fn check_guide(&self, request: &ImageRequest) -> Result<()> {
+        let fail = |key, reason| Err(DiffusionError::Setting { key, reason });
+        if let Some(scale) = request.guidance.filter(|scale| !(0.0..=100.0).contains(scale)) {
+            return fail("guidance", format!("{scale} is not between 0 and 100 (1 is no guidance)"));
+        }
+        let Some(guide) = &request.guide else { return Ok(()) };
+        let (width, height, channels) = self.shape();
+        let wanted = width as usize * height as usize * channels as usize;
+        if guide.pixels.len() != wanted {
+            return fail("guide", format!("{} bytes for an image of {width}x{height}x{channels}", guide.pixels.len()));
+        }
+        if !(guide.strength > 0.0 && guide.strength <= 1.0) {
+            return fail("strength", format!("{} is not above 0 and at most 1", guide.strength));
+        }
+        Ok(())
     }
 
     /// A contact sheet: one row for each group with `columns` images in it, on white. No more than 4096 pixels high: groups
@@ -87,10 +146,8 @@ impl ConditionalModel {
         let mut cells = Vec::with_capacity(rows * columns);
         for group in groups.iter().take(rows) {
             progress.check()?;
-            let request = |i| ImageRequest {
-                group: group.clone(),
-                seed: Seed::of_request(seed, group, 0, i as u64, "sample grid"),
-            };
+            let request =
+                |i| ImageRequest::new(group.clone(), Seed::of_request(seed, group, 0, i as u64, "sample grid"));
             let requests: Vec<ImageRequest> = (0..columns).map(request).collect();
             cells.extend(self.generate(&requests, sampler, &Silent)?);
             progress.advance(1);
@@ -99,10 +156,11 @@ impl ConditionalModel {
         Ok(grid(&cells, columns, [width, height, channels.len()]))
     }
 
-    /// The pixels of at most [`BATCH`] images.
-    fn draw(&self, requests: &[ImageRequest], codes: &[Vec<u32>], sampler: &SamplerConfig) -> Result<Vec<Vec<u8>>> {
-        let (edm, frame, guidance) = (self.card.edm(), self.card.frame(), sampler.guide());
-        let away_from = self.without_guided(codes, sampler);
+    /// At most [`BATCH`] images that go the same way.
+    fn draw(&self, requests: &[&ImageRequest], codes: &[Vec<u32>], way: &Way<'_>) -> Result<Vec<Generated>> {
+        let (edm, frame) = (self.card.edm(), self.card.frame());
+        let guidance = Guidance { scale: way.guidance, ..way.sampler.guide() };
+        let away_from = self.without_guided(codes, way.sampler);
         let denoiser = |x: &Tensor, sigma: f64| {
             guidance.apply(
                 sigma,
@@ -110,11 +168,25 @@ impl ConditionalModel {
                 || self.network.denoise(edm, x, sigma, &away_from),
             )
         };
-        let noise: Vec<f32> = requests.iter().flat_map(|request| request.seed.normal(frame.len())).collect();
+        let sampler = way.sampler.sampler(way.skipped);
+        let mut noise: Vec<f32> = requests.iter().flat_map(|request| request.seed.normal(frame.len())).collect();
+        let first = sampler.first_sigma() as f32;
+        let mut clean = vec![0f32; frame.len()];
+        for (noise, request) in noise.chunks_exact_mut(frame.len()).zip(requests) {
+            if let Some(guide) = &request.guide {
+                frame.load(&guide.pixels, false, &mut clean);
+                // The sampler starts at `first` times what it is handed.
+                noise.iter_mut().zip(&clean).for_each(|(noise, clean)| *noise += clean / first);
+            }
+        }
         let (channels, height, width) = frame.shape();
         let noise = Tensor::from_vec(noise, (requests.len(), channels, height, width), self.network.weights.device())?;
-        let images = sampler.sampler().sample(&denoiser, &noise)?.to_device(&Device::Cpu)?.flatten_all()?;
-        Ok(images.to_vec1::<f32>()?.chunks_exact(frame.len()).map(|values| frame.store(values)).collect())
+        let images = sampler.sample(&denoiser, &noise)?.to_device(&Device::Cpu)?.flatten_all()?;
+        let image = |values: &[f32]| {
+            let finite = values.iter().all(|value| value.is_finite());
+            self.image(frame.store(values), finite)
+        };
+        Ok(images.to_vec1::<f32>()?.chunks_exact(frame.len()).map(image).collect())
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -134,10 +206,18 @@ impl ConditionalModel {
         codes.iter().map(keep).collect()
     }
 
-    fn image(&self, pixels: Vec<u8>) -> Generated {
+    fn image(&self, pixels: Vec<u8>, finite: bool) -> Generated {
         let (width, height, channels) = self.shape();
-        Generated { width, height, channels, pixels }
+        Generated { width, height, channels, pixels, finite }
     }
+}
+
+/// What images of one batch have in common.
+struct Way<'a> {
+    sampler: &'a SamplerConfig,
+    /// Steps at the beginning that are left out, since the images start from guides.
+    skipped: usize,
+    guidance: f64,
 }
 
 /// Cells of one size in rows of `columns`, with white gaps between them.
@@ -153,7 +233,7 @@ fn grid(cells: &[Generated], columns: usize, [width, height, channels]: [usize; 
             pixels[start..start + line.len()].copy_from_slice(line);
         }
     }
-    Generated { width: total_width as u32, height: total_height as u32, channels: channels as u32, pixels }
+    Generated { width: total_width as u32, height: total_height as u32, channels: channels as u32, pixels, finite: true }
 }
 
 #[cfg(test)]
@@ -162,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_grid_places_cells_row_by_row_with_white_gaps() {
-        let cell = |value| Generated { width: 1, height: 1, channels: 1, pixels: vec![value] };
+        let cell = |value| Generated { width: 1, height: 1, channels: 1, pixels: vec![value], finite: true };
         let sheet = grid(&[cell(1), cell(2), cell(3), cell(4)], 2, [1, 1, 1]);
         assert_eq!((sheet.width, sheet.height), (4, 4));
         assert_eq!(sheet.pixels[..4], [1, 255, 255, 2]);

@@ -54,7 +54,7 @@ fn config(steps: u64) -> ConditionalConfig {
 }
 
 fn requests(groups: &[&str]) -> Vec<ImageRequest> {
-    let request = |(i, group): (usize, &&str)| ImageRequest { group: group.parse().unwrap(), seed: Seed(i as u64) };
+    let request = |(i, group): (usize, &&str)| ImageRequest::new(group.parse().unwrap(), Seed(i as u64));
     groups.iter().enumerate().map(request).collect()
 }
 
@@ -264,4 +264,54 @@ fn training_lowers_the_loss_and_gives_a_combination_it_never_saw_its_colour() {
     };
     let [red, green, blue] = [light(0), light(1), light(2)];
     assert!(blue > 90.0 && red < 45.0 && green < 45.0, "red {red}, green {green}, blue {blue}");
+}
+
+#[test]
+fn a_weak_guide_is_hardly_changed_and_the_strongest_one_hardly_matters() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, sampler) = (untrained(dir.path()), SamplerConfig::default());
+    let set = shapes();
+    let guide = set.pixels[..set.image_len()].to_vec();
+    let guided = |strength: f64| {
+        let guide = Guide { pixels: guide.clone(), strength };
+        ImageRequest { guide: Some(guide), ..requests(&["shape=rows & colour=red"])[0].clone() }
+    };
+    let distance = |request: ImageRequest| {
+        let image = model.generate(&[request], &sampler, &Silent).unwrap().remove(0);
+        assert!(image.finite);
+        image.pixels.iter().zip(&guide).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / guide.len() as f64
+    };
+    let (weak, middle) = (distance(guided(0.1)), distance(guided(0.5)));
+    assert!(weak < 4.0 && weak < middle, "{weak} {middle}");
+    // At full strength the start is noise 80 times as strong as the image.
+    let free = distance(requests(&["shape=rows & colour=red"])[0].clone());
+    assert!((distance(guided(1.0)) - free).abs() < 25.0, "{free}");
+}
+
+#[test]
+fn guides_strengths_and_guidances_do_not_change_the_images_beside_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, sampler) = (untrained(dir.path()), SamplerConfig::default());
+    let guide = Guide { pixels: shapes().pixels[..SIDE * SIDE * 3].to_vec(), strength: 0.6 };
+    let mut all = requests(&["shape=rows & colour=red", "shape=plain & colour=red", "shape=columns & colour=blue"]);
+    all[1].guide = Some(guide);
+    all[2].guidance = Some(3.0);
+    let together = model.generate(&all, &sampler, &Silent).unwrap();
+    for (request, image) in all.iter().zip(&together) {
+        assert_eq!(model.generate(std::slice::from_ref(request), &sampler, &Silent).unwrap()[0], *image);
+    }
+    let said = |request: ImageRequest| model.generate(&[request], &sampler, &Silent).unwrap_err().to_string();
+    let wrong = Guide { pixels: vec![0; 5], strength: 0.5 };
+    assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("5 bytes for an image of 8x8x3"));
+    let wrong = Guide { strength: 1.5, ..all[1].guide.clone().unwrap() };
+    assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("1.5 is not above 0"));
+}
+
+#[test]
+fn strengths_run_as_many_steps_as_in_diffusers() {
+    let sampler = SamplerConfig::default();
+    // min(int(steps * strength), steps) of 12 steps, and never none.
+    for (strength, run) in [(0.01, 1), (0.25, 3), (0.5, 6), (0.6, 7), (0.8, 9), (1.0, 12)] {
+        assert_eq!(12 - sampler.skipped(strength), run, "{strength}");
+    }
 }

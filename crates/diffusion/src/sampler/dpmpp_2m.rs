@@ -42,4 +42,8 @@ impl Sampler for Dpmpp2m {
         }
         Ok(x)
     }
+
+    fn first_sigma(&self) -> f64 {
+        self.sigmas.first().copied().unwrap_or(0.0)
+    }
 }

@@ -32,4 +32,8 @@ impl Sampler for Heun {
         }
         Ok(x)
     }
+
+    fn first_sigma(&self) -> f64 {
+        self.sigmas.first().copied().unwrap_or(0.0)
+    }
 }

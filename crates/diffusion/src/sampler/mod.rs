@@ -27,6 +27,9 @@ pub trait Sampler {
     /// # Errors
     /// What `denoiser` or a tensor operation gives.
     fn sample(&self, denoiser: &Denoiser<'_>, noise: &Tensor) -> Result<Tensor>;
+
+    /// The noise level that it starts at: it begins with `noise` times this.
+    fn first_sigma(&self) -> f64;
 }
 
 /// How images are drawn from a model: the solver, its steps, and the guidance.
@@ -144,9 +147,17 @@ impl SamplerConfig {
         }
     }
 
-    /// The solver, on the noise levels of [`KarrasSchedule`].
-    pub fn sampler(&self) -> Box<dyn Sampler> {
-        let sigmas = KarrasSchedule::default().sigmas(self.steps() as usize);
+    /// Steps that are left out at this strength (see [`Guide`](crate::Guide)); at least one is run.
+    pub fn skipped(&self, strength: f64) -> usize {
+        let steps = self.steps() as usize;
+        let run = (steps as f64 * strength.clamp(0.0, 1.0)) as usize;
+        steps - run.clamp(1, steps.max(1))
+    }
+
+    /// The solver, on the noise levels of [`KarrasSchedule`] without the first `skipped`.
+    pub fn sampler(&self, skipped: usize) -> Box<dyn Sampler> {
+        let mut sigmas = KarrasSchedule::default().sigmas(self.steps() as usize);
+        sigmas.drain(..skipped.min(sigmas.len().saturating_sub(2)));
         match self {
             Self::Dpmpp2m { .. } => Box::new(Dpmpp2m::new(sigmas)),
             Self::Heun { .. } => Box::new(Heun::new(sigmas)),

@@ -51,7 +51,7 @@ fn both_solvers_converge_at_second_order() {
 #[test]
 fn the_default_samplers_draw_from_the_data_distribution() {
     for config in [SamplerConfig::default(), heun(18)] {
-        let x = config.sampler().sample(&denoise, &noise(64)).unwrap();
+        let x = config.sampler(0).sample(&denoise, &noise(64)).unwrap();
         // The solution is affine in the noise. Few steps overshoot its slope by some per cent, and the mean is lost in the
         // starting noise up to 0.3 * 0.5 / 80.
         let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f64>().unwrap();
@@ -64,9 +64,9 @@ fn the_default_samplers_draw_from_the_data_distribution() {
 #[test]
 fn an_image_is_the_same_alone_and_in_a_batch() {
     for config in [SamplerConfig::default(), heun(5)] {
-        let batch = config.sampler().sample(&denoise, &noise(3)).unwrap();
+        let batch = config.sampler(0).sample(&denoise, &noise(3)).unwrap();
         for i in 0..3 {
-            let alone = config.sampler().sample(&denoise, &noise(3).narrow(0, i, 1).unwrap()).unwrap();
+            let alone = config.sampler(0).sample(&denoise, &noise(3).narrow(0, i, 1).unwrap()).unwrap();
             let (alone, within) = (alone.flatten_all().unwrap(), batch.get(i).unwrap().flatten_all().unwrap());
             assert_eq!(alone.to_vec1::<f64>().unwrap(), within.to_vec1::<f64>().unwrap());
         }
@@ -81,7 +81,7 @@ fn a_sampler_evaluates_the_model_as_often_as_it_says() {
             count.set(count.get() + 1);
             denoise(x, sigma)
         };
-        config.sampler().sample(&counting, &noise(1)).unwrap();
+        config.sampler(0).sample(&counting, &noise(1)).unwrap();
         assert_eq!(count.get(), evaluations, "{config:?}");
     }
 }

@@ -11,7 +11,7 @@ pub use error::JobError;
 pub use resolved::{Dataset, Generate, Hook, Job, Plan, Verify, Write};
 pub use table::TableJob;
 pub use tree::Position;
-pub use written::{Format, Model, OnError, Role, WrittenJob};
+pub use written::{Format, Model, OnBias, OnError, Role, WrittenJob};
 
 /// The JSON Schema of a job file, for editors and for `evenset schema`.
 pub fn schema() -> serde_json::Value {

@@ -8,12 +8,12 @@ use evenset_core::Seed;
 use evenset_data::{DatasetSpec, Derive, Filter, View};
 use evenset_diffusion::SamplerConfig;
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Prompts, Surplus, Targets};
+use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use serde::Serialize;
 
 use super::tree::{Node, Position};
-use super::written::{Format, Model, OnError, Role, WrittenHook, WrittenJob, WrittenPlan};
+use super::written::{Format, Model, OnBias, OnError, Role, WrittenHook, WrittenJob, WrittenPlan, WrittenVerify};
 use super::{JobError, written};
 
 /// A job that can be run.
@@ -121,6 +121,9 @@ pub struct Generate {
     pub model: Model,
     /// How images are drawn.
     pub sampler: SamplerConfig,
+    /// Real images that candidates of small groups start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guides: Option<GuidesConfig>,
     /// Images per unit.
     pub unit: usize,
 }
@@ -132,6 +135,14 @@ pub struct Verify {
     pub gates: Vec<GateConfig>,
     /// Rounds at most.
     pub rounds: u32,
+    /// How many candidates a round asks for.
+    pub ask: AskPolicy,
+    /// Acceptance rate under which a group is given up.
+    pub floor: f64,
+    /// What happens where a group is rejected far more than the others.
+    pub on_bias: OnBias,
+    /// Rejected images that are kept for review, a round.
+    pub keep_rejected: u64,
 }
 
 /// Where the balanced dataset goes.
@@ -300,8 +311,16 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     for (i, gate) in written.verify.gates.iter().enumerate() {
         gate.check().map_err(|error| invalid(&tree, &format!("verify.gates.{i}"), error.to_string()))?;
     }
-    if !(1..=1000).contains(&written.verify.rounds) {
-        return bad("verify.rounds", format!("{} rounds; expected 1 to 1000", written.verify.rounds));
+    if let Some(guides) = &generate.guides {
+        guides.validate().map_err(|error| invalid(&tree, "generate.guides", error.to_string()))?;
+    }
+    let WrittenVerify { gates, rounds, ask, floor, on_bias, keep_rejected } = written.verify;
+    if !(1..=1000).contains(&rounds) {
+        return bad("verify.rounds", format!("{rounds} rounds; expected 1 to 1000"));
+    }
+    ask.validate().map_err(|error| invalid(&tree, "verify.ask", error.to_string()))?;
+    if !(0.0..=1.0).contains(&floor) {
+        return bad("verify.floor", format!("{floor}; expected a rate from 0 to 1"));
     }
     if written.write.formats.is_empty() {
         return bad("write.formats", "no format; expected `parquet`, `webdataset` or both".into());
@@ -342,8 +361,8 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         filters: written.filters,
         audit: written.audit,
         plan,
-        generate: Generate { model: generate.model, sampler: generate.sampler, unit },
-        verify: Verify { gates: written.verify.gates, rounds: written.verify.rounds },
+        generate: Generate { model: generate.model, sampler: generate.sampler, guides: generate.guides, unit },
+        verify: Verify { gates, rounds, ask, floor, on_bias, keep_rejected },
         write: Write { formats: written.write.formats, out, license: written.write.license },
         evidence: written.evidence,
         hook,

@@ -10,7 +10,7 @@ use evenset_audit::AuditConfig;
 use evenset_data::{Derive, Filter};
 use evenset_diffusion::{ConditionalConfig, SamplerConfig};
 use evenset_evidence::EvidenceConfig;
-use evenset_plan::{Limits, Prompts, Surplus, Targets};
+use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,8 @@ pub struct WrittenGenerate {
     /// How images are drawn from the model.
     #[serde(default)]
     pub sampler: SamplerConfig,
+    /// Real images that candidates of small groups start from. Default: every image starts from pure noise.
+    pub guides: Option<GuidesConfig>,
     /// Images per unit, the smallest piece that is retried as a whole. Default: 256.
     pub unit: Option<usize>,
 }
@@ -175,11 +177,39 @@ pub struct WrittenVerify {
     pub gates: Vec<GateConfig>,
     /// Rounds of generating at most, until every target is met by accepted images. Default: 4.
     pub rounds: u32,
+    /// How many candidates a round asks for: what is missing divided by the acceptance so far, within bounds.
+    pub ask: AskPolicy,
+    /// Acceptance rate under which a group is given up as unreachable, once its 95 % interval lies below. Default: 0.01.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub floor: f64,
+    /// What happens where a group is rejected far more than the others: `warn`, or `fail` the job. Default: warn.
+    pub on_bias: OnBias,
+    /// Rejected images that are kept for review in `rejected.parquet` of each round, evenly over groups and gates.
+    /// Default: 1000.
+    pub keep_rejected: u64,
+}
+
+/// What happens where the gates reject a group far more than the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBias {
+    /// The report says so.
+    #[default]
+    Warn,
+    /// The job ends before it writes a dataset.
+    Fail,
 }
 
 impl Default for WrittenVerify {
     fn default() -> Self {
-        Self { gates: GateConfig::default_cascade(), rounds: 4 }
+        Self {
+            gates: GateConfig::default_cascade(),
+            rounds: 4,
+            ask: AskPolicy::default(),
+            floor: 0.01,
+            on_bias: OnBias::default(),
+            keep_rejected: 1000,
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use evenset_audit::images::ImageReport;
 use evenset_audit::{Audit, Cube};
 use evenset_core::Fingerprint;
 use evenset_data::{LabelTable, ResolvedView};
 
+use super::looks::Looked;
 use super::scan::Scan;
 use crate::error::Result;
 use crate::job::{Job, Role};
@@ -23,7 +23,7 @@ pub struct AuditStage<'a> {
     /// The rows.
     pub rows: Rows<'a>,
     /// What the pixels say, where images were looked at.
-    pub images: Option<&'a Done<ImageReport>>,
+    pub images: Option<&'a Done<Looked>>,
     /// The fingerprint of the reference table, where the audit has one.
     pub reference: Option<Fingerprint>,
 }
@@ -77,7 +77,7 @@ impl Stage for AuditStage<'_> {
         let reference = labels::reference(&self.job.audit, cube.attributes(), context.progress)?;
         let label = self.job.dataset.label.as_deref();
         let mut audit = evenset_audit::audit(&cube, &self.job.audit, label, reference.as_ref(), self.job.seed)?;
-        audit.images = self.images.map(|images| images.output.clone());
+        audit.images = self.images.map(|images| images.output.report.clone());
         write_json(&folder.join(AUDIT), &audit)?;
         write_json(&folder.join(CUBE), &cube)?;
         Ok(StageReport { rows: cube.rows(), rejected: 0 })

@@ -4,11 +4,14 @@ use std::path::Path;
 
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group, Seed};
-use evenset_diffusion::{ConditionalModel, ImageRequest, SamplerConfig};
-use evenset_plan::{CheckedPrompts, Request};
+use evenset_data::Dataset;
+use evenset_diffusion::{ConditionalModel, Guide, ImageRequest, SamplerConfig};
+use evenset_plan::{AskPolicy, CheckedPrompts, Request};
 
+use super::scan::Row;
 use crate::columns::{self, Reader};
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
+use crate::guides::{Guides, Start};
 use crate::images::{self, Frame};
 use crate::rounds::{Progress as RoundsProgress, asks};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint};
@@ -38,6 +41,10 @@ pub struct GenerateStage<'a> {
     pub model: &'a Done<ConditionalModel>,
     /// The size of an image.
     pub frame: Frame,
+    /// How many images a round may ask for.
+    pub ask: &'a AskPolicy,
+    /// The images that candidates of small groups start from, and the dataset that they are read from.
+    pub guides: Option<(&'a Guides<'a>, &'a Dataset)>,
 }
 
 /// A generated image before the gates.
@@ -47,7 +54,14 @@ pub struct Candidate {
     pub request: Request,
     /// The image as a PNG file.
     pub png: Vec<u8>,
+    /// Whether every number on the way to it was finite.
+    pub finite: bool,
+    /// How it was started, where the job has guides for its group.
+    pub start: Option<Start>,
 }
+
+/// How a request is started, and the real image where there is one.
+type Begin<'a> = Option<(Start, Option<&'a Row>)>;
 
 impl Stage for GenerateStage<'_> {
     type Output = Vec<Candidate>;
@@ -58,18 +72,21 @@ impl Stage for GenerateStage<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         // The unit size is left out: an image depends on its request alone, and units have fingerprints of their own.
-        fingerprint(&self.name(), &(self.sampler, self.seed), &[self.after, &self.model.fingerprint])
+        let guides = self.guides.map(|(guides, _)| guides.config);
+        fingerprint(&self.name(), &(self.sampler, self.seed, self.ask, guides), &[self.after, &self.model.fingerprint])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let requests = self.requests()?;
         evenset_data::write_parquet(&folder.join(REQUESTS), &request_table(&requests)?)?;
+        let starts = self.starts(&requests);
         let chunks: Vec<&[Request]> = requests.chunks(self.unit).collect();
+        let starts: Vec<&[Begin<'_>]> = starts.chunks(self.unit).collect();
         let units: Vec<(Fingerprint, u64)> =
             chunks.iter().map(|chunk| (chunk_fingerprint(chunk), chunk.len() as u64)).collect();
         let task = format!("generate, round {}", self.round);
         units::map(folder, &task, &units, context, |index| {
-            let batch = self.draw(chunks[index], context)?;
+            let batch = self.draw(chunks[index], starts[index], context)?;
             Ok((batch, StageReport { rows: chunks[index].len() as u64, rejected: 0 }))
         })
     }
@@ -80,8 +97,15 @@ impl Stage for GenerateStage<'_> {
         for batch in units::read(folder, requests.chunks(self.unit).len())? {
             let reader = Reader { batch: &batch, path: folder };
             let pngs = reader.blobs("png")?;
-            let requests = read_requests(&reader)?;
-            candidates.extend(requests.into_iter().zip(pngs).map(|(request, png)| Candidate { request, png }));
+            let finite = reader.flags("finite")?;
+            let starts = reader.texts("start")?.into_iter().map(|start| match start {
+                Some(start) => serde_json::from_str(&start).map(Some).map_err(PipelineError::damaged(folder)),
+                None => Ok(None),
+            });
+            let rows = read_requests(&reader)?.into_iter().zip(pngs).zip(finite).zip(starts);
+            for (((request, png), finite), start) in rows {
+                candidates.push(Candidate { request, png, finite, start: start? });
+            }
         }
         Ok(candidates)
     }
@@ -89,12 +113,30 @@ impl Stage for GenerateStage<'_> {
 
 impl GenerateStage<'_> {
     fn requests(&self) -> Result<Vec<Request>> {
-        Ok(evenset_plan::requests_with(self.seed, self.round, &asks(self.so_far)?, self.prompts)?)
+        Ok(evenset_plan::requests_with(self.seed, self.round, &asks(self.so_far, self.ask)?, self.prompts)?)
     }
 
-    fn draw(&self, requests: &[Request], context: &Context<'_>) -> Result<RecordBatch> {
-        let wanted: Vec<ImageRequest> =
-            requests.iter().map(|request| ImageRequest { group: request.group.clone(), seed: request.seed }).collect();
+    /// How each request is started.
+    fn starts(&self, requests: &[Request]) -> Vec<Begin<'_>> {
+        match self.guides {
+            Some((guides, _)) => guides.starts(requests, &self.so_far.guides),
+            None => vec![None; requests.len()],
+        }
+    }
+
+    fn draw(&self, requests: &[Request], starts: &[Begin<'_>], context: &Context<'_>) -> Result<RecordBatch> {
+        let mut guides = self.guide_pixels(starts)?.into_iter();
+        let mut wanted: Vec<ImageRequest> = Vec::with_capacity(requests.len());
+        for (request, start) in requests.iter().zip(starts) {
+            let mut image = ImageRequest::new(request.group.clone(), request.seed);
+            if let Some((start, row)) = start {
+                image.guidance = start.guidance;
+                if let (Some(_), Some(strength)) = (row, start.strength) {
+                    image.guide = guides.next().map(|pixels| Guide { pixels, strength });
+                }
+            }
+            wanted.push(image);
+        }
         let mut images = Vec::with_capacity(wanted.len());
         for wanted in wanted.chunks(BATCH) {
             images.extend(self.model.output.generate(wanted, self.sampler, context.progress)?);
@@ -111,9 +153,21 @@ impl GenerateStage<'_> {
                 )
             })
             .collect();
+        let starts: Vec<Option<String>> =
+            starts.iter().map(|start| serde_json::to_string(&start.as_ref()?.0).ok()).collect();
         let mut table = request_columns(requests);
+        table.push(("finite", columns::flags(images.iter().map(|image| image.finite))));
+        table.push(("start", columns::texts(starts.iter().map(Option::as_deref))));
         table.push(("png", columns::blobs(pngs.iter().map(Vec::as_slice))));
         columns::table(table)
+    }
+
+    /// The pixels of the guides, in the order of the requests that have one.
+    fn guide_pixels(&self, starts: &[Begin<'_>]) -> Result<Vec<Vec<u8>>> {
+        let Some((_, dataset)) = self.guides else { return Ok(Vec::new()) };
+        let rows: Vec<&Row> = starts.iter().filter_map(|start| start.as_ref()?.1).collect();
+        let pixels = images::load(dataset, &rows, self.frame)?;
+        Ok(pixels.chunks_exact(self.frame.bytes()).map(<[u8]>::to_vec).collect())
     }
 
     /// The `parameters` text chunk in the form that image tools read.

@@ -4,15 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use evenset_audit::images::{Appearance, ImageNames, ImageRecord, ImageReport, ImageStatistics, audit_images};
-use evenset_core::{Fingerprint, MISSING, Progress, Seed};
+use evenset_core::{Fingerprint, MISSING, Progress, SampleId, Seed};
 use evenset_data::{Dataset, Limits, ResolvedView, Table};
 use rayon::prelude::*;
 
 use super::scan::Scan;
 use crate::error::Result;
+use crate::job::Role;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 
 const LOOKS: &str = "images.json";
+/// Held-out images that stand, nearly, in another split too.
+const OVERLAP: &str = "overlap.json";
 /// What is kept of an image takes about 1.5 kB, so of a larger dataset every second, third, ... image is looked at.
 const MOST_IMAGES: usize = 200_000;
 /// Groups above this number would be groups of a few images: then the first attribute alone makes them.
@@ -28,8 +31,17 @@ pub struct LooksStage<'a> {
     pub seed: Seed,
 }
 
+/// What was seen.
+#[derive(Debug)]
+pub struct Looked {
+    /// For the audit.
+    pub report: ImageReport,
+    /// Held-out images that have a near-duplicate in another split.
+    pub overlap: Vec<SampleId>,
+}
+
 impl Stage for LooksStage<'_> {
-    type Output = ImageReport;
+    type Output = Looked;
 
     fn name(&self) -> String {
         "looks".into()
@@ -41,16 +53,24 @@ impl Stage for LooksStage<'_> {
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let scan = &self.scan.output;
-        let report = look(self.dataset, &scan.columns, self.seed, context.progress, |unit, _| {
+        let (report, across) = look(self.dataset, &scan.columns, self.seed, context.progress, |unit, _| {
             let rows = scan.rows.iter().filter(|row| row.unit == unit);
             Ok(rows.map(|row| (row.row, row.values.clone())).collect())
         })?;
+        let held_out: HashMap<(usize, usize), SampleId> = scan
+            .rows
+            .iter()
+            .filter(|row| row.role != Role::Train)
+            .map(|row| ((row.unit, row.row), row.id))
+            .collect();
+        let overlap: Vec<SampleId> = across.iter().filter_map(|place| held_out.get(place)).copied().collect();
+        write_json(&folder.join(OVERLAP), &overlap)?;
         write_json(&folder.join(LOOKS), &report)?;
         Ok(StageReport { rows: report.images, rejected: 0 })
     }
 
-    fn load(&self, folder: &Path) -> Result<ImageReport> {
-        read_json_of(&folder.join(LOOKS))
+    fn load(&self, folder: &Path) -> Result<Looked> {
+        Ok(Looked { report: read_json_of(&folder.join(LOOKS))?, overlap: read_json_of(&folder.join(OVERLAP))? })
     }
 }
 
@@ -65,28 +85,30 @@ pub(crate) fn look_at(
     progress: &dyn Progress,
 ) -> Result<ImageReport> {
     let columns: Vec<String> = view.attributes().into_iter().map(str::to_owned).collect();
-    look(dataset, &columns, seed, progress, |unit, table| {
+    let looked = look(dataset, &columns, seed, progress, |unit, table| {
         let (values, kept) = view.apply(table, &dataset.units[unit].split)?;
         let value =
             |row: usize| values.iter().map(|column| column.values[column.codes[row] as usize].clone()).collect();
         Ok((0..table.rows()).filter(|&row| kept[row]).map(|row| (row, value(row))).collect())
-    })
+    })?;
+    Ok(looked.0)
 }
 
 /// The rows of a unit that count, each with its values.
 type Rows = Vec<(usize, Vec<Option<String>>)>;
 
+/// What the images are like, and the places (unit and row) of those with a near-duplicate in another split.
 fn look(
     dataset: &Dataset,
     columns: &[String],
     seed: Seed,
     progress: &dyn Progress,
     rows_of: impl Fn(usize, &Table) -> Result<Rows>,
-) -> Result<ImageReport> {
+) -> Result<(ImageReport, Vec<(usize, usize)>)> {
     let every = dataset.rows().div_ceil(MOST_IMAGES).max(1);
     let splits: Vec<String> = dataset.splits().into_iter().map(str::to_owned).collect();
     let mut known: Vec<Codes> = columns.iter().map(|_| Codes::default()).collect();
-    let (mut records, mut files, mut split_of) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut records, mut files, mut split_of, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     progress.begin("look at images", dataset.rows() as u64);
     let mut seen = 0;
     for (index, unit) in dataset.units.iter().enumerate() {
@@ -106,6 +128,7 @@ fn look(
             records.push(record);
             files.push(table.path(row).map_or_else(|| format!("{} unit {index} row {row}", unit.split), str::to_owned));
             split_of.push(split);
+            places.push((index, row));
         }
         progress.advance(unit.rows as u64);
     }
@@ -113,7 +136,9 @@ fn look(
     let grouping = grouping(&records, columns.len());
     let audit = audit_images(&records, &grouping, &split_of, seed);
     progress.end();
-    Ok(audit.named(&ImageNames { attributes: &attributes, grouping: &grouping, files: &files, splits: &splits }))
+    let across = audit.across_splits.iter().filter_map(|&place| places.get(place)).copied().collect();
+    let names = ImageNames { attributes: &attributes, grouping: &grouping, files: &files, splits: &splits };
+    Ok((audit.named(&names), across))
 }
 
 /// The values of an attribute and the code of each.

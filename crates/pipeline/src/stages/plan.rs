@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use evenset_core::{Fingerprint, Seed};
-use evenset_plan::{CheckedPrompts, Plan, Search};
+use evenset_plan::{AskPolicy, CheckedPrompts, Plan, Search};
 
 use super::audit::Counts;
 use super::generate::request_table;
@@ -25,6 +25,8 @@ pub struct PlanStage<'a> {
     pub job: &'a PlanJob,
     /// The job's seed.
     pub seed: Seed,
+    /// How many images a round may ask for.
+    pub ask: &'a AskPolicy,
     /// The counts.
     pub counts: &'a Done<Counts>,
 }
@@ -43,7 +45,7 @@ impl Stage for PlanStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("plan", &(self.job, self.seed), &[&self.counts.fingerprint])
+        fingerprint("plan", &(self.job, self.seed, self.ask), &[&self.counts.fingerprint])
     }
 
     fn run(&self, folder: &Path, _context: &Context<'_>) -> Result<StageReport> {
@@ -52,7 +54,7 @@ impl Stage for PlanStage<'_> {
         let seconds = self.job.seconds.unwrap_or(default.seconds);
         let search = Search { surplus: self.job.surplus, seconds, ..default };
         let plan = evenset_plan::plan_with(&counts, &self.job.target, &self.job.limits, &search)?;
-        let asks = asks(&Progress::start(&plan))?;
+        let asks = asks(&Progress::start(&plan), self.ask)?;
         // A plan so large that its requests cannot be held is still a plan.
         if asks.iter().map(|(_, images)| images).sum::<u64>() <= MOST_REQUESTS {
             let prompts = prompts(self.job, &plan)?;

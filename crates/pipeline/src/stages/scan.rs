@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
-use evenset_core::{Fingerprint, SampleId};
+use evenset_core::{Fingerprint, Group, SampleId};
 use evenset_data::{Dataset, Limits, Mode, ResolvedView, Table, Unit};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,13 @@ impl Scan {
     /// Index of a column in [`Row::values`].
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column == name)
+    }
+
+    /// The group of a row by these columns; none where a value is missing.
+    pub fn group(&self, row: &Row, grouping: &[String]) -> Option<Group> {
+        grouping.iter().try_fold(Group::default(), |group, name| {
+            Some(group.with(name, row.values.get(self.column(name)?)?.as_deref()?))
+        })
     }
 }
 

@@ -1,16 +1,17 @@
-//! `attributes`: a classifier that was trained on real images only recognises what was asked for.
+//! `attributes`: a recogniser that learned from real images only sees what was asked for, and is sure enough of it.
 
-use evenset_core::MISSING;
+use evenset_core::{Group, MISSING};
 
-use super::{Gate, Outcome, Shown};
-use crate::{AttributesConfig, Candidate, VerifyError};
+use super::{Gate, Outcome, Shown, Thresholds};
+use crate::{Candidate, VerifyError};
 
 /// The gate. Its score is the smallest probability among the requested values.
 #[derive(Debug)]
 pub struct Attributes {
-    threshold: f64,
-    /// Names and values, in the order of the classifier's heads.
+    /// Names and values, in the order of the recogniser's heads.
     attributes: Vec<(String, Vec<String>)>,
+    /// How sure it must be, attribute by attribute.
+    thresholds: Vec<Thresholds>,
 }
 
 /// One requested value.
@@ -39,12 +40,13 @@ pub(crate) fn wishes(candidate: &Candidate, attributes: &[(String, Vec<String>)]
 }
 
 impl Attributes {
-    pub(crate) fn new(config: &AttributesConfig, attributes: Vec<(String, Vec<String>)>) -> Self {
-        Self { threshold: config.threshold, attributes }
+    pub(crate) fn new(attributes: Vec<(String, Vec<String>)>, thresholds: Vec<Thresholds>) -> Self {
+        Self { attributes, thresholds }
     }
 
     /// Judges the image in row `row` of `shown` by what the classifier sees in it.
     pub(crate) fn judge(&self, shown: &super::Looks, row: usize, wishes: &[Wish]) -> Outcome {
+        let group = self.group(wishes);
         let mut score = 1.0f64;
         let mut reason = None;
         for Wish { head, class } in wishes {
@@ -56,18 +58,18 @@ impl Attributes {
                 continue;
             };
             let Some(prediction) = shown.heads.get(*head) else { continue };
-            let given = prediction.row(row).get(wanted).copied().map_or(0.0, f64::from);
+            let given = prediction.row(row).get(wanted).copied().unwrap_or(0.0);
             let (seen, probability) = prediction.argmax(row);
-            score = score.min(given);
+            let least = self.thresholds.get(*head).and_then(|of| of.of(wanted, &group)).map_or(0.5, |t| t.least);
+            score = score.min(f64::from(given));
             if seen as usize != wanted {
                 reason.get_or_insert_with(|| {
                     let seen = value(seen as usize);
                     format!("attributes: {name}={} wanted, {seen} seen ({probability:.2})", value(wanted))
                 });
-            } else if given < self.threshold {
+            } else if given < least {
                 reason.get_or_insert_with(|| {
-                    let least = self.threshold;
-                    format!("attributes: {name}={} not sure enough ({given:.2}, at least {least:.2})", value(wanted))
+                    format!("attributes: {name}={} not sure enough ({given:.4}, at least {least:.4})", value(wanted))
                 });
             }
         }
@@ -75,6 +77,17 @@ impl Attributes {
             Some(reason) => Outcome::drop(score, reason),
             None => Outcome::keep(score),
         }
+    }
+}
+
+impl Attributes {
+    /// The group that wishes stand for; values that no real image has are left out.
+    fn group(&self, wishes: &[Wish]) -> Group {
+        let pair = |wish: &Wish| {
+            let (name, values) = self.attributes.get(wish.head)?;
+            Some((name.as_str(), values.get(wish.class?)?.as_str()))
+        };
+        Group::new(wishes.iter().filter_map(pair)).unwrap_or_default()
     }
 }
 

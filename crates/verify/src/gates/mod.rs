@@ -5,6 +5,7 @@ mod decode;
 mod in_distribution;
 mod looks;
 mod novelty;
+mod thresholds;
 
 pub use attributes::Attributes;
 pub(crate) use attributes::{Wish, wishes};
@@ -13,6 +14,8 @@ pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
 pub use novelty::{Novelty, NoveltyLimits};
+pub(crate) use thresholds::{Aim, Seen, seen};
+pub use thresholds::{GroupThreshold, Threshold, Thresholds, images_needed};
 
 use crate::{Candidate, VerifyError};
 

@@ -1,0 +1,160 @@
+//! Guides for the requests of small groups: which real image each candidate starts from.
+
+use std::collections::BTreeMap;
+
+use evenset_core::{Group, SampleId, Seed};
+use evenset_plan::{GuideArm, GuideHistory, GuidesConfig, Request};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::stages::scan::Row;
+
+/// How a candidate was started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Number of the way among the job's ways.
+    pub arm: usize,
+    /// The real image that it started from; none for pure noise.
+    pub guide: Option<SampleId>,
+    /// How much of it might be changed.
+    pub strength: Option<f64>,
+    /// The guidance scale, where it is not the sampler's.
+    pub guidance: Option<f64>,
+}
+
+/// The real training images that may guide candidates, by group.
+pub struct Guides<'a> {
+    /// What the job says of them.
+    pub config: &'a GuidesConfig,
+    arms: Vec<GuideArm>,
+    label: Option<&'a str>,
+    groups: BTreeMap<Group, Vec<&'a Row>>,
+}
+
+impl<'a> Guides<'a> {
+    /// From the training rows and their groups.
+    pub fn new(
+        config: &'a GuidesConfig,
+        label: Option<&'a str>,
+        rows: impl Iterator<Item = (Group, &'a Row)>,
+    ) -> Self {
+        let mut groups = BTreeMap::<Group, Vec<&Row>>::new();
+        for (group, row) in rows {
+            groups.entry(group).or_default().push(row);
+        }
+        Self { config, arms: config.arms(), label, groups }
+    }
+
+    /// The ways in words, in their order.
+    pub fn arms(&self) -> &[GuideArm] {
+        &self.arms
+    }
+
+    /// How each request is started, in their order, and the real image where there is one.
+    pub fn starts(&self, requests: &[Request], history: &GuideHistory) -> Vec<Option<(Start, Option<&'a Row>)>> {
+        let mut known: BTreeMap<&Group, Pool<'a>> = BTreeMap::new();
+        requests
+            .iter()
+            .map(|request| {
+                let group = &request.group;
+                let pool = known.entry(group).or_insert_with(|| self.pool(group));
+                let arm = history.choose(group, &pool.open, request.seed)?;
+                let way = self.arms.get(arm)?;
+                let rows = pool.rows.get(&arm);
+                let guide = rows.and_then(|rows| pick(rows, request.seed));
+                let start = Start {
+                    arm,
+                    guide: guide.map(|row| row.id),
+                    strength: way.guide.map(|(_, strength)| strength),
+                    guidance: way.guidance,
+                };
+                Some((start, guide))
+            })
+            .collect()
+    }
+
+    /// The ways that are open to a group, and the images of each; none for a group that is large enough without.
+    fn pool(&self, group: &Group) -> Pool<'a> {
+        let mut pool = Pool { open: Vec::new(), rows: BTreeMap::new() };
+        if self.groups.get(group).map_or(0, Vec::len) as u64 >= self.config.below {
+            return pool;
+        }
+        for (arm, way) in self.arms.iter().enumerate() {
+            let Some((source, _)) = way.guide else {
+                pool.open.push(arm);
+                continue;
+            };
+            let allowed = self.groups.iter().filter(|(of, _)| source.allows(group, of, self.label));
+            let rows: Vec<&Row> = allowed.flat_map(|(_, rows)| rows).copied().collect();
+            if !rows.is_empty() {
+                pool.open.push(arm);
+                pool.rows.insert(arm, rows);
+            }
+        }
+        pool
+    }
+}
+
+struct Pool<'a> {
+    open: Vec<usize>,
+    rows: BTreeMap<usize, Vec<&'a Row>>,
+}
+
+fn pick<'a>(rows: &[&'a Row], seed: Seed) -> Option<&'a Row> {
+    let place = seed.derive("guide image").rng().random_range(0..rows.len().max(1));
+    rows.get(place).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Role;
+
+    fn row(number: u8, digit: &str, colour: &str) -> Row {
+        Row {
+            id: SampleId::of(&[number]),
+            unit: 0,
+            row: usize::from(number),
+            role: Role::Train,
+            width: 8,
+            height: 8,
+            grey: false,
+            values: vec![Some(digit.into()), Some(colour.into())],
+        }
+    }
+
+    #[test]
+    fn small_groups_start_from_allowed_images_and_large_ones_from_noise() {
+        let rows: Vec<Row> = (0..6).map(|i| row(i, "3", "red")).chain([row(9, "3", "blue")]).collect();
+        let group = |row: &Row| {
+            Group::new([("digit", row.values[0].clone().unwrap()), ("colour", row.values[1].clone().unwrap())]).unwrap()
+        };
+        let config = GuidesConfig { below: 5, ..GuidesConfig::default() };
+        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (group(row), row)));
+        let asks = [(group(&rows[0]), 4), (group(&rows[6]), 40)];
+        let requests = evenset_plan::requests(Seed(3), 1, &asks).unwrap();
+        let starts = guides.starts(&requests, &GuideHistory::default());
+        assert!(starts[..4].iter().all(Option::is_none), "six images are enough");
+        let mut seen = [false; 3];
+        for (start, guide) in starts[4..].iter().flatten() {
+            match (guides.arms()[start.arm].guide, guide) {
+                (None, None) => seen[0] = true,
+                (Some((evenset_plan::GuideSource::SameGroup, _)), Some(row)) => {
+                    assert_eq!(row.row, 9);
+                    seen[1] = true;
+                }
+                (Some((_, strength)), Some(row)) => {
+                    assert!(row.row < 6 && start.strength == Some(strength) && start.guide == Some(row.id));
+                    seen[2] = true;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(seen, [true; 3]);
+        let again = guides.starts(&requests, &GuideHistory::default());
+        let ids = |starts: &[Option<(Start, Option<&Row>)>]| -> Vec<Option<Start>> {
+            starts.iter().map(|start| start.as_ref().map(|(start, _)| start.clone())).collect()
+        };
+        assert_eq!(ids(&starts), ids(&again));
+    }
+}
