@@ -1,13 +1,21 @@
 //! Evidence: does the balanced dataset train a better classifier, on real held-out images?
 //!
 //! Each arm with each seed is a piece of work of its own, kept in `runs/ARM-SEED.json`, so a killed stage loses one
-//! training at most.
+//! training at most. Beside the arms: a sweep over the share of generated images, and how far these lie from real ones in
+//! the verifier's features.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use evenset_core::{Fingerprint, Group, Seed};
+use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_data::Dataset;
-use evenset_evidence::{Arm, ArmRun, Evidence, EvidenceConfig, EvidenceData, Labelled};
+use evenset_evidence::distances::{GroupDistances, GroupedFeatures, distances};
+use evenset_evidence::{
+    Arm, ArmRun, Evidence, EvidenceConfig, EvidenceData, FeatureSet, Labelled, ShareRun, Skipped, SweepSummary,
+    arms_for,
+};
+use evenset_verify::Verifier;
+use serde::{Deserialize, Serialize};
 
 use super::model::vocabulary;
 use super::scan::{Row, Scan};
@@ -20,6 +28,8 @@ use crate::surplus::LeftOut;
 use crate::within::Within;
 
 const EVIDENCE: &str = "evidence.json";
+/// Above this share of overlapping test images a test split is no test.
+const MOST_OVERLAP: f64 = 0.05;
 
 /// Trains the same classifier on every arm's data, several times, and tries it on the real test split.
 pub struct EvidenceStage<'a> {
@@ -39,148 +49,259 @@ pub struct EvidenceStage<'a> {
     pub frame: Frame,
     /// Accepted candidates that fill the plan.
     pub accepted: &'a [Accepted],
+    /// Accepted candidates beyond the plan.
+    pub further: &'a [Accepted],
     /// The fingerprint of the last round.
     pub rounds: &'a Fingerprint,
+    /// The gates, whose features the distances are measured in.
+    pub verifier: Option<&'a Verifier>,
+    /// Held-out images that stand, exactly or nearly, in another split too: they are no test.
+    pub overlap: &'a BTreeSet<SampleId>,
     /// Training rows that the plan leaves out of the balanced dataset.
     pub(crate) left_out: &'a LeftOut,
 }
 
+/// What the evidence stage found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Proof {
+    /// The arms and the verdict.
+    #[serde(flatten)]
+    pub evidence: Evidence,
+    /// How the balanced data fares with fewer or more generated images, where the job asks for it.
+    pub sweep: Option<SweepSummary>,
+    /// How far generated images lie from real ones in the verifier's features: all first, then group by group. Empty
+    /// without a verifier or generated images.
+    pub distances: Vec<GroupDistances>,
+    /// Arms that could not be run, and why.
+    pub skipped: Vec<(Arm, String)>,
+    /// Test images that were left out because they stand, exactly or nearly, in another split too.
+    pub overlapping: u64,
+    /// Test images that were left out because they lack a value of the label or of an attribute.
+    pub unlabelled: u64,
+}
+
 /// Why a job has no evidence, in words; `None` where it can have some.
-pub fn obstacle(scan: &Scan, label: Option<&str>) -> Option<String> {
-    if label.is_none() {
+pub fn obstacle(scan: &Scan, label: Option<&str>, overlap: &BTreeSet<SampleId>) -> Option<String> {
+    let Some(label) = label else {
         return Some("no evidence: the job names no `dataset.label` for a classifier to learn".into());
-    }
-    if scan.role(Role::Test).next().is_none() {
+    };
+    let test: Vec<&Row> = scan.role(Role::Test).collect();
+    if test.is_empty() {
         let why = "no evidence: the dataset has no test split, and only real held-out images can show whether balance \
                    helped; add one with `dataset.splits: {train: ..., test: ...}`";
         return Some(why.into());
+    }
+    let column = scan.column(label).unwrap_or_default();
+    if test.iter().all(|row| row.values[column].is_none()) {
+        return Some(format!(
+            "no evidence: no test image has a value of `{label}`; a classifier can only be tested on labelled images"
+        ));
+    }
+    let overlapping = test.iter().filter(|row| overlap.contains(&row.id)).count();
+    if overlapping as f64 > MOST_OVERLAP * test.len() as f64 {
+        return Some(format!(
+            "no evidence: {overlapping} of {} test images stand, exactly or nearly, in another split too, so the test \
+             would repeat what was learned; remove them from one of the splits (the audit page lists near-duplicates)",
+            test.len()
+        ));
     }
     None
 }
 
 impl Stage for EvidenceStage<'_> {
-    type Output = Evidence;
+    type Output = Proof;
 
     fn name(&self) -> String {
         "evidence".into()
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let config = (self.config, self.label, self.grouping, self.seed, self.frame);
+        let config = (self.config, self.label, self.grouping, self.seed, self.frame, self.overlap);
         fingerprint("evidence", &config, &[&self.scan.fingerprint, self.rounds])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let runs_folder = folder.join("runs");
         std::fs::create_dir_all(&runs_folder).map_err(PipelineError::io(&runs_folder))?;
-        let arms = self.config.arms();
-        let wanted: Vec<(Arm, u32, PathBuf)> = (0..self.config.seeds)
-            .flat_map(|seed| arms.iter().map(move |&arm| (arm, seed)))
-            .map(|(arm, seed)| (arm, seed, runs_folder.join(format!("{arm}-{seed}.json"))))
-            .collect();
-        let data = self.data()?;
-        let mut runs: Vec<ArmRun> = Vec::with_capacity(wanted.len());
+        let Parts { data, overlapping, unlabelled } = self.data()?;
+        let (arms, skipped) = arms_for(self.config, &data);
+        let shares = self.config.shares();
+        let trainings = (arms.len() + shares.len()) as u64 * u64::from(self.config.seeds);
         let steps = u64::from(self.config.steps);
-        context.progress.begin("evidence", wanted.len() as u64 * steps);
-        for (arm, seed, path) in &wanted {
-            let run = match read_json(path)? {
-                Some(run) => {
-                    context.progress.advance(steps);
-                    run
-                }
-                None => {
-                    context.progress.check()?;
-                    context.progress.note(&format!("{arm}, seed {seed}"));
-                    let inside = Within(context.progress);
-                    let run = evenset_evidence::run_arm(*arm, &data, self.seed, *seed, self.config, &inside)?;
-                    write_json(path, &run)?;
-                    run
-                }
-            };
-            runs.push(run);
+        context.progress.begin("evidence", trainings * steps);
+        let (mut runs, mut sweep): (Vec<ArmRun>, Vec<ShareRun>) = (Vec::new(), Vec::new());
+        for seed in 0..self.config.seeds {
+            for &arm in &arms {
+                let path = runs_folder.join(format!("{arm}-{seed}.json"));
+                runs.push(kept(&path, steps, &format!("{arm}, seed {seed}"), context, |inside| {
+                    Ok(evenset_evidence::run_arm(arm, &data, self.seed, seed, self.config, inside)?)
+                })?);
+            }
+            for &share in &shares {
+                let path = runs_folder.join(format!("share-{share}-{seed}.json"));
+                let note = format!("{share} of the generated images, seed {seed}");
+                sweep.push(kept(&path, steps, &note, context, |inside| {
+                    Ok(evenset_evidence::run_share(share, &data, self.seed, seed, self.config, inside)?)
+                })?);
+            }
         }
         context.progress.end();
-        let evidence = evenset_evidence::summarise(&runs)?;
-        write_json(&folder.join(EVIDENCE), &evidence)?;
-        Ok(StageReport { rows: runs.len() as u64, rejected: 0 })
+        let sweep = if sweep.is_empty() { None } else { Some(evenset_evidence::summarise_sweep(&sweep)?) };
+        let proof = Proof {
+            evidence: evenset_evidence::summarise(&runs)?,
+            sweep,
+            distances: self.distances(&data)?,
+            skipped: skipped.into_iter().map(|Skipped { arm, why }| (arm, why)).collect(),
+            overlapping,
+            unlabelled,
+        };
+        write_json(&folder.join(EVIDENCE), &proof)?;
+        Ok(StageReport { rows: trainings, rejected: 0 })
     }
 
-    fn load(&self, folder: &Path) -> Result<Evidence> {
+    fn load(&self, folder: &Path) -> Result<Proof> {
         read_json_of(&folder.join(EVIDENCE))
     }
 }
 
+/// A training that was stored, or is run and stored now.
+fn kept<T: Serialize + serde::de::DeserializeOwned>(
+    path: &PathBuf,
+    steps: u64,
+    note: &str,
+    context: &Context<'_>,
+    train: impl FnOnce(&Within<'_>) -> Result<T>,
+) -> Result<T> {
+    if let Some(run) = read_json(path)? {
+        context.progress.advance(steps);
+        return Ok(run);
+    }
+    context.progress.check()?;
+    context.progress.note(note);
+    let run = train(&Within(context.progress))?;
+    write_json(path, &run)?;
+    Ok(run)
+}
+
+/// The images, and how many test images were left out.
+struct Parts {
+    data: EvidenceData,
+    overlapping: u64,
+    unlabelled: u64,
+}
+
+/// The classes and groups that rows are sorted into.
+struct Codes {
+    classes: Vec<String>,
+    groups: Vec<Group>,
+    grouping: Vec<String>,
+    label: usize,
+}
+
+impl Codes {
+    fn class(&self, value: Option<&str>) -> Option<u32> {
+        let place = self.classes.iter().position(|class| Some(class.as_str()) == value)?;
+        u32::try_from(place).ok()
+    }
+
+    fn group(&self, group: &Group) -> Option<u32> {
+        u32::try_from(self.groups.binary_search(group).ok()?).ok()
+    }
+
+    /// Class and group of a row; none where a value is missing.
+    fn of(&self, scan: &Scan, row: &Row) -> Option<(u32, u32)> {
+        let class = self.class(row.values[self.label].as_deref())?;
+        Some((class, self.group(&scan.group(row, &self.grouping)?)?))
+    }
+}
+
 impl EvidenceStage<'_> {
-    fn data(&self) -> Result<EvidenceData> {
+    fn data(&self) -> Result<Parts> {
         let scan = &self.scan.output;
         let train: Vec<&Row> = scan.role(Role::Train).collect();
-        let test: Vec<&Row> = scan.role(Role::Test).collect();
+        let codes = self.codes();
+        let independent = |row: &&Row| !self.overlap.contains(&row.id);
+        let all_tests = scan.role(Role::Test).count();
+        let test: Vec<&Row> = scan.role(Role::Test).filter(independent).collect();
+        let validation: Vec<&Row> = scan.role(Role::Validation).filter(independent).collect();
+        // Places count the rows that have a label and a group, as the images do.
+        let known = train.iter().filter(|row| codes.of(scan, row).is_some()).enumerate();
+        let left_out = known.filter(|(_, row)| self.left_out.contains(&(row.unit, row.row))).map(|(i, _)| i).collect();
+        let validation = self.real(&validation, &codes)?;
+        let data = EvidenceData {
+            train: self.real(&train, &codes)?,
+            left_out,
+            generated: self.generated(self.accepted, &codes)?,
+            further: Some(self.generated(self.further, &codes)?),
+            validation: (!validation.labels.is_empty()).then_some(validation),
+            test: self.real(&test, &codes)?,
+            classes: codes.classes,
+            groups: codes.groups,
+            label: self.label.to_owned(),
+        };
+        let unlabelled = (test.len() - data.test.labels.len()) as u64;
+        Ok(Parts { data, overlapping: (all_tests - test.len()) as u64, unlabelled })
+    }
+
+    fn codes(&self) -> Codes {
+        let scan = &self.scan.output;
+        let rows: Vec<&Row> = scan.role(Role::Train).chain(scan.role(Role::Test)).collect();
         let label = scan.column(self.label).unwrap_or_default();
-        let mut all = train.clone();
-        all.extend(&test);
-        let classes = vocabulary(&all, label);
         // The label is part of every group, whether or not the plan balances it.
         let mut grouping = self.grouping.to_vec();
         if !grouping.iter().any(|name| name == self.label) {
             grouping.insert(0, self.label.to_owned());
         }
-        let columns: Vec<usize> = grouping.iter().filter_map(|name| scan.column(name)).collect();
-        let group_of = |row: &Row| -> Option<Group> {
-            let pairs: Option<Vec<_>> =
-                columns.iter().map(|&c| Some((scan.columns[c].clone(), row.values[c].clone()?))).collect();
-            Group::new(pairs?).ok()
+        let groups: BTreeSet<Group> = rows.iter().filter_map(|row| scan.group(row, &grouping)).collect();
+        Codes { classes: vocabulary(&rows, label), groups: groups.into_iter().collect(), grouping, label }
+    }
+
+    fn real(&self, rows: &[&Row], codes: &Codes) -> Result<Labelled> {
+        let scan = &self.scan.output;
+        let known: Vec<(&Row, (u32, u32))> =
+            rows.iter().filter_map(|row| Some((*row, codes.of(scan, row)?))).collect();
+        let rows: Vec<&Row> = known.iter().map(|(row, _)| *row).collect();
+        let pixels = images::load(self.dataset, &rows, self.frame)?;
+        self.labelled(pixels, known.iter().map(|(_, codes)| *codes))
+    }
+
+    fn generated(&self, accepted: &[Accepted], codes: &Codes) -> Result<Labelled> {
+        let code = |accepted: &Accepted| {
+            let group = &accepted.candidate.request.group;
+            Some((codes.class(group.get(self.label))?, codes.group(&group.project(&codes.grouping))?))
         };
-        let groups: std::collections::BTreeSet<Group> = all.iter().filter_map(|row| group_of(row)).collect();
-        let groups: Vec<Group> = groups.into_iter().collect();
-        let code = |group: Option<Group>| {
-            group.and_then(|group| groups.binary_search(&group).ok()).and_then(|i| u32::try_from(i).ok())
-        };
-        let class = |value: Option<&str>| {
-            value.and_then(|value| classes.iter().position(|c| c == value)).and_then(|i| u32::try_from(i).ok())
-        };
-        let real = |rows: Vec<&Row>| -> Result<Labelled> {
-            let mut known: Vec<(&Row, u32, u32)> = Vec::with_capacity(rows.len());
-            for row in rows {
-                if let (Some(class), Some(group)) = (class(row.values[label].as_deref()), code(group_of(row))) {
-                    known.push((row, class, group));
-                }
-            }
-            let rows: Vec<&Row> = known.iter().map(|(row, ..)| *row).collect();
-            Ok(Labelled {
-                images: self.frame.image_set(images::load(self.dataset, &rows, self.frame)?)?,
-                labels: known.iter().map(|(_, label, _)| *label).collect(),
-                groups: known.iter().map(|(.., group)| *group).collect(),
-            })
-        };
-        let generated: Vec<(&Accepted, u32, u32)> = self
-            .accepted
-            .iter()
-            .filter_map(|accepted| {
-                let group = &accepted.candidate.request.group;
-                Some((accepted, class(group.get(self.label))?, code(Some(group.project(&grouping)))?))
-            })
-            .collect();
-        let mut pixels = Vec::with_capacity(generated.len() * self.frame.bytes());
-        for (accepted, ..) in &generated {
+        let known: Vec<(&Accepted, (u32, u32))> =
+            accepted.iter().filter_map(|accepted| Some((accepted, code(accepted)?))).collect();
+        let mut pixels = Vec::with_capacity(known.len() * self.frame.bytes());
+        for (accepted, _) in &known {
             let image = evenset_data::decode(&accepted.candidate.png, &evenset_data::Limits::default())
                 .map_err(PipelineError::damaged(Path::new(&accepted.candidate.request.id)))?;
             pixels.extend(image.rgb);
         }
-        // Places count the rows that have a label and a group, as the images do.
-        let known = |row: &&&Row| class(row.values[label].as_deref()).is_some() && code(group_of(row)).is_some();
-        let places = train.iter().filter(known).enumerate();
-        let left_out = places.filter(|(_, row)| self.left_out.contains(&(row.unit, row.row))).map(|(i, _)| i).collect();
-        Ok(EvidenceData {
-            train: real(train)?,
-            left_out,
-            test: real(test)?,
-            generated: Labelled {
-                images: self.frame.image_set(pixels)?,
-                labels: generated.iter().map(|(_, label, _)| *label).collect(),
-                groups: generated.iter().map(|(.., group)| *group).collect(),
-            },
-            classes,
-            groups,
-        })
+        self.labelled(pixels, known.iter().map(|(_, codes)| *codes))
+    }
+
+    fn labelled(&self, pixels: Vec<u8>, codes: impl Iterator<Item = (u32, u32)>) -> Result<Labelled> {
+        let (labels, groups) = codes.unzip();
+        let images = self.frame.image_set(pixels)?;
+        let features = match self.verifier {
+            Some(verifier) if !images.is_empty() => verifier.features(&images)?,
+            _ => None,
+        };
+        Ok(Labelled { images, labels, groups, features })
+    }
+
+    fn distances(&self, data: &EvidenceData) -> Result<Vec<GroupDistances>> {
+        let of = |part: &'_ Labelled| -> Option<FeatureSet> { part.features.clone() };
+        let (Some(train), Some(generated), Some(test)) = (of(&data.train), of(&data.generated), of(&data.test)) else {
+            return Ok(Vec::new());
+        };
+        let grouped = |features| GroupedFeatures { features, groups: &[] };
+        let (train, generated, test) = (
+            GroupedFeatures { groups: &data.train.groups, ..grouped(&train) },
+            GroupedFeatures { groups: &data.generated.groups, ..grouped(&generated) },
+            GroupedFeatures { groups: &data.test.groups, ..grouped(&test) },
+        );
+        Ok(distances(train, generated, test, &data.groups, self.seed.derive("distances"))?)
     }
 }
