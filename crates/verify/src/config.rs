@@ -22,6 +22,12 @@ pub enum GateConfig {
     InDistribution(InDistributionConfig),
     /// The image is no near copy of a training image or of an earlier accepted candidate.
     Novelty(NoveltyConfig),
+    /// The image adds something to its group, once the group has enough images.
+    Diversity(DiversityConfig),
+    /// The user's own program keeps or drops each image.
+    Command(CommandConfig),
+    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones.
+    Shortcut(ShortcutConfig),
 }
 
 /// Right size, not blank, not noise.
@@ -87,7 +93,7 @@ impl Default for InDistributionConfig {
     }
 }
 
-/// No near copy of a training image or of an earlier accepted candidate, mirrored or not.
+/// No near copy of a training image or of an earlier accepted candidate: not mirrored, shifted, cropped, brighter or darker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoveltyConfig {
@@ -99,6 +105,81 @@ pub struct NoveltyConfig {
 impl Default for NoveltyConfig {
     fn default() -> Self {
         Self { quantile: 0.002 }
+    }
+}
+
+/// Adds something to its group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiversityConfig {
+    /// As long as a group has fewer images than this, real and accepted together, every image adds something.
+    pub enough: u32,
+    /// An image adds nothing if it lies nearer to an image of its group than all but this share of the real images lie to
+    /// theirs, all groups counting alike.
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub quantile: f64,
+}
+
+impl Default for DiversityConfig {
+    fn default() -> Self {
+        Self { enough: 20, quantile: 0.05 }
+    }
+}
+
+/// The user's own program: it reads one line of JSON for each image and answers each with one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommandConfig {
+    /// The program and its arguments, started without a shell once for every 256 images at most; it reads lines like
+    /// `{"index":0,"group":{"colour":"red"},"width":28,"height":28,"path":"/tmp/x/0.png"}` and answers lines like
+    /// `{"index":0,"keep":false,"score":0.1,"reason":"too dark"}`, of which `score` and `reason` may be left out.
+    #[schemars(length(min = 1))]
+    pub run: Vec<String>,
+    /// Seconds after which the program is ended, each time it is started.
+    #[serde(default = "default_timeout")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout: u32,
+    /// What the gate is called in reasons and scores, for jobs with several programs; `command` if left out.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What becomes of the images of a batch on which the program fails.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+fn default_timeout() -> u32 {
+    30
+}
+
+/// What a failing program means for the images it was asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// The run stops with what the program did wrong.
+    #[default]
+    Fail,
+    /// All images of the batch are kept, with the score -1.
+    Keep,
+    /// All images of the batch are dropped, with the score -1 and what the program did wrong as the reason.
+    Drop,
+}
+
+/// Whether trivial cues tell generated images from real ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShortcutConfig {
+    /// A shortcut is found where the whole interval of the area under the curve lies above this: 0.5 means that nothing
+    /// tells the images apart, 1 that everything does.
+    #[schemars(range(min = 0.5, max = 1.0))]
+    pub limit: f64,
+    /// The fewest images, real and generated each, with which a group is looked at by itself.
+    #[schemars(range(min = 10))]
+    pub smallest: u32,
+}
+
+impl Default for ShortcutConfig {
+    fn default() -> Self {
+        Self { limit: 0.75, smallest: 20 }
     }
 }
 
@@ -114,6 +195,12 @@ enum Written {
     InDistribution(InDistributionConfig),
     /// The image is no near copy of a training image or of an earlier accepted candidate.
     Novelty(NoveltyConfig),
+    /// The image adds something to its group, once the group has enough images.
+    Diversity(DiversityConfig),
+    /// The user's own program keeps or drops each image.
+    Command(CommandConfig),
+    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones.
+    Shortcut(ShortcutConfig),
 }
 
 /// What stands in a file: [`GateConfig`] as a name.
@@ -124,34 +211,72 @@ enum Name {
     Attributes,
     InDistribution,
     Novelty,
+    Diversity,
+    Shortcut,
 }
 
 impl GateConfig {
-    /// The gates of a job that names none: all of them.
+    /// The gates of a job that names none: those that need no decision of the user's.
     pub fn default_cascade() -> Vec<Self> {
         [Name::Decode, Name::Attributes, Name::InDistribution, Name::Novelty].map(Self::from).to_vec()
     }
 
     /// The gate's name as it is written in jobs and verdicts.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Decode(_) => "decode",
             Self::Attributes(_) => "attributes",
             Self::InDistribution(_) => "in-distribution",
             Self::Novelty(_) => "novelty",
+            Self::Diversity(_) => "diversity",
+            Self::Command(CommandConfig { name, .. }) => name.as_deref().unwrap_or("command"),
+            Self::Shortcut(_) => "shortcut",
+        }
+    }
+
+    /// Its place in the cascade, the cheapest first. `novelty` and `diversity` come after the gates that look at one
+    /// image by itself, since only images that those keep make others superfluous; a program is the dearest.
+    pub(crate) fn place(&self) -> u32 {
+        match self {
+            Self::Decode(_) => 0,
+            Self::Attributes(_) => 1,
+            Self::InDistribution(_) => 2,
+            Self::Novelty(_) => 10,
+            Self::Diversity(_) => 11,
+            Self::Command(_) => 20,
+            Self::Shortcut(_) => 30,
+        }
+    }
+
+    /// Whether it needs what a trained classifier sees in images.
+    pub(crate) fn needs_sight(&self) -> bool {
+        match self {
+            Self::Decode(_) | Self::Command(_) | Self::Shortcut(_) => false,
+            Self::Attributes(_) | Self::InDistribution(_) | Self::Novelty(_) | Self::Diversity(_) => true,
         }
     }
 
     /// Checks that the settings are possible.
     ///
     /// # Errors
-    /// [`VerifyError::Setting`] naming the gate and the key.
+    /// [`VerifyError::Setting`] naming the gate and the key; for a program [`VerifyError::NoProgram`] and
+    /// [`VerifyError::GateName`].
     pub fn check(&self) -> Result<(), VerifyError> {
         let gate = self.name();
         let quantile = |quantile: f64| ("quantile", quantile, (0.0..=0.5).contains(&quantile), "write 0 to 0.5");
         let settings = match self {
             Self::Decode(config) => vec![quantile(config.quantile)],
             Self::Novelty(config) => vec![quantile(config.quantile)],
+            Self::Diversity(config) => vec![quantile(config.quantile)],
+            Self::Command(config) => {
+                config.check()?;
+                let timeout = config.timeout;
+                vec![("timeout", f64::from(timeout), (1..=86_400).contains(&timeout), "write 1 to 86400 seconds")]
+            }
+            Self::Shortcut(ShortcutConfig { limit, smallest }) => vec![
+                ("limit", *limit, (0.5..=1.0).contains(limit), "write 0.5 to 1"),
+                ("smallest", f64::from(*smallest), *smallest >= 10, "write at least 10"),
+            ],
             Self::Attributes(AttributesConfig { false_accept, threshold, steps, width, .. }) => vec![
                 ("false_accept", *false_accept, (0.001..=0.5).contains(false_accept), "write 0.001 to 0.5"),
                 (
@@ -174,11 +299,31 @@ impl GateConfig {
             ],
         };
         match settings.into_iter().find(|(_, _, possible, _)| !possible) {
-            Some((key, value, _, expected)) => Err(VerifyError::Setting { gate, key, value, expected }),
+            Some((key, value, _, expected)) => {
+                Err(VerifyError::Setting { gate: gate.to_owned(), key, value, expected })
+            }
             None => Ok(()),
         }
     }
 }
+
+impl CommandConfig {
+    fn check(&self) -> Result<(), VerifyError> {
+        let name = self.name.as_deref().unwrap_or("command");
+        if self.run.first().is_none_or(String::is_empty) {
+            return Err(VerifyError::NoProgram(name.to_owned()));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let taken = BUILT_IN.contains(&name);
+        if taken || name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+            return Err(VerifyError::GateName(name.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Names that no program may take.
+const BUILT_IN: [&str; 7] = ["decode", "attributes", "in-distribution", "safety", "novelty", "diversity", "shortcut"];
 
 impl From<Name> for GateConfig {
     fn from(name: Name) -> Self {
@@ -187,6 +332,8 @@ impl From<Name> for GateConfig {
             Name::Attributes => Self::Attributes(AttributesConfig::default()),
             Name::InDistribution => Self::InDistribution(InDistributionConfig::default()),
             Name::Novelty => Self::Novelty(NoveltyConfig::default()),
+            Name::Diversity => Self::Diversity(DiversityConfig::default()),
+            Name::Shortcut => Self::Shortcut(ShortcutConfig::default()),
         }
     }
 }
@@ -198,6 +345,9 @@ impl From<Written> for GateConfig {
             Written::Attributes(config) => Self::Attributes(config),
             Written::InDistribution(config) => Self::InDistribution(config),
             Written::Novelty(config) => Self::Novelty(config),
+            Written::Diversity(config) => Self::Diversity(config),
+            Written::Command(config) => Self::Command(config),
+            Written::Shortcut(config) => Self::Shortcut(config),
         }
     }
 }
@@ -208,9 +358,14 @@ impl<'de> Deserialize<'de> for GateConfig {
         impl<'de> Visitor<'de> for NameOrMap {
             type Value = GateConfig;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a gate: decode, attributes, in-distribution or novelty, or a map with `type`")
+                f.write_str(
+                    "a gate: decode, attributes, in-distribution, novelty, diversity or shortcut, or a map with `type`",
+                )
             }
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<GateConfig, E> {
+                if name == "command" {
+                    return Err(E::custom("the gate `command` needs a program: write {type: command, run: [program]}"));
+                }
                 let name: StrDeserializer<'_, E> = name.into_deserializer();
                 Ok(Name::deserialize(name)?.into())
             }
@@ -251,8 +406,29 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_written_as_a_list_and_keeps_its_name() {
+        let gate: GateConfig =
+            serde_json::from_str(r#"{"type":"command","run":["judge","-v"],"name":"taste"}"#).unwrap();
+        assert_eq!(gate.name(), "taste");
+        let GateConfig::Command(CommandConfig { run, timeout, on_error, .. }) = &gate else { panic!("{gate:?}") };
+        assert_eq!((run.len(), *timeout, *on_error), (2, 30, OnError::Fail));
+        assert!(gate.check().is_ok());
+        for (text, expected) in [
+            (r#"{"type":"command","run":[]}"#, "the gate `command` has an empty `run`"),
+            (r#"{"type":"command","run":["x"],"name":"novelty"}"#, "a command gate cannot be called `novelty`"),
+            (r#"{"type":"command","run":["x"],"name":"a b"}"#, "a command gate cannot be called `a b`"),
+            (r#"{"type":"command","run":["x"],"timeout":0}"#, "the gate `command` has timeout 0"),
+        ] {
+            let error = serde_json::from_str::<GateConfig>(text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_wrong_name_key_or_type_is_refused() {
         for (text, expected) in [
+            (r#""command""#, "the gate `command` needs a program"),
+            (r#"{"type":"command"}"#, "missing field `run`"),
             (r#""novel""#, "unknown variant `novel`"),
             (r#"{"type":"attributes","treshold":0.7}"#, "unknown field `treshold`"),
             (r#"{"type":"novel"}"#, "unknown variant `novel`"),

@@ -34,19 +34,51 @@ pub enum VerifyError {
         attribute: String,
     },
     /// The same gate stands twice.
-    #[error("the gate `{0}` stands twice; name each gate once")]
-    Repeated(&'static str),
+    #[error(
+        "the gate `{0}` stands twice; name each gate once, or give the programs of `command` gates different names"
+    )]
+    Repeated(String),
     /// A setting of a gate is impossible.
     #[error("the gate `{gate}` has {key} {value}; {expected}")]
     Setting {
         /// The gate.
-        gate: &'static str,
+        gate: String,
         /// The key.
         key: &'static str,
         /// What was written.
         value: f64,
         /// What would be possible.
         expected: &'static str,
+    },
+    /// A command gate names no program.
+    #[error("the gate `{0}` has an empty `run`; write the program and its arguments: `run: [program, argument]`")]
+    NoProgram(String),
+    /// A command gate has the name of another kind of gate, or one that does not fit into a file.
+    #[error(
+        "a command gate cannot be called `{0}`; give it a `name` of at most 64 letters, digits, `-`, `_` and `.` that no other kind of gate has"
+    )]
+    GateName(String),
+    /// The program of a command gate could not be started, took too long, failed, or gave an answer that is none.
+    #[error(
+        "the program `{program}` of the gate `{gate}` {what}; mend it, or say with `on_error: keep` or `on_error: drop` what becomes of the images{printed}"
+    )]
+    Program {
+        /// The gate.
+        gate: String,
+        /// The program and its arguments.
+        program: String,
+        /// What it did and what was expected.
+        what: String,
+        /// The end of what it wrote to standard error, on lines of its own; may be empty.
+        printed: String,
+    },
+    /// A folder for the images that a program reads cannot be written.
+    #[error("{}: {source}; the gate `command` writes images there for the program to read", path.display())]
+    Temporary {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// A file of a trained verifier cannot be read or written.
     #[error("{}: {source}", path.display())]

@@ -32,7 +32,7 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         self.distance.total_cmp(&other.distance).then(self.row.cmp(&other.row))
     }
 }
@@ -66,6 +66,12 @@ impl Points {
         k: usize,
         own: Option<&[usize]>,
     ) -> Result<Vec<Option<Neighbour>>> {
+        let nearest = self.k_nearest(queries, k, own)?;
+        Ok(nearest.into_iter().map(|nearest| nearest.get(k.saturating_sub(1)).copied()).collect())
+    }
+
+    /// For each query its `k` nearest points, the nearest first, or all where there are fewer.
+    pub(crate) fn k_nearest(&self, queries: &Self, k: usize, own: Option<&[usize]>) -> Result<Vec<Vec<Neighbour>>> {
         let own = |query: usize| own.and_then(|own| own.get(query)).copied();
         let mut nearest: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len()];
         for (block, points) in self.values.chunks(POINT_BLOCK * self.width.max(1)).enumerate() {
@@ -85,7 +91,7 @@ impl Points {
                 });
             }
         }
-        Ok(nearest.into_iter().map(|nearest| nearest.get(k.saturating_sub(1)).copied()).collect())
+        Ok(nearest)
     }
 
     /// For each query its nearest point.

@@ -8,14 +8,14 @@ use candle_core::{Device, Tensor};
 use evenset_core::SampleId;
 use serde::{Deserialize, Serialize};
 
-use crate::gates::{Looks, Scale};
+use crate::gates::{DiversityLimit, Looks, Scale};
 use crate::nearest::Points;
 use crate::sight::{Sight, View};
-use crate::{Calibration, GateConfig, VerifyError};
+use crate::{Calibration, GateConfig, VerifyError, views};
 
 const DESCRIPTION: &str = "verifier.json";
 const REFERENCES: &str = "references.safetensors";
-/// Stands for a real image that the classifier did not learn from, or that has no label.
+/// Stands for a real image that the classifier did not learn from, and for a missing value.
 const NO_LABEL: u32 = u32::MAX;
 /// A larger file of references is a mistake: it would hold some ten million images.
 const LARGEST: u64 = 1 << 34;
@@ -30,6 +30,8 @@ pub(crate) struct Stored {
     pub(crate) gates: Vec<GateConfig>,
     pub(crate) attributes: Vec<(String, Vec<String>)>,
     pub(crate) calibration: Calibration,
+    /// The limit of `diversity`, if the gate is there.
+    pub(crate) diversity: Option<DiversityLimit>,
 }
 
 /// The real images, as far as gates compare with them.
@@ -39,6 +41,10 @@ pub(crate) struct References {
     pub(crate) real: Looks,
     /// The label of every real image that the classifier learned from.
     pub(crate) labels: Vec<Option<u32>>,
+    /// Every real image's values of all attributes.
+    pub(crate) values: Vec<Vec<Option<u32>>>,
+    /// Which real images the classifier did not learn from.
+    pub(crate) held_out: Vec<bool>,
 }
 
 impl Stored {
@@ -63,7 +69,7 @@ impl Stored {
         let path = folder.join(DESCRIPTION);
         let text = fs::read(&path).map_err(|source| VerifyError::File { path: path.clone(), source })?;
         let stored: Self = serde_json::from_slice(&text).map_err(|error| malformed(&path, &error))?;
-        if !stored.gates.iter().any(|gate| !matches!(gate, GateConfig::Decode(_))) {
+        if !stored.gates.iter().any(GateConfig::needs_sight) {
             return Ok((stored, None));
         }
         let views: Vec<View> = stored.calibration.attributes.iter().map(|attribute| attribute.view).collect();
@@ -79,15 +85,25 @@ impl Stored {
 
 impl References {
     fn tensors(&self, scale: Option<&Scale>) -> Result<HashMap<String, Tensor>, VerifyError> {
-        let Self { real, labels } = self;
+        let Self { real, labels, values, held_out } = self;
         let matrix = |points: &Points| Tensor::from_slice(&points.values, (points.len(), points.width), &Device::Cpu);
-        let labels: Vec<u32> = labels.iter().map(|label| label.unwrap_or(NO_LABEL)).collect();
+        let code = |value: &Option<u32>| value.unwrap_or(NO_LABEL);
+        let labels: Vec<u32> = labels.iter().map(code).collect();
+        let width = values.first().map_or(0, Vec::len);
+        let values: Vec<u32> = values.iter().flatten().map(code).collect();
+        let held_out: Vec<u8> = held_out.iter().map(|&apart| u8::from(apart)).collect();
+        // Halves, since the format has no unsigned numbers of 64 bits that all readers know.
+        let hashes = real.hashes.iter().flatten().flat_map(|&hash| [(hash >> 32) as u32, hash as u32]).collect();
         let ids: Vec<u8> = real.ids.iter().flat_map(|id| *id.as_bytes()).collect();
         let count = real.len();
         let named = [
             ("features", matrix(&real.features)?),
             ("thumbnails", matrix(&real.thumbnails)?),
+            ("middles", matrix(&real.middles)?),
+            ("hashes", Tensor::from_vec(hashes, (count, 4), &Device::Cpu)?),
             ("labels", Tensor::from_vec(labels, count, &Device::Cpu)?),
+            ("values", Tensor::from_vec(values, (count, width), &Device::Cpu)?),
+            ("held_out", Tensor::from_vec(held_out, count, &Device::Cpu)?),
             ("ids", Tensor::from_vec(ids, (count, 32), &Device::Cpu)?),
         ];
         let scale = scale.map(|scale| [("mean", &scale.mean), ("deviation", &scale.deviation)]);
@@ -106,19 +122,37 @@ impl References {
         let file = File { path: path.to_owned(), tensors };
         let features = file.floats("features")?;
         let thumbnails = file.floats("thumbnails")?;
+        let middles = file.floats("middles")?;
+        let hashes = file.get("hashes")?.to_vec2::<u32>().map_err(|error| malformed(path, &error))?;
         let labels = file.get("labels")?.to_vec1::<u32>().map_err(|error| malformed(path, &error))?;
+        let values = file.get("values")?.to_vec2::<u32>().map_err(|error| malformed(path, &error))?;
+        let held_out = file.get("held_out")?.to_vec1::<u8>().map_err(|error| malformed(path, &error))?;
         let ids = file.get("ids")?.to_vec2::<u8>().map_err(|error| malformed(path, &error))?;
         let hex = |id: Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let ids = ids.into_iter().map(|id| hex(id).parse()).collect::<Result<Vec<SampleId>, _>>();
         let (ids, count) = (ids.map_err(|error| malformed(path, &error))?, labels.len());
         let scale = Scale { mean: file.floats("mean")?.values, deviation: file.floats("deviation")?.values };
         let widths = [features.width, scale.mean.len(), scale.deviation.len()];
-        if [features.len(), thumbnails.len(), ids.len()] != [count; 3] || widths != [feature_width; 3] {
+        let lengths = [features.len(), thumbnails.len(), middles.len(), ids.len(), values.len(), held_out.len()];
+        let hashes: Vec<[u64; 2]> = hashes.iter().filter_map(|halves| joined(halves)).collect();
+        let fits = lengths == [count; 6] && hashes.len() == count && middles.width == views::WIDTH;
+        if !fits || widths != [feature_width; 3] {
             return Err(malformed(path, &"its tensors do not fit each other"));
         }
-        let labels = labels.into_iter().map(|label| (label != NO_LABEL).then_some(label)).collect();
-        Ok((scale, Self { real: Looks { heads: Vec::new(), features, thumbnails, ids }, labels }))
+        let value = |code: u32| (code != NO_LABEL).then_some(code);
+        let labels = labels.into_iter().map(value).collect();
+        let values = values.into_iter().map(|row| row.into_iter().map(value).collect()).collect();
+        let held_out = held_out.into_iter().map(|apart| apart != 0).collect();
+        let real = Looks { heads: Vec::new(), features, thumbnails, middles, hashes, ids };
+        Ok((scale, Self { real, labels, values, held_out }))
     }
+}
+
+/// Two hashes from their four halves.
+fn joined(halves: &[u32]) -> Option<[u64; 2]> {
+    let &[a, b, c, d] = halves else { return None };
+    let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    Some([join(a, b), join(c, d)])
 }
 
 /// The tensors of a file.

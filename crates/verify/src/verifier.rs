@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, GroupRecall};
 use crate::gates::{
-    Aim, Attributes, Decode, DecodeLimits, Gate, InDistribution, InDistributionLimit, Looks, Novelty, NoveltyLimits,
-    Outcome, Ruling, Scale, Shown, Wish, wishes,
+    Aim, Attributes, Decode, DecodeLimits, Diversity, DiversityLimit, Gate, InDistribution, InDistributionLimit, Looks,
+    Novelty, NoveltyLimits, OrderedGate, Outcome, ProgramGate, Ruling, Scale, Shown, Wish, wishes,
 };
 use crate::sight::{Sight, sightings};
 use crate::stored::{References, Stored};
-use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, VerifyError};
+use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, ShortcutConfig, VerifyError};
 
 /// A generated image and what it was asked to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Candidate {
     pub height: u32,
     /// The pixels, `[height, width, 3]`.
     pub rgb: Vec<u8>,
+    /// False where the generator met NaN or infinity while drawing it.
+    pub finite: bool,
 }
 
 /// What the gates say about a candidate.
@@ -54,8 +56,25 @@ pub struct Verifier {
     calibration: Calibration,
     /// The classifiers; none where no gate asks them.
     sight: Option<Sight>,
-    /// The cheapest first.
+    /// What is known of the real images; none without classifiers.
+    known: Option<KnownImages>,
+    diversity: Option<DiversityLimit>,
+    shortcut: Option<ShortcutConfig>,
+    /// Gates that look at one image by itself, the cheapest first.
     cascade: Vec<Box<dyn Gate>>,
+    /// Gates that compare it with the ones kept before.
+    ordered: Vec<Box<dyn OrderedGate>>,
+    /// The user's programs: the dearest.
+    programs: Vec<ProgramGate>,
+}
+
+/// What a verifier knows of the real images that it was trained on.
+pub(crate) struct KnownImages {
+    pub(crate) looks: Arc<Looks>,
+    /// Their values of all attributes.
+    pub(crate) values: Vec<Vec<Option<u32>>>,
+    /// Which of them the classifier did not learn from.
+    pub(crate) held_out: Vec<bool>,
 }
 
 impl Verifier {
@@ -89,10 +108,11 @@ impl Verifier {
                 in_distribution: None,
                 novelty: None,
             },
+            diversity: None,
             gates,
         };
         let mut trained = None;
-        if stored.gates.iter().any(needs_sight) {
+        if stored.gates.iter().any(GateConfig::needs_sight) {
             let config = attributes_config(&stored.gates);
             let seed = seed.derive("classifier");
             let (mut sight, recognised) = Sight::train(real, &learn, &held_out, &config, seed, progress)?;
@@ -119,11 +139,12 @@ impl Verifier {
     /// dropped too. The verdicts come in the order of the candidates.
     ///
     /// Splitting the candidates into batches, in the order of their requests and with the accepted ones of earlier batches
-    /// in `earlier`, gives the same verdicts and scores.
+    /// in `earlier`, gives the same verdicts and scores, as long as programs answer alike whatever else they are asked.
     ///
     /// # Errors
     /// [`VerifyError::UnknownAttribute`] where a candidate was asked for with an attribute that no real image has,
-    /// [`VerifyError::Interrupted`], [`VerifyError::Classifier`] and [`VerifyError::Tensor`].
+    /// [`VerifyError::Program`] and [`VerifyError::Temporary`] where a program fails, [`VerifyError::Interrupted`],
+    /// [`VerifyError::Classifier`] and [`VerifyError::Tensor`].
     pub fn verify(
         &self,
         candidates: &[Candidate],
@@ -133,12 +154,8 @@ impl Verifier {
         for candidate in candidates {
             wishes(candidate, &self.attributes)?;
         }
-        let fits = |candidate: &&Candidate| {
-            (candidate.width as usize, candidate.height as usize) == (self.width, self.height)
-                && candidate.rgb.len() == 3 * self.width * self.height
-        };
-        let earlier: Vec<&Candidate> = earlier.iter().filter(fits).collect();
-        let earlier = self.looks(&earlier)?;
+        let earlier_candidates: Vec<&Candidate> = earlier.iter().filter(|candidate| self.fits(candidate)).collect();
+        let earlier = self.looks(&earlier_candidates)?;
 
         let mut order: Vec<usize> = (0..candidates.len()).collect();
         order.sort_by_key(|&i| candidates[i].request_index);
@@ -147,8 +164,13 @@ impl Verifier {
             candidates.len()
         ];
         let shown = order.iter().map(|&i| &candidates[i]).collect();
-        let mut shown = Shown { candidates: shown, looks: Looks::default(), earlier: &earlier };
-        progress.begin("verify", self.cascade.len() as u64);
+        let mut shown = Shown {
+            candidates: shown,
+            looks: Looks::default(),
+            earlier: &earlier,
+            earlier_candidates: &earlier_candidates,
+        };
+        progress.begin("verify", self.gate_names().len() as u64);
         for (place, gate) in self.cascade.iter().enumerate() {
             progress.check()?;
             progress.note(gate.name());
@@ -161,6 +183,18 @@ impl Verifier {
             order = record(&mut verdicts, order, gate.name(), outcomes);
             progress.advance(1);
         }
+        if self.cascade.len() < 2 {
+            shown.looks = self.looks(&shown.candidates)?;
+        }
+        if !self.ordered.is_empty() || !self.programs.is_empty() {
+            let judgements = in_order(&self.ordered, &self.programs, &shown, progress)?;
+            for (i, judgement) in order.into_iter().zip(judgements) {
+                for (gate, outcome) in judgement {
+                    enter(&mut verdicts[i], gate, outcome);
+                }
+            }
+            progress.advance((self.ordered.len() + self.programs.len()) as u64);
+        }
         progress.end();
         Ok(verdicts)
     }
@@ -171,42 +205,82 @@ impl Verifier {
     }
 
     /// The gates' names, in the order in which they are asked.
-    pub fn gate_names(&self) -> Vec<&'static str> {
-        self.cascade.iter().map(|gate| gate.name()).collect()
+    pub fn gate_names(&self) -> Vec<&str> {
+        let (alone, ordered) =
+            (self.cascade.iter().map(|gate| gate.name()), self.ordered.iter().map(|gate| gate.name()));
+        alone.chain(ordered).chain(self.programs.iter().map(ProgramGate::name)).collect()
+    }
+
+    /// The limit of `diversity`, if the gate is there.
+    pub fn diversity_limit(&self) -> Option<DiversityLimit> {
+        self.diversity
+    }
+
+    /// The settings of `shortcut`, if the job names it: a check of whole sets (see
+    /// [`shortcut_report`](crate::shortcut_report)).
+    pub fn shortcut(&self) -> Option<&ShortcutConfig> {
+        self.shortcut.as_ref()
+    }
+
+    /// Whether a candidate has the size that gates look at.
+    pub(crate) fn fits(&self, candidate: &Candidate) -> bool {
+        (candidate.width as usize, candidate.height as usize) == (self.width, self.height)
+            && candidate.rgb.len() == 3 * self.width * self.height
+    }
+
+    /// The attributes with their values; the label is the first.
+    pub(crate) fn attributes(&self) -> &[(String, Vec<String>)] {
+        &self.attributes
+    }
+
+    /// What is known of the real images; none where no gate needs a classifier.
+    pub(crate) fn known(&self) -> Option<&KnownImages> {
+        self.known.as_ref()
     }
 
     fn assemble(stored: Stored, trained: Option<(Sight, References)>) -> Self {
-        let Stored { width, height, gates, attributes, calibration } = stored;
+        let Stored { width, height, gates, attributes, calibration, diversity } = stored;
         let attributes = Arc::new(attributes);
-        let mut cascade: Vec<Box<dyn Gate>> = Vec::new();
-        let (sight, references) = match trained {
-            Some((sight, References { real, labels })) => (Some(sight), Some((Arc::new(real), labels))),
-            None => (None, None),
+        let (sight, known, labels) = match trained {
+            Some((sight, References { real, labels, values, held_out })) => {
+                (Some(sight), Some(KnownImages { looks: Arc::new(real), values, held_out }), labels)
+            }
+            None => (None, None, Vec::new()),
         };
+        let (mut cascade, mut ordered): (Vec<Box<dyn Gate>>, Vec<Box<dyn OrderedGate>>) = (Vec::new(), Vec::new());
+        let (mut programs, mut shortcut) = (Vec::new(), None);
         for gate in gates {
-            match (gate, &references) {
+            match (gate, &known) {
                 (GateConfig::Decode(_), _) => cascade.push(Box::new(Decode::new(width, height, calibration.decode))),
+                (GateConfig::Command(config), _) => programs.push(ProgramGate::new(config)),
+                (GateConfig::Shortcut(config), _) => shortcut = Some(config),
                 (GateConfig::Attributes(_), Some(_)) => {
                     let thresholds = calibration.thresholds();
                     cascade.push(Box::new(Attributes::new(attributes.to_vec(), thresholds)));
                 }
-                (GateConfig::InDistribution(config), Some((real, labels))) => {
+                (GateConfig::InDistribution(config), Some(known)) => {
                     let limit = calibration.in_distribution.unwrap_or(InDistributionLimit { distance: None });
-                    let attributes = Arc::clone(&attributes);
-                    cascade.push(Box::new(InDistribution::new(&config, limit, attributes, &real.features, labels)));
+                    let (attributes, features) = (Arc::clone(&attributes), &known.looks.features);
+                    cascade.push(Box::new(InDistribution::new(&config, limit, attributes, features, &labels)));
                 }
-                (GateConfig::Novelty(_), Some((real, _))) => {
-                    let limits = calibration.novelty.unwrap_or(NoveltyLimits { pixels: 0.0, features: 0.0 });
-                    cascade.push(Box::new(Novelty::new(limits, Arc::clone(real))));
+                (GateConfig::Novelty(_), Some(known)) => {
+                    let limits = calibration.novelty.unwrap_or(NoveltyLimits::EXACT);
+                    ordered.push(Box::new(Novelty::new(limits, Arc::clone(&known.looks), (width, height))));
+                }
+                (GateConfig::Diversity(config), Some(known)) => {
+                    let limit = diversity.unwrap_or(DiversityLimit { distance: 0.0 });
+                    let (attributes, looks) = (Arc::clone(&attributes), Arc::clone(&known.looks));
+                    ordered.push(Box::new(Diversity::new(&config, limit, attributes, looks, known.values.clone())));
                 }
                 // `train` and `load` give references wherever a gate needs them.
                 (_, None) => {}
             }
         }
-        Self { width, height, attributes, calibration, sight, cascade }
+        Self { width, height, attributes, calibration, sight, known, diversity, shortcut, cascade, ordered, programs }
     }
 
-    fn looks(&self, candidates: &[&Candidate]) -> Result<Looks, VerifyError> {
+    /// What images of the right size look like; nothing without classifiers.
+    pub(crate) fn looks(&self, candidates: &[&Candidate]) -> Result<Looks, VerifyError> {
         let Some(sight) = &self.sight else { return Ok(Looks::default()) };
         let pixels = candidates.iter().flat_map(|candidate| &candidate.rgb).copied().collect();
         sight.looks(&ImageSet::new(self.width, self.height, pixels)?)
@@ -217,41 +291,112 @@ impl Verifier {
 fn record(verdicts: &mut [Verdict], order: Vec<usize>, gate: &str, outcomes: Vec<Outcome>) -> Vec<usize> {
     let mut kept = Vec::with_capacity(order.len());
     for (i, outcome) in order.into_iter().zip(outcomes) {
-        let verdict = &mut verdicts[i];
-        verdict.scores.insert(gate.to_owned(), outcome.score);
-        match outcome.ruling {
-            Ruling::Keep => kept.push(i),
-            Ruling::Drop(reason) => {
-                verdict.accepted = false;
-                verdict.gate = Some(gate.to_owned());
-                verdict.reject_reason = Some(reason);
-            }
+        enter(&mut verdicts[i], gate, outcome);
+        if verdicts[i].accepted {
+            kept.push(i);
         }
     }
     kept
 }
 
-/// The gates from the cheapest to the dearest; `decode` is always there, since the others need images of the right size,
-/// and `novelty` comes last, since only accepted candidates make others copies.
-fn cascade_order(gates: &[GateConfig]) -> Result<Vec<GateConfig>, VerifyError> {
-    let mut ordered = Vec::new();
-    for standard in GateConfig::default_cascade() {
-        let mut named = gates.iter().filter(|gate| gate.name() == standard.name());
-        match (named.next(), named.next()) {
-            (Some(gate), None) => {
-                gate.check()?;
-                ordered.push(gate.clone());
-            }
-            (Some(gate), Some(_)) => return Err(VerifyError::Repeated(gate.name())),
-            (None, _) if matches!(standard, GateConfig::Decode(_)) => ordered.push(standard),
-            (None, _) => {}
-        }
+/// Writes what a gate says about a candidate into its verdict.
+fn enter(verdict: &mut Verdict, gate: &str, outcome: Outcome) {
+    verdict.scores.insert(gate.to_owned(), outcome.score);
+    if let Ruling::Drop(reason) = outcome.ruling {
+        verdict.accepted = false;
+        verdict.gate = Some(gate.to_owned());
+        verdict.reject_reason = Some(reason);
     }
-    Ok(ordered)
 }
 
-fn needs_sight(gate: &GateConfig) -> bool {
-    !matches!(gate, GateConfig::Decode(_))
+/// What gates said about a candidate, one after another, up to the first that drops it.
+type Judgement<'a> = Vec<(&'a str, Outcome)>;
+
+/// Asks the gates that compare candidates with those kept before, and the programs about whatever these keep.
+///
+/// What a program drops must not make another candidate a copy, but programs are asked about many candidates at a time. So
+/// candidates that no program was asked about yet count as kept, and once a program dropped one, the comparing gates start
+/// again without it. Each time at least one more candidate has its answer, and at the end the verdicts are those of asking
+/// about one candidate after another.
+fn in_order<'a>(
+    gates: &'a [Box<dyn OrderedGate>],
+    programs: &'a [ProgramGate],
+    shown: &Shown<'_>,
+    progress: &dyn Progress,
+) -> Result<Vec<Judgement<'a>>, VerifyError> {
+    let count = shown.candidates.len();
+    let mut sessions = Vec::with_capacity(gates.len());
+    for gate in gates {
+        progress.check()?;
+        progress.note(gate.name());
+        sessions.push((gate.name(), gate.begin(shown)?));
+    }
+    let keeps = |judgement: &Judgement<'_>| judgement.iter().all(|(_, outcome)| outcome.ruling == Ruling::Keep);
+    let mut answers: Vec<Option<Judgement<'a>>> = vec![programs.is_empty().then(Vec::new); count];
+    loop {
+        let mut judgements: Vec<Judgement<'a>> = Vec::with_capacity(count);
+        let mut unasked = Vec::new();
+        for row in 0..count {
+            let mut judgement = Judgement::new();
+            for (name, session) in &mut sessions {
+                judgement.push((*name, session.judge(row)?));
+                if !keeps(&judgement) {
+                    break;
+                }
+            }
+            if keeps(&judgement) {
+                let answer = answers[row].clone();
+                if answer.is_none() {
+                    unasked.push(row);
+                }
+                judgement.extend(answer.unwrap_or_default());
+            }
+            if keeps(&judgement) {
+                sessions.iter_mut().for_each(|(_, session)| session.keep(row));
+            }
+            judgements.push(judgement);
+        }
+        if unasked.is_empty() {
+            return Ok(judgements);
+        }
+        let mut left = unasked.clone();
+        for program in programs {
+            progress.check()?;
+            progress.note(program.name());
+            let asked: Vec<&Candidate> = left.iter().map(|&row| shown.candidates[row]).collect();
+            let outcomes = program.check(&asked, progress)?;
+            for (&row, outcome) in left.iter().zip(outcomes) {
+                answers[row].get_or_insert_default().push((program.name(), outcome));
+            }
+            left.retain(|&row| answers[row].as_ref().is_some_and(keeps));
+        }
+        if left.len() == unasked.len() {
+            // Whatever counted as kept was kept.
+            for row in unasked {
+                judgements[row].extend(answers[row].clone().unwrap_or_default());
+            }
+            return Ok(judgements);
+        }
+        sessions.iter_mut().for_each(|(_, session)| session.restart());
+    }
+}
+
+/// The gates from the cheapest to the dearest; `decode` is always there, since the others need images of the right size.
+fn cascade_order(gates: &[GateConfig]) -> Result<Vec<GateConfig>, VerifyError> {
+    let mut ordered: Vec<GateConfig> = Vec::with_capacity(gates.len() + 1);
+    for gate in gates {
+        gate.check()?;
+        if ordered.iter().any(|other| other.name() == gate.name()) {
+            return Err(VerifyError::Repeated(gate.name().to_owned()));
+        }
+        ordered.push(gate.clone());
+    }
+    if !ordered.iter().any(|gate| matches!(gate, GateConfig::Decode(_))) {
+        ordered.push(GateConfig::Decode(DecodeConfig::default()));
+    }
+    // Programs keep the order in which the job names them.
+    ordered.sort_by_key(GateConfig::place);
+    Ok(ordered)
 }
 
 fn decode_config(gates: &[GateConfig]) -> DecodeConfig {
@@ -278,13 +423,14 @@ fn calibrate(
     scale.apply(&mut looks.features);
     sight.scale = Some(scale);
     let apart = looks.select(held_out);
+    let looks = Arc::new(looks);
     let mut labels = vec![None; looks.len()];
     for &row in learn {
         labels[row] = real.labels[row].first().copied().flatten();
     }
     for gate in &stored.gates {
         match gate {
-            GateConfig::Decode(_) => {}
+            GateConfig::Decode(_) | GateConfig::Command(_) | GateConfig::Shortcut(_) => {}
             GateConfig::Attributes(config) => {
                 let aim = Aim { false_accept: config.false_accept, fixed: config.threshold };
                 for (a, attribute) in stored.calibration.attributes.iter_mut().enumerate() {
@@ -304,11 +450,18 @@ fn calibrate(
                 let (_, limit) = gate.calibrate(config, &apart, &of_apart, &real.balancing_weights(held_out))?;
                 stored.calibration.in_distribution = Some(limit);
             }
-            GateConfig::Novelty(config) => stored.calibration.novelty = Some(NoveltyLimits::calibrate(config, &looks)?),
+            GateConfig::Novelty(config) => {
+                stored.calibration.novelty = Some(NoveltyLimits::calibrate(config, &looks, &real.images)?);
+            }
+            GateConfig::Diversity(config) => {
+                stored.diversity = Some(DiversityLimit::calibrate(config, &looks.features, &real.labels)?);
+            }
         }
     }
-    looks.heads.clear();
-    Ok(References { real: looks, labels })
+    let real_looks = Looks { heads: Vec::new(), ..Arc::unwrap_or_clone(looks) };
+    let mut apart = vec![false; real.images.len()];
+    held_out.iter().for_each(|&row| apart[row] = true);
+    Ok(References { real: real_looks, labels, values: real.labels.clone(), held_out: apart })
 }
 
 /// How many held-out real images of each group the gate would keep if they had been asked for.

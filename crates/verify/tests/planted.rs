@@ -72,7 +72,7 @@ fn group(shape: usize, colour: usize) -> Group {
 }
 
 fn asked(request_index: usize, group: Group, rgb: Vec<u8>) -> Candidate {
-    Candidate { request_index, group, width: SIDE as u32, height: SIDE as u32, rgb }
+    Candidate { request_index, group, width: SIDE as u32, height: SIDE as u32, rgb, finite: true }
 }
 
 /// Pictures that no real image shows, in all six groups.

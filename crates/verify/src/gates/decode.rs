@@ -1,4 +1,4 @@
-//! `decode`: the right size, not blank, not noise.
+//! `decode`: the right size, drawn from numbers, not blank, not noise.
 //!
 //! Both measures look at brightness. *Deviation* is its standard deviation over the image: zero for a blank one.
 //! *Roughness* is the mean squared difference of neighbouring pixels over twice the variance: near 0 for smooth images and
@@ -65,6 +65,10 @@ impl Decode {
             let bytes = rgb.len();
             let reason =
                 format!("decode: {width}x{height} pixels wanted, {found_width}x{found_height} in {bytes} bytes found");
+            return Outcome::drop(0.0, reason);
+        }
+        if !candidate.finite {
+            let reason = "decode: the generator met NaN or infinity while drawing it".to_owned();
             return Outcome::drop(0.0, reason);
         }
         let Measure { deviation, roughness } = Measure::of(rgb, *width, *height);

@@ -1,10 +1,12 @@
-//! What images look like to the gates: the classifier's view, a thumbnail, and the hash of the pixels.
+//! What images look like to the gates: the classifier's view, a thumbnail, the image's middle, and hashes.
 
 use evenset_core::SampleId;
 use evenset_nn::classifier::{ImageSet, Inspection, Prediction};
 use rayon::prelude::*;
 
 use crate::nearest::Points;
+use crate::phash;
+use crate::views::{self, Picture};
 
 /// Pixels of a thumbnail's side.
 const SIDE: usize = 8;
@@ -20,6 +22,10 @@ pub struct Looks {
     pub(crate) features: Points,
     /// 8x8 RGB thumbnails in 0..=1.
     pub(crate) thumbnails: Points,
+    /// The images' middles, whatever their brightness (see [`views`]).
+    pub(crate) middles: Points,
+    /// Perceptual hashes of each image and of its mirror image.
+    pub(crate) hashes: Vec<[u64; 2]>,
     /// Hashes of the pixels.
     pub(crate) ids: Vec<SampleId>,
 }
@@ -62,10 +68,20 @@ impl Looks {
         let all: Vec<&[u8]> = images.iter().collect();
         let thumbnails: Vec<f32> =
             all.par_iter().flat_map_iter(|image| thumbnail(image, images.width(), images.height())).collect();
+        let described: Vec<(Vec<f32>, [u64; 2])> = all
+            .par_iter()
+            .map(|image| {
+                let picture = Picture::new(image, images.width(), images.height());
+                (picture.middle(), phash::hashes(&picture))
+            })
+            .collect();
+        let hashes = described.iter().map(|(_, hashes)| *hashes).collect();
         Self {
             heads: seen.heads,
             features,
             thumbnails: Points::new(thumbnails, THUMBNAIL),
+            middles: Points::new(described.into_iter().flat_map(|(middle, _)| middle).collect(), views::WIDTH),
+            hashes,
             ids: all.par_iter().map(|image| SampleId::of(image)).collect(),
         }
     }
@@ -90,6 +106,8 @@ impl Looks {
             heads: self.heads.iter().map(head).collect(),
             features: self.features.select(rows.iter().copied()),
             thumbnails: self.thumbnails.select(rows.iter().copied()),
+            middles: self.middles.select(rows.iter().copied()),
+            hashes: rows.iter().filter_map(|&row| self.hashes.get(row).copied()).collect(),
             ids: rows.iter().filter_map(|&row| self.ids.get(row).copied()).collect(),
         }
     }

@@ -1,7 +1,10 @@
 //! The gates: one file each, and what they are shown.
 
 mod attributes;
+mod command;
+mod copies;
 mod decode;
+mod diversity;
 mod in_distribution;
 mod looks;
 mod novelty;
@@ -9,7 +12,10 @@ mod thresholds;
 
 pub use attributes::Attributes;
 pub(crate) use attributes::{Wish, wishes};
+pub use command::ProgramGate;
 pub use decode::{Decode, DecodeLimits};
+pub(crate) use diversity::members;
+pub use diversity::{Diversity, DiversityLimit};
 pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
@@ -29,6 +35,33 @@ pub trait Gate: Send + Sync {
     /// # Errors
     /// [`VerifyError::Tensor`] where the arithmetic fails.
     fn check(&self, shown: &Shown<'_>) -> Result<Vec<Outcome>, VerifyError>;
+}
+
+/// A check whose answer depends on which candidates were kept before: it is asked about one candidate at a time.
+pub trait OrderedGate: Send + Sync {
+    /// The gate's name as it is written in jobs and verdicts.
+    fn name(&self) -> &'static str;
+
+    /// Gets ready to judge the candidates in their order.
+    ///
+    /// # Errors
+    /// [`VerifyError::Tensor`] where the arithmetic fails.
+    fn begin<'a>(&'a self, shown: &'a Shown<'a>) -> Result<Box<dyn Session + 'a>, VerifyError>;
+}
+
+/// The candidates of one call, judged one after another.
+pub trait Session {
+    /// What the gate says about the candidate in row `row`, next to those that were kept before.
+    ///
+    /// # Errors
+    /// [`VerifyError::Tensor`] where the arithmetic fails.
+    fn judge(&mut self, row: usize) -> Result<Outcome, VerifyError>;
+
+    /// The candidate that was judged last was kept by all gates.
+    fn keep(&mut self, row: usize);
+
+    /// Forgets which candidates were kept; those of earlier rounds stay.
+    fn restart(&mut self);
 }
 
 /// What a gate says about one candidate.
@@ -68,6 +101,8 @@ pub struct Shown<'a> {
     pub looks: Looks,
     /// What it sees in candidates that were accepted in earlier rounds.
     pub earlier: &'a Looks,
+    /// The candidates that were accepted in earlier rounds, row by row of `earlier`.
+    pub earlier_candidates: &'a [&'a Candidate],
 }
 
 impl Shown<'_> {

@@ -1,19 +1,20 @@
 //! `novelty`: no near copy of a training image, nor of a candidate that was accepted earlier.
 //!
 //! Tiny groups are where a generator copies its training images (Carlini et al. 2023, "Extracting Training Data from
-//! Diffusion Models"). An image is a near copy if its thumbnail, mirrored or not, or its features lie nearer to a known
-//! image than real images lie to each other, but for a small share of them. Candidates are judged in the order of their
-//! requests against those kept before them, so a verdict does not depend on how candidates are cut into batches.
+//! Diffusion Models"). An image is a near copy if by one of four measures it comes nearer to a known image than real images
+//! come to each other, but for a small share of them: by its thumbnail, mirrored or not; by its features; by its perceptual
+//! hash, mirrored or not; by its middle, mirrored, shifted, enlarged and in any brightness (see [`crate::views`]).
+//! Candidates are judged in the order of their requests against those kept before them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenset_core::SampleId;
+use evenset_nn::classifier::ImageSet;
 use serde::{Deserialize, Serialize};
 
-use super::looks::mirrored;
-use super::{Gate, Looks, Outcome, Shown};
-use crate::nearest::{Neighbour, Points, distance, weighted_quantile};
+use super::copies::{Closest, Found, Known, MEASURES, Queries};
+use super::{Looks, OrderedGate, Outcome, Session, Shown};
 use crate::{NoveltyConfig, VerifyError};
 
 /// Real images whose nearest neighbours are looked up to find the limits.
@@ -21,7 +22,8 @@ const MEASURED: usize = 4096;
 /// Candidates that are compared with all kept before them at a time, and then one by one with each other.
 const CHUNK: usize = 256;
 
-/// How near real images come to each other.
+/// How near real images come to each other. With one real image in so many that a share of the gate's `quantile` of the
+/// real images falls below one limit or another, all four are set at the same rank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoveltyLimits {
@@ -29,190 +31,233 @@ pub struct NoveltyLimits {
     pub pixels: f32,
     /// Features nearer than this are near copies.
     pub features: f32,
+    /// Perceptual hashes that differ in fewer bits than this, of 64, are near copies.
+    pub hash: f32,
+    /// Middles nearer than this (root mean square, in deviations of their pixels) are near copies.
+    pub aligned: f32,
 }
 
 impl NoveltyLimits {
-    /// The distances to the nearest other real image that only a share of `config.quantile` of them fall below. Exact
-    /// copies among the real images do not count: they would hide what is normal.
-    pub(crate) fn calibrate(config: &NoveltyConfig, real: &Looks) -> Result<Self, VerifyError> {
+    /// Only exact copies are near copies.
+    pub(crate) const EXACT: Self = Self { pixels: 0.0, features: 0.0, hash: 0.0, aligned: 0.0 };
+
+    /// The limits below which, by any measure, only a share of `config.quantile` of the real images fall. Exact copies among
+    /// the real images do not count: they would hide what is normal.
+    pub(crate) fn calibrate(config: &NoveltyConfig, real: &Arc<Looks>, images: &ImageSet) -> Result<Self, VerifyError> {
+        if config.quantile == 0.0 {
+            return Ok(Self::EXACT);
+        }
         let step = real.len().div_ceil(MEASURED).max(1);
         let rows: Vec<usize> = (0..real.len()).step_by(step).collect();
-        let quantile = |nearest: Vec<Option<f32>>| {
-            let values: Vec<(f32, f64)> =
-                nearest.into_iter().flatten().filter(|&value| value > 0.0).map(|value| (value, 1.0)).collect();
-            if config.quantile == 0.0 { 0.0 } else { weighted_quantile(&values, config.quantile).unwrap_or(0.0) }
-        };
-        let sample = real.select(&rows);
-        let features = real.features.nearest(&sample.features, Some(&rows))?;
-        Ok(Self {
-            pixels: quantile(nearest_either_way(&real.thumbnails, &sample.thumbnails, Some(&rows))?.0),
-            features: quantile(features.into_iter().map(|found| Some(found?.distance)).collect()),
+        let pixels: Vec<&[u8]> = rows.iter().map(|&row| images.image(row)).collect();
+        let size = (images.width(), images.height());
+        let closest = Known::new(Arc::clone(real)).closest(&real.select(&rows), &pixels, size, Some(&rows))?;
+        let closest: Vec<Closest> = closest.into_iter().filter(|closest| closest.pixels() > 0.0).collect();
+        let [pixels, features, hash, aligned] = joint_limits(&closest, config.quantile);
+        Ok(Self { pixels, features, hash, aligned })
+    }
+
+    fn all(&self) -> [f32; 4] {
+        [self.pixels, self.features, self.hash, self.aligned]
+    }
+}
+
+/// For each measure the distance of the same rank, the largest rank at which at most a share of `quantile` of the images
+/// fall below one of the four.
+fn joint_limits(closest: &[Closest], quantile: f64) -> [f32; 4] {
+    if closest.is_empty() {
+        return [0.0; 4];
+    }
+    let sorted = [0, 1, 2, 3].map(|measure| {
+        let mut distances: Vec<f32> = closest.iter().map(|closest| closest.distances[measure]).collect();
+        distances.sort_by(f32::total_cmp);
+        distances
+    });
+    // An image falls below the limits of rank `r` if by some measure fewer than `r` images come nearer than it does.
+    let rank = |closest: &Closest| {
+        let ranks = sorted.iter().zip(closest.distances);
+        ranks.map(|(sorted, distance)| sorted.partition_point(|&other| other < distance)).min().unwrap_or(0)
+    };
+    let mut ranks: Vec<usize> = closest.iter().map(rank).collect();
+    ranks.sort_unstable();
+    let allowed = (quantile * closest.len() as f64).floor() as usize;
+    let limit = ranks.get(allowed).copied().unwrap_or(closest.len() - 1);
+    // A distance that nothing was measured for limits nothing.
+    sorted.map(|sorted| sorted.get(limit).copied().filter(|distance| distance.is_finite()).unwrap_or(0.0))
+}
+
+/// The gate. Its score is the thumbnail's distance to the nearest known image, in 0..=1.
+pub struct Novelty {
+    limits: NoveltyLimits,
+    real: Known,
+    ids: BTreeMap<SampleId, usize>,
+    size: (usize, usize),
+}
+
+impl Novelty {
+    /// `size` is the images' width and height.
+    pub(crate) fn new(limits: NoveltyLimits, real: Arc<Looks>, size: (usize, usize)) -> Self {
+        // Of equal images the first.
+        let ids = real.ids.iter().enumerate().rev().map(|(row, id)| (*id, row)).collect();
+        Self { limits, real: Known::new(real), ids, size }
+    }
+
+    /// Why an image is a near copy of one of the images that `name` names, if it is.
+    fn reason(&self, closest: &Closest, name: impl Fn(usize) -> String) -> Option<String> {
+        let measures = MEASURES.iter().zip(closest.distances).zip(closest.rows).zip(self.limits.all());
+        let mut near = measures.filter(|(((_, distance), _), limit)| distance < limit);
+        near.next().map(|(((what, distance), row), limit)| {
+            let name = name(row);
+            format!("novelty: near copy of {name} ({what} {distance:.4}, real images keep {limit:.4} apart)")
         })
     }
 }
 
-/// The nearest thumbnail to each of `queries` or its mirror image: distances, and the neighbours' rows.
-type NearestRows = (Vec<Option<f32>>, Vec<Option<usize>>);
-
-fn nearest_either_way(points: &Points, queries: &Points, own: Option<&[usize]>) -> Result<NearestRows, VerifyError> {
-    let plain = points.nearest(queries, own)?;
-    let flipped = points.nearest(&mirrored(queries), own)?;
-    let nearer = |(a, b): (Option<Neighbour>, Option<Neighbour>)| match (a, b) {
-        (Some(a), Some(b)) => Some(if b.distance < a.distance { b } else { a }),
-        (a, b) => a.or(b),
-    };
-    let nearest: Vec<Option<Neighbour>> = plain.into_iter().zip(flipped).map(nearer).collect();
-    Ok((
-        nearest.iter().map(|found| found.map(|found| found.distance)).collect(),
-        nearest.iter().map(|found| found.map(|found| found.row)).collect(),
-    ))
-}
-
-/// The gate. Its score is the thumbnail's distance to the nearest known image, in 0..=1.
-#[derive(Debug)]
-pub struct Novelty {
-    limits: NoveltyLimits,
-    real: Arc<Looks>,
-    ids: BTreeMap<SampleId, usize>,
-}
-
-/// Where a near copy was found, and how near.
-#[derive(Clone, Copy, Debug)]
-struct Closest {
-    pixels: f32,
-    pixels_row: usize,
-    features: f32,
-    features_row: usize,
-}
-
-impl Closest {
-    const NONE: Self = Self { pixels: f32::INFINITY, pixels_row: 0, features: f32::INFINITY, features_row: 0 };
-
-    fn see_pixels(&mut self, distance: f32, row: usize) {
-        if distance < self.pixels {
-            (self.pixels, self.pixels_row) = (distance, row);
-        }
-    }
-
-    fn see_features(&mut self, distance: f32, row: usize) {
-        if distance < self.features {
-            (self.features, self.features_row) = (distance, row);
-        }
-    }
-
-    /// Why this is a near copy of one of the images called `whose`, if it is.
-    fn reason(&self, limits: &NoveltyLimits, name: impl Fn(usize) -> String) -> Option<String> {
-        let tell = |row: usize, what: &str, distance: f32, limit: f32| {
-            let name = name(row);
-            format!("novelty: near copy of {name} ({what} {distance:.4}, real images keep {limit:.4} apart)")
-        };
-        if self.pixels < limits.pixels {
-            return Some(tell(self.pixels_row, "pixels", self.pixels, limits.pixels));
-        }
-        (self.features < limits.features).then(|| tell(self.features_row, "features", self.features, limits.features))
-    }
-}
-
-impl Novelty {
-    pub(crate) fn new(limits: NoveltyLimits, real: Arc<Looks>) -> Self {
-        // Of equal images the first.
-        let ids = real.ids.iter().enumerate().rev().map(|(row, id)| (*id, row)).collect();
-        Self { limits, real, ids }
-    }
-
-    /// What is nearest to each of `looks` among `known`.
-    fn closest(known: &Looks, looks: &Looks) -> Result<Vec<Closest>, VerifyError> {
-        let mut closest = vec![Closest::NONE; looks.len()];
-        let (distances, rows) = nearest_either_way(&known.thumbnails, &looks.thumbnails, None)?;
-        let features = known.features.nearest(&looks.features, None)?;
-        for (i, closest) in closest.iter_mut().enumerate() {
-            if let (Some(distance), Some(row)) = (distances[i], rows[i]) {
-                closest.see_pixels(distance, row);
-            }
-            if let Some(found) = features[i] {
-                closest.see_features(found.distance, found.row);
-            }
-        }
-        Ok(closest)
-    }
-}
-
-/// The candidates kept so far: the accepted ones of earlier rounds, then those of this one.
-struct Kept {
-    looks: Looks,
-    names: Vec<String>,
-    ids: BTreeMap<SampleId, usize>,
-}
-
-impl Kept {
-    fn new(earlier: &Looks) -> Self {
-        let names = vec!["an image accepted in an earlier round".to_owned(); earlier.len()];
-        let ids = earlier.ids.iter().enumerate().rev().map(|(row, id)| (*id, row)).collect();
-        let looks = Looks { heads: Vec::new(), ..earlier.clone() };
-        Self { looks, names, ids }
-    }
-
-    fn push(&mut self, looks: &Looks, row: usize, name: String) {
-        for (kept, seen) in
-            [(&mut self.looks.features, &looks.features), (&mut self.looks.thumbnails, &looks.thumbnails)]
-        {
-            kept.width = seen.width;
-            kept.push(seen.row(row));
-        }
-        if let Some(id) = looks.ids.get(row) {
-            self.looks.ids.push(*id);
-            self.ids.entry(*id).or_insert(self.names.len());
-        }
-        self.names.push(name);
-    }
-}
-
-impl Gate for Novelty {
+impl OrderedGate for Novelty {
     fn name(&self) -> &'static str {
         "novelty"
     }
 
-    fn check(&self, shown: &Shown<'_>) -> Result<Vec<Outcome>, VerifyError> {
-        let training = |row: usize| format!("training image {row}");
-        let looks = &shown.looks;
-        let flipped = mirrored(&looks.thumbnails);
-        let to_real = Self::closest(&self.real, looks)?;
-        let mut kept = Kept::new(shown.earlier);
-        let mut outcomes = Vec::with_capacity(looks.len());
-        for start in (0..looks.len()).step_by(CHUNK) {
-            let rows: Vec<usize> = (start..looks.len().min(start + CHUNK)).collect();
-            let before = kept.names.len();
-            let to_kept = Self::closest(&kept.looks, &looks.select(&rows))?;
-            for (&row, mut to_kept) in rows.iter().zip(to_kept) {
-                for other in before..kept.names.len() {
-                    let thumbnail = kept.looks.thumbnails.row(other);
-                    to_kept.see_pixels(distance(looks.thumbnails.row(row), thumbnail), other);
-                    to_kept.see_pixels(distance(flipped.row(row), thumbnail), other);
-                    to_kept.see_features(distance(looks.features.row(row), kept.looks.features.row(other)), other);
-                }
-                let candidate = |other: usize| kept.names[other].clone();
-                let exact = looks.ids.get(row).and_then(|id| {
-                    let real = self.ids.get(id).map(|&row| training(row));
-                    real.or_else(|| kept.ids.get(id).map(|&other| candidate(other)))
-                });
-                let reason = match exact {
-                    Some(name) => Some(format!("novelty: exact copy of {name}")),
-                    None => {
-                        to_real[row].reason(&self.limits, training).or_else(|| to_kept.reason(&self.limits, candidate))
-                    }
-                };
-                // With nothing to compare with, nothing is nearer than the farthest possible.
-                let score = f64::from(to_real[row].pixels.min(to_kept.pixels).min(1.0));
-                outcomes.push(match reason {
-                    Some(reason) => Outcome::drop(score, reason),
-                    None => {
-                        let request = shown.candidates.get(row).map_or(0, |candidate| candidate.request_index);
-                        kept.push(looks, row, format!("candidate {request}"));
-                        Outcome::keep(score)
-                    }
-                });
-            }
+    fn begin<'a>(&'a self, shown: &'a Shown<'a>) -> Result<Box<dyn Session + 'a>, VerifyError> {
+        let pixels: Vec<&[u8]> = shown.candidates.iter().map(|candidate| candidate.rgb.as_slice()).collect();
+        let to_real = self.real.closest(&shown.looks, &pixels, self.size, None)?;
+        let earlier = Arc::new(Looks { heads: Vec::new(), ..shown.earlier.clone() });
+        let mut session = Comparison {
+            gate: self,
+            shown,
+            to_real,
+            kept: Known::new(Arc::clone(&earlier)),
+            earlier,
+            requests: Vec::new(),
+            ids: BTreeMap::new(),
+            chunk: None,
+        };
+        session.restart();
+        Ok(Box::new(session))
+    }
+}
+
+/// The candidates of one call, and what they are compared with.
+struct Comparison<'a> {
+    gate: &'a Novelty,
+    shown: &'a Shown<'a>,
+    to_real: Vec<Closest>,
+    /// The accepted ones of earlier rounds.
+    earlier: Arc<Looks>,
+    /// Those, then the ones kept so far.
+    kept: Known,
+    /// The requests of the ones kept so far.
+    requests: Vec<usize>,
+    ids: BTreeMap<SampleId, usize>,
+    chunk: Option<Chunk<'a>>,
+}
+
+/// Candidates that were compared with those kept before all of them.
+struct Chunk<'a> {
+    start: usize,
+    /// How many were kept then.
+    before: usize,
+    queries: Queries<'a>,
+    found: Vec<Found>,
+}
+
+impl Comparison<'_> {
+    fn name(&self, kept: usize) -> String {
+        match kept.checked_sub(self.earlier.len()).and_then(|kept| self.requests.get(kept)) {
+            Some(request) => format!("candidate {request}"),
+            None => "an image accepted in an earlier round".to_owned(),
         }
-        Ok(outcomes)
+    }
+
+    /// Compares the candidates from `start` on with those kept so far.
+    fn open(&mut self, start: usize) -> Result<(), VerifyError> {
+        let rows: Vec<usize> = (start..self.shown.candidates.len().min(start + CHUNK)).collect();
+        let pixels = rows.iter().map(|&row| self.shown.candidates[row].rgb.as_slice()).collect();
+        let queries = Queries::new(self.shown.looks.select(&rows), pixels, self.gate.size);
+        let found = self.kept.search(&queries, None)?;
+        self.chunk = Some(Chunk { start, before: self.kept.len(), queries, found });
+        Ok(())
+    }
+
+    /// How near the candidate in row `row` comes to those kept.
+    fn to_kept(&mut self, row: usize) -> Result<Option<Closest>, VerifyError> {
+        if self.chunk.as_ref().is_none_or(|chunk| !(chunk.start..chunk.start + chunk.queries.len()).contains(&row)) {
+            self.open(row)?;
+        }
+        let Some(chunk) = &self.chunk else { return Ok(None) };
+        let image = row - chunk.start;
+        let mut found = chunk.found[image].clone();
+        for other in chunk.before..self.kept.len() {
+            self.kept.see(other, &chunk.queries, image, &mut found);
+        }
+        Ok(Some(self.kept.finish(&found, &chunk.queries, image)))
+    }
+}
+
+impl Session for Comparison<'_> {
+    fn judge(&mut self, row: usize) -> Result<Outcome, VerifyError> {
+        let training = |row: usize| format!("training image {row}");
+        let to_kept = self.to_kept(row)?;
+        let to_real = self.to_real[row];
+        let exact = self.shown.looks.ids.get(row).and_then(|id| {
+            let real = self.gate.ids.get(id).map(|&row| training(row));
+            real.or_else(|| self.ids.get(id).map(|&kept| self.name(kept)))
+        });
+        let reason = match exact {
+            Some(name) => Some(format!("novelty: exact copy of {name}")),
+            None => self
+                .gate
+                .reason(&to_real, training)
+                .or_else(|| to_kept.and_then(|to_kept| self.gate.reason(&to_kept, |kept| self.name(kept)))),
+        };
+        // With nothing to compare with, nothing is nearer than the farthest possible.
+        let nearest = to_kept.map_or(1.0, |to_kept| to_kept.pixels()).min(to_real.pixels());
+        let score = f64::from(nearest.min(1.0));
+        Ok(match reason {
+            Some(reason) => Outcome::drop(score, reason),
+            None => Outcome::keep(score),
+        })
+    }
+
+    fn keep(&mut self, row: usize) {
+        let Some(chunk) = &self.chunk else { return };
+        if let Some(id) = self.shown.looks.ids.get(row) {
+            self.ids.entry(*id).or_insert(self.kept.len());
+        }
+        self.kept.push(&chunk.queries, row - chunk.start);
+        self.requests.push(self.shown.candidates.get(row).map_or(0, |candidate| candidate.request_index));
+    }
+
+    fn restart(&mut self) {
+        self.kept = Known::new(Arc::clone(&self.earlier));
+        self.ids = self.earlier.ids.iter().enumerate().rev().map(|(row, id)| (*id, row)).collect();
+        self.requests.clear();
+        self.chunk = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenset_core::Seed;
+
+    use super::*;
+
+    #[test]
+    fn limits_are_set_jointly_so_that_the_wanted_share_falls_below_one_of_them() {
+        let draws = Seed(1).normal(4 * 5000);
+        let closest: Vec<Closest> = draws
+            .chunks_exact(4)
+            .map(|d| Closest {
+                distances: [d[0].abs(), d[1].abs(), (d[2].abs() * 8.0).round(), d[3].abs()],
+                rows: [0; 4],
+            })
+            .collect();
+        let limits = joint_limits(&closest, 0.02);
+        let below = closest.iter().filter(|c| c.distances.iter().zip(limits).any(|(d, limit)| *d < limit)).count();
+        assert!((80..=100).contains(&below), "{below} of 5000 below {limits:?}");
+        let few = joint_limits(&closest[..40], 0.02);
+        let below = closest[..40].iter().filter(|c| c.distances.iter().zip(few).any(|(d, limit)| *d < limit)).count();
+        assert_eq!(below, 0, "one in fifty of forty images is none");
+        assert_eq!(joint_limits(&[], 0.1), [0.0; 4]);
     }
 }

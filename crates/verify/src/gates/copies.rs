@@ -1,0 +1,219 @@
+//! How near an image comes to known ones, by four measures that no change of a copy escapes together: its pixels, its
+//! features, its perceptual hash, and its middle held against theirs in every window.
+//!
+//! Every measure is a search among all known images, but for the last: there a coarse search finds the few images that are
+//! then looked at closely.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Looks;
+use super::looks::mirrored;
+use crate::nearest::{Neighbour, Points, distance};
+use crate::views::{Aligner, COARSE_WIDTH, Picture, Window, coarse_of, coarse_of_one, coarse_windows};
+use crate::{VerifyError, phash};
+
+/// Known images that are looked at closely.
+const CLOSELY: usize = 8;
+/// Of those, the ones that windows are moved for.
+const ALIGNED: usize = 3;
+/// Images whose windows are held in memory at a time.
+const CHUNK: usize = 512;
+
+/// The four measures, as reasons call them.
+pub(crate) const MEASURES: [&str; 4] = ["pixels", "features", "hash bits", "aligned pixels"];
+const PIXELS: usize = 0;
+const FEATURES: usize = 1;
+const HASH: usize = 2;
+const ALIGNED_PIXELS: usize = 3;
+
+/// By each measure how near the nearest known image is, and its row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Closest {
+    pub(crate) distances: [f32; 4],
+    pub(crate) rows: [usize; 4],
+}
+
+impl Closest {
+    const NONE: Self = Self { distances: [f32::INFINITY; 4], rows: [0; 4] };
+
+    fn see(&mut self, measure: usize, distance: f32, row: usize) {
+        if distance < self.distances[measure] {
+            (self.distances[measure], self.rows[measure]) = (distance, row);
+        }
+    }
+
+    /// The distance by pixels, root mean square over 0..=1.
+    pub(crate) fn pixels(&self) -> f32 {
+        self.distances[PIXELS]
+    }
+}
+
+/// Images that are held against known ones.
+pub(crate) struct Queries<'a> {
+    looks: Looks,
+    /// Thumbnails of the mirror images.
+    flipped: Points,
+    /// Coarse descriptions, as many for each image as there are coarse windows.
+    coarse: Points,
+    pixels: Vec<&'a [u8]>,
+    size: (usize, usize),
+    windows: usize,
+}
+
+impl<'a> Queries<'a> {
+    /// From what the images look like and their pixels, all of the same size (width, height).
+    pub(crate) fn new(looks: Looks, pixels: Vec<&'a [u8]>, size: (usize, usize)) -> Self {
+        let windows: Vec<Window> = coarse_windows();
+        let coarse = pixels.par_iter().flat_map_iter(|image| Picture::new(image, size.0, size.1).coarse(&windows));
+        let coarse = Points::new(coarse.collect(), COARSE_WIDTH);
+        Self { flipped: mirrored(&looks.thumbnails), looks, coarse, pixels, size, windows: windows.len() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pixels.len()
+    }
+
+    fn aligner(&self, image: usize) -> Aligner {
+        Aligner::new(Picture::new(self.pixels[image], self.size.0, self.size.1))
+    }
+}
+
+/// What a search found for one image, before the few nearest are looked at closely.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    closest: Closest,
+    /// The nearest by coarse windows, at most [`CLOSELY`].
+    near: Vec<Neighbour>,
+}
+
+impl Found {
+    fn look_closely_at(&mut self, others: impl IntoIterator<Item = Neighbour>) {
+        self.near.extend(others);
+        self.near.sort_by(Neighbour::order);
+        let mut met = Vec::with_capacity(CLOSELY);
+        self.near.retain(|neighbour| {
+            let new = met.len() < CLOSELY && !met.contains(&neighbour.row);
+            if new {
+                met.push(neighbour.row);
+            }
+            new
+        });
+    }
+}
+
+/// Known images.
+pub(crate) struct Known {
+    looks: Arc<Looks>,
+    coarse: Points,
+}
+
+impl Known {
+    pub(crate) fn new(looks: Arc<Looks>) -> Self {
+        Self { coarse: coarse_of(&looks.middles), looks }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.looks.len()
+    }
+
+    /// Adds the image in row `row` of `queries`.
+    pub(crate) fn push(&mut self, queries: &Queries<'_>, row: usize) {
+        let (looks, seen) = (Arc::make_mut(&mut self.looks), &queries.looks);
+        let points = [
+            (&mut looks.features, &seen.features),
+            (&mut looks.thumbnails, &seen.thumbnails),
+            (&mut looks.middles, &seen.middles),
+        ];
+        for (known, seen) in points {
+            known.width = seen.width;
+            known.push(seen.row(row));
+        }
+        looks.hashes.extend(seen.hashes.get(row));
+        looks.ids.extend(seen.ids.get(row));
+        self.coarse.width = COARSE_WIDTH;
+        self.coarse.push(&coarse_of_one(seen.middles.row(row)));
+    }
+
+    /// The nearest known images to each of `queries`; `own` names for each a known image that does not count: itself.
+    pub(crate) fn search(&self, queries: &Queries<'_>, own: Option<&[usize]>) -> Result<Vec<Found>, VerifyError> {
+        let looks = &queries.looks;
+        let mut found = vec![Found { closest: Closest::NONE, near: Vec::new() }; queries.len()];
+        let searches = [
+            (PIXELS, self.looks.thumbnails.nearest(&looks.thumbnails, own)?),
+            (PIXELS, self.looks.thumbnails.nearest(&queries.flipped, own)?),
+            (FEATURES, self.looks.features.nearest(&looks.features, own)?),
+        ];
+        for (measure, nearest) in searches {
+            for (found, nearest) in found.iter_mut().zip(nearest) {
+                nearest.into_iter().for_each(|nearest| found.closest.see(measure, nearest.distance, nearest.row));
+            }
+        }
+        let own_of = |i: usize| own.and_then(|own| own.get(i)).copied();
+        found.par_iter_mut().zip(&looks.hashes).enumerate().for_each(|(i, (found, hashes))| {
+            if let Some((bits, row)) = phash::nearest(&self.looks.hashes, *hashes, own_of(i)) {
+                found.closest.see(HASH, bits as f32, row);
+            }
+        });
+        let own: Option<Vec<usize>> =
+            own.map(|own| own.iter().flat_map(|&row| std::iter::repeat_n(row, queries.windows)).collect());
+        let near = self.coarse.k_nearest(&queries.coarse, CLOSELY, own.as_deref())?;
+        for (found, near) in found.iter_mut().zip(near.chunks(queries.windows)) {
+            found.look_closely_at(near.iter().flatten().copied());
+        }
+        Ok(found)
+    }
+
+    /// Adds one known image to what was found for an image.
+    pub(crate) fn see(&self, known: usize, queries: &Queries<'_>, image: usize, found: &mut Found) {
+        let (looks, seen) = (&self.looks, &queries.looks);
+        let thumbnail = looks.thumbnails.row(known);
+        found.closest.see(PIXELS, distance(seen.thumbnails.row(image), thumbnail), known);
+        found.closest.see(PIXELS, distance(queries.flipped.row(image), thumbnail), known);
+        found.closest.see(FEATURES, distance(seen.features.row(image), looks.features.row(known)), known);
+        if let (Some(hash), Some(hashes)) = (looks.hashes.get(known), seen.hashes.get(image)) {
+            let bits = phash::nearest(&[*hash], *hashes, None).map_or(f32::INFINITY, |(bits, _)| bits as f32);
+            found.closest.see(HASH, bits, known);
+        }
+        let windows = image * queries.windows..(image + 1) * queries.windows;
+        let coarse = windows.map(|view| distance(queries.coarse.row(view), self.coarse.row(known)));
+        let nearest = coarse.fold(f32::INFINITY, f32::min);
+        found.look_closely_at([Neighbour { distance: nearest, row: known }]);
+    }
+
+    /// How near the image comes, with the few nearest looked at closely.
+    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize) -> Closest {
+        let mut closest = found.closest;
+        if found.near.is_empty() {
+            return closest;
+        }
+        let aligner = queries.aligner(image);
+        let middle = |row: usize| self.looks.middles.row(row);
+        let mut seen: Vec<_> =
+            found.near.iter().filter_map(|near| Some((aligner.look(middle(near.row))?, near.row))).collect();
+        seen.sort_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
+        for (seen, row) in seen.into_iter().take(ALIGNED) {
+            closest.see(ALIGNED_PIXELS, aligner.align(middle(row), seen), row);
+        }
+        closest
+    }
+
+    /// How near each image comes, whatever their number.
+    pub(crate) fn closest(
+        &self,
+        looks: &Looks,
+        pixels: &[&[u8]],
+        size: (usize, usize),
+        own: Option<&[usize]>,
+    ) -> Result<Vec<Closest>, VerifyError> {
+        let mut closest = Vec::with_capacity(pixels.len());
+        for start in (0..pixels.len()).step_by(CHUNK) {
+            let rows: Vec<usize> = (start..pixels.len().min(start + CHUNK)).collect();
+            let queries = Queries::new(looks.select(&rows), pixels[start..start + rows.len()].to_vec(), size);
+            let found = self.search(&queries, own.map(|own| &own[start..start + rows.len()]))?;
+            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i)));
+        }
+        Ok(closest)
+    }
+}
