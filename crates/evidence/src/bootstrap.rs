@@ -6,20 +6,31 @@
 //! bootstrap* (Owen, 2007, "The pigeonhole bootstrap"), which errs on the wide side.
 //!
 //! The worst group is a minimum over noisy groups, so it is biased downwards, the more so the more groups are about
-//! equally bad; a resample adds the same bias once more. Intervals are therefore *basic* bootstrap intervals (Davison
-//! and Hinkley, 1997, "Bootstrap Methods and their Application", section 5.2.1), `[2t - q_high, 2t - q_low]`, which
-//! turn the bias around instead of doubling it, and are stretched to hold the estimate itself where the bias is larger
-//! than the noise.
+//! equally bad; a resample adds the same bias once more. The gap, the equalised-odds difference and the calibration error
+//! are biased upwards in the same way. Intervals are therefore *basic* bootstrap intervals (Davison and Hinkley, 1997,
+//! "Bootstrap Methods and their Application", section 5.2.1), `[2t - q_high, 2t - q_low]`, which turn the bias around
+//! instead of doubling it, and are stretched to hold the estimate itself where the bias is larger than the noise.
 
 use evenset_core::Seed;
 use rand::RngExt;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::ArmRun;
-use crate::arm::Figures;
+use crate::metrics::{BINS, Figures, Layout, bin};
 
 /// Lower and upper end.
 pub type Interval = [f64; 2];
+
+/// A value with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Estimate {
+    /// The value that was measured.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub interval: Interval,
+}
 
 /// How often the test is drawn again.
 const RESAMPLES: u64 = 2000;
@@ -28,127 +39,143 @@ const TAIL: f64 = 0.025;
 /// Draws depend on the number of images and seeds alone, never on the job.
 const SEED: Seed = Seed(0x6576_656e_7365_7421);
 
-/// The outcomes of every run, arranged for resampling.
+/// What every run said about every image, arranged for resampling.
 #[derive(Debug)]
-pub(crate) struct Outcomes {
-    groups: Vec<GroupOutcomes>,
+pub(crate) struct Sample {
+    layout: Layout,
+    /// `[image][arm][seed]`.
+    entries: Vec<Entry>,
     arms: usize,
     seeds: usize,
 }
 
-#[derive(Debug)]
-struct GroupOutcomes {
-    /// Right (1) or wrong (0), `[image][arm][seed]`.
-    right: Vec<u8>,
-    images: u32,
-    counts: bool,
+/// What one run said about one image.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// Where it is counted: the slot, times the runs, plus the run.
+    place: u32,
+    /// Right (65535) or wrong (0) less the confidence in 65535ths, times 16, plus the bin of the confidence.
+    miss_and_bin: i32,
 }
 
-/// The figures of one arm, means over the seeds.
-#[derive(Clone, Debug, PartialEq)]
+/// The figures of the arms, means over the seeds.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ArmFigures {
-    pub(crate) figures: Figures,
-    pub(crate) per_group: Vec<f64>,
+    /// `[arm]`.
+    pub(crate) figures: Vec<Figures>,
+    /// `[arm][group]`; as many resamples of many groups as there are want short numbers.
+    pub(crate) per_group: Vec<f32>,
 }
 
-impl Outcomes {
+impl Sample {
     /// From runs in the order `[arm][seed]`, all over the same groups of the same sizes.
     pub(crate) fn new(runs: &[Vec<&ArmRun>]) -> Self {
         let seeds = runs.first().map_or(0, Vec::len);
         let columns: Vec<&ArmRun> = runs.iter().flatten().copied().collect();
-        let groups = columns.first().map_or(&[][..], |run| &run.groups);
-        let groups = groups
-            .iter()
-            .enumerate()
-            .map(|(g, group)| {
-                let mut right = vec![0; group.outcomes.len() * columns.len()];
-                for (column, run) in columns.iter().enumerate() {
-                    for (image, outcome) in run.groups[g].outcomes.iter().enumerate() {
-                        right[image * columns.len() + column] = u8::from(outcome);
-                    }
+        let Some(first) = columns.first() else {
+            let layout = Layout { parts: vec![], cells: vec![], cell_of: vec![], classes: 0, attributes: 0 };
+            return Self { layout, entries: Vec::new(), arms: 0, seeds: 0 };
+        };
+        let layout = Layout::of(first);
+        let mut entries = vec![Entry::default(); layout.cell_of.len() * columns.len()];
+        for (column, run) in columns.iter().enumerate() {
+            for (part, group) in layout.parts.iter().zip(&run.groups) {
+                for (image, &[label, predicted, confidence]) in part.images.clone().zip(group.predictions.rows()) {
+                    let slot = layout.slot(layout.cell_of[image] as usize, part.counts, usize::from(predicted));
+                    let miss = i32::from(label == predicted) * 65535 - i32::from(confidence);
+                    entries[image * columns.len() + column] = Entry {
+                        place: (slot * columns.len() + column) as u32,
+                        miss_and_bin: miss * 16 + bin(confidence) as i32,
+                    };
                 }
-                GroupOutcomes { right, images: group.outcomes.len() as u32, counts: group.counts }
-            })
-            .collect();
-        Self { groups, arms: runs.len(), seeds }
+            }
+        }
+        Self { layout, entries, arms: runs.len(), seeds }
+    }
+
+    /// How many groups there are.
+    pub(crate) fn groups(&self) -> usize {
+        self.layout.parts.len()
     }
 
     /// The figures of every arm as they were measured.
-    pub(crate) fn observed(&self) -> Vec<ArmFigures> {
-        let seeds: Vec<usize> = (0..self.seeds).collect();
-        self.figures(&seeds, |group| group.images_in_order())
+    pub(crate) fn observed(&self) -> ArmFigures {
+        self.figures(&vec![1; self.seeds], &vec![1; self.layout.cell_of.len()])
     }
 
-    /// The figures of every arm in each resample, `[resample][arm]`.
-    pub(crate) fn resampled(&self) -> Vec<Vec<ArmFigures>> {
-        (0..RESAMPLES)
-            .into_par_iter()
-            .map(|resample| {
-                let mut rng = SEED.index(resample).rng();
-                let seeds: Vec<usize> = (0..self.seeds).map(|_| rng.random_range(0..self.seeds)).collect();
-                self.figures(&seeds, |group| (0..group.images).map(|_| rng.random_range(0..group.images)).collect())
-            })
-            .collect()
+    /// The figures of every arm in each resample.
+    pub(crate) fn resampled(&self) -> Vec<ArmFigures> {
+        let resample = |resample: u64| {
+            let mut rng = SEED.index(resample).rng();
+            let mut seeds = vec![0; self.seeds];
+            (0..self.seeds).for_each(|_| seeds[rng.random_range(0..self.seeds)] += 1);
+            let mut images = vec![0; self.layout.cell_of.len()];
+            for part in &self.layout.parts {
+                let images = &mut images[part.images.clone()];
+                let number = images.len() as u32;
+                (0..number).for_each(|_| images[rng.random_range(0..number) as usize] += 1);
+            }
+            self.figures(&seeds, &images)
+        };
+        (0..RESAMPLES).into_par_iter().map(resample).collect()
     }
 
-    /// The figures over the runs of `seeds` and, for each group, the images that `drawn` gives.
-    fn figures(&self, seeds: &[usize], mut drawn: impl FnMut(&GroupOutcomes) -> Vec<u32>) -> Vec<ArmFigures> {
-        let columns = self.arms * self.seeds;
-        // [group][arm][seed]
-        let counts: Vec<Vec<u32>> = self.groups.iter().map(|group| group.count(&drawn(group), columns)).collect();
-        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / seeds.len() as f64;
-        (0..self.arms)
-            .map(|arm| {
-                let right = |g: usize, seed: usize| f64::from(counts[g][arm * self.seeds + seed]);
-                let runs: Vec<Figures> = seeds
-                    .iter()
-                    .map(|&seed| {
-                        let groups = self.groups.iter().enumerate();
-                        Figures::of(groups.map(|(g, group)| (right(g, seed), group.images, group.counts)))
-                    })
-                    .collect();
-                let figures = Figures {
-                    accuracy: mean(&mut runs.iter().map(|run| run.accuracy)),
-                    balanced_accuracy: mean(&mut runs.iter().map(|run| run.balanced_accuracy)),
-                    worst_group: mean(&mut runs.iter().map(|run| run.worst_group)),
-                    gap: mean(&mut runs.iter().map(|run| run.gap)),
-                };
-                let per_group = self.groups.iter().enumerate();
-                let per_group = per_group
-                    .map(|(g, group)| mean(&mut seeds.iter().map(|&seed| right(g, seed) / f64::from(group.images))))
-                    .collect();
-                ArmFigures { figures, per_group }
-            })
-            .collect()
-    }
-}
-
-impl GroupOutcomes {
-    fn images_in_order(&self) -> Vec<u32> {
-        (0..self.images).collect()
-    }
-
-    /// How many of the drawn images each run got right.
-    fn count(&self, drawn: &[u32], columns: usize) -> Vec<u32> {
-        let mut counts = vec![0; columns];
-        for &image in drawn {
-            let row = &self.right[image as usize * columns..][..columns];
-            counts.iter_mut().zip(row).for_each(|(count, &right)| *count += u32::from(right));
+    /// The figures where each seed and each image comes as often as said.
+    fn figures(&self, seeds: &[u32], images: &[u32]) -> ArmFigures {
+        let (columns, layout) = (self.arms * self.seeds, &self.layout);
+        let mut cells = vec![0.0; layout.cells.len()];
+        // [slot][arm][seed] and [bin][arm][seed]
+        let mut slots = vec![0u32; layout.slots() * columns];
+        let mut bins = vec![0i64; BINS * columns];
+        for ((&times, entries), &cell) in images.iter().zip(self.entries.chunks_exact(columns.max(1))).zip(&layout.cell_of)
+        {
+            if times == 0 {
+                continue;
+            }
+            cells[cell as usize] += f64::from(times);
+            for (column, entry) in entries.iter().enumerate() {
+                slots[entry.place as usize] += times;
+                let (miss, bin) = (entry.miss_and_bin >> 4, (entry.miss_and_bin & 15) as usize);
+                bins[bin * columns + column] += i64::from(miss) * i64::from(times);
+            }
         }
-        counts
+        let drawn: f64 = seeds.iter().map(|&times| f64::from(times)).sum();
+        let mut per_group = vec![0f64; self.groups()];
+        let mut found = ArmFigures::default();
+        for arm in 0..self.arms {
+            let mut mean = Figures::default();
+            let mut group_means = vec![0.0; self.groups()];
+            for (seed, &times) in seeds.iter().enumerate().filter(|(_, times)| **times > 0) {
+                let column = arm * self.seeds + seed;
+                let slot = |slot: usize| f64::from(slots[slot * columns + column]);
+                let bin = |bin: usize| bins[bin * columns + column] as f64 / 65535.0;
+                let figures = layout.figures(&cells, slot, bin, &mut per_group);
+                let share = f64::from(times) / drawn;
+                mean.0.iter_mut().zip(figures.0).for_each(|(mean, value)| *mean += share * value);
+                group_means.iter_mut().zip(&per_group).for_each(|(mean, value)| *mean += share * value);
+            }
+            found.figures.push(mean);
+            found.per_group.extend(group_means.iter().map(|&mean| mean as f32));
+        }
+        found
     }
 }
 
-/// The basic bootstrap interval of an estimate from its resampled values, stretched to hold the estimate and kept within
-/// `range`.
-pub(crate) fn interval(estimate: f64, mut resampled: Vec<f64>, range: Interval) -> Interval {
-    resampled.sort_by(f64::total_cmp);
+/// The figures of a single run.
+pub(crate) fn figures_of(run: &ArmRun) -> Figures {
+    Sample::new(&[vec![run]]).observed().figures.first().copied().unwrap_or_default()
+}
+
+/// A value with its basic bootstrap interval: stretched to hold the value, and kept within `range`.
+pub(crate) fn estimate(value: f64, mut resampled: Vec<f64>, range: Interval) -> Estimate {
+    resampled.sort_unstable_by(f64::total_cmp);
     let (low, high) = (quantile(&resampled, TAIL), quantile(&resampled, 1.0 - TAIL));
     let [floor, ceiling] = range;
-    [
-        (2.0 * estimate - high).min(estimate).clamp(floor, ceiling),
-        (2.0 * estimate - low).max(estimate).clamp(floor, ceiling),
-    ]
+    let interval = [
+        (2.0 * value - high).min(value).clamp(floor, ceiling),
+        (2.0 * value - low).max(value).clamp(floor, ceiling),
+    ];
+    Estimate { value, interval }
 }
 
 /// The `p` quantile of sorted values, linear between them; 0 for none.
@@ -164,6 +191,8 @@ fn quantile(sorted: &[f64], p: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Metric;
+    use crate::testing::run;
 
     #[test]
     fn quantiles_are_linear_between_values() {
@@ -175,22 +204,25 @@ mod tests {
     #[test]
     fn an_interval_turns_the_bias_around_and_holds_the_estimate() {
         let values = |from: f64| (0..=1000).map(|i| from + f64::from(i) * 1e-4).collect::<Vec<_>>();
-        let [low, high] = interval(0.55, values(0.5), [0.0, 1.0]);
+        let interval = |value, values| estimate(value, values, [0.0, 1.0]).interval;
+        let [low, high] = interval(0.55, values(0.5));
         assert!((low - 0.5025).abs() < 1e-9 && (high - 0.5975).abs() < 1e-9, "symmetric stays as it is");
-        let [low, high] = interval(0.62, values(0.5), [0.0, 1.0]);
+        let [low, high] = interval(0.62, values(0.5));
         assert!((low - 0.62).abs() < 1e-9 && (high - 0.7375).abs() < 1e-9, "resamples below: the truth lies above");
-        assert_eq!(interval(1.0, values(0.5), [0.0, 1.0]), [1.0, 1.0]);
+        assert_eq!(interval(1.0, values(0.5)), [1.0, 1.0]);
     }
 
     #[test]
     fn the_interval_of_a_share_is_as_wide_as_the_binomial_says() {
         // One arm, one seed, 400 images, 300 right: standard error sqrt(0.75 * 0.25 / 400) = 0.02165.
-        let right: Vec<u8> = (0..400).map(|i| u8::from(i % 4 != 0)).collect();
-        let outcomes = Outcomes { groups: vec![GroupOutcomes { right, images: 400, counts: true }], arms: 1, seeds: 1 };
-        let observed = outcomes.observed()[0].figures.accuracy;
+        let rows: Vec<(u32, u32, f32)> = (0..400).map(|i| (0, u32::from(i % 4 == 0), 0.9)).collect();
+        let run = run(&[(&[("colour", "red")], &rows)]);
+        let sample = Sample::new(&[vec![&run]]);
+        let accuracy = |figures: &ArmFigures| figures.figures[0].get(Metric::Accuracy);
+        let observed = accuracy(&sample.observed());
         assert_eq!(observed, 0.75);
-        let resampled = outcomes.resampled().iter().map(|arms| arms[0].figures.accuracy).collect();
-        let [low, high] = interval(observed, resampled, [0.0, 1.0]);
+        let [low, high] =
+            estimate(observed, sample.resampled().iter().map(accuracy).collect(), [0.0, 1.0]).interval;
         assert!((low - (0.75 - 1.96 * 0.02165)).abs() < 0.006, "{low}");
         assert!((high - (0.75 + 1.96 * 0.02165)).abs() < 0.006, "{high}");
     }

@@ -1,69 +1,25 @@
-//! What the job says about evidence: which baselines, how many seeds, how large a classifier.
+//! What the job says about evidence: which arms, how many seeds, which classifier.
 
-use std::fmt;
-
+use evenset_nn::classifier::Architecture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A usual remedy for unbalanced data that needs no generated image. A generator is worth its cost only above these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+use crate::{Arm, Baseline, Error, Variant};
+
+/// The largest share of a sweep.
+const LARGEST_SHARE: f64 = 3.0;
+
+/// The classifier that every arm trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Baseline {
-    /// The real training images, each drawn equally often.
-    AsIs,
-    /// The real training images, drawn so that every group is seen equally often.
-    Oversample,
-    /// The real training images, the loss of each weighted by the inverse size of its group.
-    Reweight,
-    /// The real training images, mirrored and shifted at random.
-    Augment,
-}
-
-/// What a classifier is trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arm {
-    /// [`Baseline::AsIs`].
-    AsIs,
-    /// [`Baseline::Oversample`].
-    Oversample,
-    /// [`Baseline::Reweight`].
-    Reweight,
-    /// [`Baseline::Augment`].
-    Augment,
-    /// The real training images and the accepted generated ones together, drawn so that every group is seen equally
-    /// often: [`Baseline::Oversample`] with generated images.
-    Balanced,
-}
-
-impl From<Baseline> for Arm {
-    fn from(baseline: Baseline) -> Self {
-        match baseline {
-            Baseline::AsIs => Self::AsIs,
-            Baseline::Oversample => Self::Oversample,
-            Baseline::Reweight => Self::Reweight,
-            Baseline::Augment => Self::Augment,
-        }
-    }
-}
-
-impl Arm {
-    /// The name as it is written in jobs and results: `as-is`, `oversample`, `reweight`, `augment`, `balanced`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AsIs => "as-is",
-            Self::Oversample => "oversample",
-            Self::Reweight => "reweight",
-            Self::Augment => "augment",
-            Self::Balanced => "balanced",
-        }
-    }
-}
-
-impl fmt::Display for Arm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
+pub enum ClassifierKind {
+    /// A small convolutional network, as wide as `width` says.
+    #[default]
+    Cnn,
+    /// Fully connected layers on the pixels, as `hidden` says: the network of the Colored MNIST literature.
+    Mlp,
+    /// One linear layer on feature vectors of the images.
+    Linear,
 }
 
 /// How the evidence is gathered. Every arm gets the same classifier, the same number of steps and the same seeds.
@@ -73,17 +29,24 @@ pub struct EvidenceConfig {
     /// How many classifiers are trained for each arm, each with its own seed. At least five for a claim.
     #[schemars(range(min = 1, max = 100))]
     pub seeds: u32,
-    /// The baselines that the balanced data must beat. `as-is` is always run.
+    /// What is trained: `cnn` and `mlp` look at pixels, `linear` at feature vectors.
+    pub classifier: ClassifierKind,
+    /// The baselines on real images alone that the balanced data must beat. `as-is` is always run.
     pub baselines: Vec<Baseline>,
+    /// Other ways to use the generated images, beside `balanced`, which is always run.
+    pub variants: Vec<Variant>,
     /// Gradient steps of each classifier, the same for every arm.
     #[schemars(range(min = 1))]
     pub steps: u32,
     /// Images in one gradient step.
     #[schemars(range(min = 1, max = 4096))]
     pub batch: u32,
-    /// Channels of the classifier's first stage; later stages have more.
+    /// Channels of the first stage of the classifier `cnn`; later stages have more.
     #[schemars(range(min = 4, max = 256))]
     pub width: u32,
+    /// Units of each hidden layer of the classifier `mlp`.
+    #[schemars(length(min = 1, max = 16))]
+    pub hidden: Vec<u32>,
     /// Highest learning rate, reached after a short warm-up; it then falls to zero.
     pub learning_rate: f64,
     /// Whether a mirrored image keeps its label, for the baseline `augment`; set it to false for text, digits, or left and
@@ -92,34 +55,111 @@ pub struct EvidenceConfig {
     /// Groups with fewer test images than this are reported, but do not count as the worst group.
     #[schemars(range(min = 1))]
     pub smallest_group: u32,
+    /// Share of each real training group that is held out to choose the best step of each training by the accuracy of its
+    /// worst group; 0 keeps the last step. A validation split of the dataset takes its place.
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub validation_share: f64,
+    /// How fast the weights of the groups follow their losses in the baseline `group-dro`.
+    pub group_dro_step: f64,
+    /// What a generated image weighs in `balanced-discount`, where a real one weighs 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub generated_weight: f64,
+    /// Shares of the generated images that the plan asks for, 0 to 3: `balanced` is trained with each, to see how many are
+    /// enough.
+    pub sweep: Vec<f64>,
 }
 
 impl Default for EvidenceConfig {
     fn default() -> Self {
         Self {
             seeds: 5,
-            baselines: vec![Baseline::AsIs, Baseline::Oversample, Baseline::Reweight, Baseline::Augment],
+            classifier: ClassifierKind::Cnn,
+            baselines: vec![
+                Baseline::AsIs,
+                Baseline::Oversample,
+                Baseline::Undersample,
+                Baseline::Reweight,
+                Baseline::MatchWeights,
+                Baseline::Augment,
+                Baseline::GroupDro,
+            ],
+            variants: vec![Variant::GeneratedOnly, Variant::BalancedDiscount],
             steps: 1000,
             batch: 32,
             width: 8,
+            hidden: vec![100, 100, 100],
             learning_rate: 6e-3,
             flip: true,
             smallest_group: 10,
+            validation_share: 0.1,
+            group_dro_step: 0.01,
+            generated_weight: 0.5,
+            sweep: Vec::new(),
         }
     }
 }
 
 impl EvidenceConfig {
-    /// The arms to run, in the order of the report: `as-is` first, the other baselines as named, `balanced` last.
+    /// The arms to run, in the order of the report, each once: `as-is`, the other baselines, and those with generated
+    /// images.
     pub fn arms(&self) -> Vec<Arm> {
-        let mut arms = vec![Arm::AsIs];
-        for arm in self.baselines.iter().map(|&baseline| Arm::from(baseline)) {
-            if !arms.contains(&arm) {
-                arms.push(arm);
-            }
-        }
-        arms.push(Arm::Balanced);
+        let mut arms = vec![Arm::AsIs, Arm::Balanced];
+        arms.extend(self.baselines.iter().map(|&baseline| Arm::from(baseline)));
+        arms.extend(self.variants.iter().map(|&variant| Arm::from(variant)));
+        arms.sort_unstable();
+        arms.dedup();
         arms
+    }
+
+    /// The shares of the sweep, from the smallest, each once.
+    pub fn shares(&self) -> Vec<f64> {
+        let mut shares = self.sweep.clone();
+        shares.sort_by(f64::total_cmp);
+        shares.dedup();
+        shares
+    }
+
+    /// Checks what a schema cannot say.
+    ///
+    /// # Errors
+    /// [`Error::Config`], naming the key.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |key: &'static str, expected: &'static str| Err(Error::Config { key, expected });
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        if !(1..=100).contains(&self.seeds) {
+            return refuse("seeds", "a whole number from 1 to 100");
+        }
+        if self.steps == 0 {
+            return refuse("steps", "a whole number from 1");
+        }
+        if !(1..=4096).contains(&self.batch) {
+            return refuse("batch", "a whole number from 1 to 4096");
+        }
+        if !positive(self.learning_rate) {
+            return refuse("learning_rate", "a number above 0");
+        }
+        if !(0.0..=0.5).contains(&self.validation_share) {
+            return refuse("validation_share", "a number from 0 to 0.5");
+        }
+        if !positive(self.group_dro_step) {
+            return refuse("group_dro_step", "a number above 0");
+        }
+        if !(0.0..=1.0).contains(&self.generated_weight) {
+            return refuse("generated_weight", "a number from 0 to 1");
+        }
+        if self.sweep.iter().any(|share| !(0.0..=LARGEST_SHARE).contains(share)) {
+            return refuse("sweep", "a list of numbers from 0 to 3");
+        }
+        Ok(())
+    }
+
+    /// What the classifier is made of.
+    pub(crate) fn architecture(&self) -> Architecture {
+        match self.classifier {
+            ClassifierKind::Cnn => Architecture::Cnn,
+            ClassifierKind::Mlp => Architecture::Mlp(self.hidden.clone()),
+            ClassifierKind::Linear => Architecture::Linear,
+        }
     }
 }
 
@@ -129,9 +169,24 @@ mod tests {
 
     #[test]
     fn the_data_as_it_was_is_always_an_arm_and_no_arm_runs_twice() {
-        let config: EvidenceConfig = serde_json::from_str(r#"{"baselines":["reweight","reweight"]}"#).unwrap();
-        assert_eq!(config.arms(), [Arm::AsIs, Arm::Reweight, Arm::Balanced]);
+        let text = r#"{"baselines":["reweight","reweight"],"variants":["balanced-reweight"]}"#;
+        let config: EvidenceConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.arms(), [Arm::AsIs, Arm::Reweight, Arm::Balanced, Arm::BalancedReweight]);
         assert_eq!((config.seeds, config.steps), (5, EvidenceConfig::default().steps));
         assert!(serde_json::from_str::<EvidenceConfig>(r#"{"sedes":3}"#).is_err());
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_their_key() {
+        let refuse = |text: &str| {
+            let config: EvidenceConfig = serde_json::from_str(text).unwrap();
+            config.check().unwrap_err().to_string()
+        };
+        assert!(EvidenceConfig::default().check().is_ok());
+        assert!(refuse(r#"{"sweep":[0.5,4]}"#).contains("`evidence.sweep`"));
+        assert!(refuse(r#"{"validation_share":0.9}"#).contains("from 0 to 0.5"));
+        assert!(refuse(r#"{"generated_weight":-1}"#).contains("generated_weight"));
+        assert!(refuse(r#"{"group_dro_step":0}"#).contains("group_dro_step"));
+        assert!(refuse(r#"{"steps":0}"#).contains("steps"));
     }
 }

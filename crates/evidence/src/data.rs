@@ -1,9 +1,10 @@
 //! The images that the arms are trained and tested on.
 
 use evenset_core::Group;
-use evenset_nn::classifier::ImageSet;
+use evenset_nn::classifier::{FeatureSet, ImageSet, Inputs};
 
-use crate::Error;
+use crate::predictions::MOST_CLASSES;
+use crate::{Arm, ClassifierKind, Error, EvidenceConfig};
 
 /// Images with the label to learn and the group to judge by.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Labelled {
     pub labels: Vec<u32>,
     /// For each image an index into [`EvidenceData::groups`].
     pub groups: Vec<u32>,
+    /// For each image a feature vector, for the classifier `linear`; others do without.
+    pub features: Option<FeatureSet>,
 }
 
 /// Everything that [`run_arm`](crate::run_arm) needs.
@@ -21,47 +24,147 @@ pub struct Labelled {
 pub struct EvidenceData {
     /// Real training images.
     pub train: Labelled,
-    /// Places of the training images that the plan leaves out of the balanced dataset; the balanced arm alone does
-    /// without them.
+    /// Places of the training images that the plan leaves out of the balanced dataset; the arms with generated images
+    /// alone do without them.
     pub left_out: Vec<usize>,
-    /// Accepted generated images; they are trained on in the balanced arm only and never tested on.
+    /// Accepted generated images that fill the plan, in the order in which they were accepted; trained on, never tested
+    /// on.
     pub generated: Labelled,
+    /// Accepted generated images beyond the plan, in their order: for the shares above one of a sweep.
+    pub further: Option<Labelled>,
+    /// Real images on which the best step of a training is chosen; where there are none, some training images are held
+    /// out for it ([`EvidenceConfig::validation_share`]).
+    pub validation: Option<Labelled>,
     /// Real held-out images.
     pub test: Labelled,
     /// The names of the label's classes, at least two.
     pub classes: Vec<String>,
     /// The groups by which accuracy is reported.
     pub groups: Vec<Group>,
+    /// The label's name among the attributes of the groups; what else a group says is its attribute value.
+    pub label: String,
 }
 
-impl EvidenceData {
-    /// Checks that the parts belong together.
-    ///
-    /// # Errors
-    /// [`Error::Empty`], [`Error::OneClass`], [`Error::Rows`], [`Error::Size`] or [`Error::Index`], naming the part.
-    pub fn check(&self) -> Result<(), Error> {
-        if self.classes.len() < 2 {
-            return Err(Error::OneClass(self.classes.len()));
+/// An arm that cannot be run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The arm.
+    pub arm: Arm,
+    /// The reason, a clause.
+    pub why: String,
+}
+
+impl Labelled {
+    /// The images at `rows`, in that order, with what belongs to them; rows beyond the last are left out.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let of = |codes: &[u32]| rows.iter().filter_map(|&row| codes.get(row).copied()).collect();
+        Self {
+            images: self.images.select(rows.iter().copied()),
+            labels: of(&self.labels),
+            groups: of(&self.groups),
+            features: self.features.as_ref().map(|features| features.select(rows.iter().copied())),
         }
-        for (part, labelled) in [("train", &self.train), ("generated", &self.generated), ("test", &self.test)] {
-            let Labelled { images, labels, groups } = labelled;
-            if images.is_empty() && part != "generated" {
-                return Err(Error::Empty(part));
-            }
-            if labels.len() != images.len() || groups.len() != images.len() {
-                return Err(Error::Rows { part, images: images.len(), labels: labels.len(), groups: groups.len() });
-            }
-            let (width, height) = (images.width(), images.height());
-            if !images.is_empty() && (width, height) != (self.train.images.width(), self.train.images.height()) {
-                return Err(Error::Size { part, width, height });
-            }
-            for (what, indices, known) in [("label", labels, self.classes.len()), ("group", groups, self.groups.len())]
-            {
-                if let Some(row) = indices.iter().position(|&index| index as usize >= known) {
-                    return Err(Error::Index { part, row, what, index: indices[row], known });
-                }
-            }
+    }
+
+    /// Appends the images of `other`.
+    pub(crate) fn extend(&mut self, other: &Self) -> Result<(), Error> {
+        if other.labels.is_empty() {
+            return Ok(());
+        }
+        self.images.extend(&other.images)?;
+        self.labels.extend(&other.labels);
+        self.groups.extend(&other.groups);
+        match (&mut self.features, &other.features) {
+            (Some(features), Some(others)) => features.extend(others)?,
+            (features, _) => *features = None,
         }
         Ok(())
     }
+
+    /// What `classifier` looks at; `None` where it needs features that are not there.
+    pub(crate) fn inputs(&self, classifier: ClassifierKind) -> Option<Inputs<'_>> {
+        match classifier {
+            ClassifierKind::Linear => self.features.as_ref().map(Inputs::Features),
+            ClassifierKind::Cnn | ClassifierKind::Mlp => Some(Inputs::Images(&self.images)),
+        }
+    }
+}
+
+impl EvidenceData {
+    /// Checks that the parts belong together and have what `classifier` looks at.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Classes`], [`Error::Rows`], [`Error::Size`], [`Error::Index`], [`Error::LeftOut`],
+    /// [`Error::NoFeatures`] or [`Error::Features`], naming the part.
+    pub fn check(&self, classifier: ClassifierKind) -> Result<(), Error> {
+        if !(2..=MOST_CLASSES).contains(&self.classes.len()) {
+            return Err(Error::Classes(self.classes.len()));
+        }
+        let needed = [("train", &self.train), ("test", &self.test)];
+        let optional = [
+            ("generated", Some(&self.generated)),
+            ("further generated", self.further.as_ref()),
+            ("validation", self.validation.as_ref()),
+        ];
+        if let Some((part, _)) = needed.iter().find(|(_, labelled)| labelled.images.is_empty()) {
+            return Err(Error::Empty(part));
+        }
+        let optional = optional.into_iter().filter_map(|(part, labelled)| Some((part, labelled?)));
+        for (part, labelled) in needed.into_iter().chain(optional) {
+            self.check_part(part, labelled, classifier)?;
+        }
+        match self.left_out.iter().find(|&&place| place >= self.train.labels.len()) {
+            Some(&place) => Err(Error::LeftOut { place, images: self.train.labels.len() }),
+            None => Ok(()),
+        }
+    }
+
+    fn check_part(&self, part: &'static str, labelled: &Labelled, classifier: ClassifierKind) -> Result<(), Error> {
+        let Labelled { images, labels, groups, features } = labelled;
+        if labels.len() != images.len() || groups.len() != images.len() {
+            return Err(Error::Rows { part, images: images.len(), labels: labels.len(), groups: groups.len() });
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let (width, height) = (images.width(), images.height());
+        if (width, height) != (self.train.images.width(), self.train.images.height()) {
+            return Err(Error::Size { part, width, height });
+        }
+        for (what, indices, known) in [("label", labels, self.classes.len()), ("group", groups, self.groups.len())] {
+            if let Some(row) = indices.iter().position(|&index| index as usize >= known) {
+                return Err(Error::Index { part, row, what, index: indices[row], known });
+            }
+        }
+        if classifier != ClassifierKind::Linear {
+            return Ok(());
+        }
+        let features = features.as_ref().ok_or(Error::NoFeatures(part))?;
+        let width = self.train.features.as_ref().map_or(0, FeatureSet::width);
+        if (features.len(), features.width()) != (images.len(), width) {
+            let (rows, found) = (features.len(), features.width());
+            return Err(Error::Features { part, images: images.len(), rows, width, found });
+        }
+        Ok(())
+    }
+}
+
+/// The arms of `config` that this data allows, in the order of the report, and those that it does not.
+pub fn arms_for(config: &EvidenceConfig, data: &EvidenceData) -> (Vec<Arm>, Vec<Skipped>) {
+    let why = |arm: Arm| match arm {
+        Arm::GeneratedOnly if data.generated.labels.is_empty() => Some("no generated image was accepted"),
+        Arm::Augment if config.classifier == ClassifierKind::Linear => {
+            Some("the features are given, so images cannot be changed before; choose the classifier `cnn` or `mlp`")
+        }
+        _ => None,
+    };
+    let (mut arms, mut skipped) = (Vec::new(), Vec::new());
+    for arm in config.arms() {
+        match why(arm) {
+            Some(why) => skipped.push(Skipped { arm, why: why.to_owned() }),
+            None => arms.push(arm),
+        }
+    }
+    (arms, skipped)
 }

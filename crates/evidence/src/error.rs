@@ -44,9 +44,67 @@ pub enum Error {
     /// There is nothing to train on, or nothing to test on.
     #[error("the {0} part has no images; evidence needs real training images and real test images with labels")]
     Empty(&'static str),
-    /// One class cannot be told from another.
-    #[error("the label has {0} class; evidence needs at least two classes to tell apart")]
-    OneClass(usize),
+    /// One class cannot be told from another, or there are more than a label can have.
+    #[error("the label has {0} classes; evidence needs 2 to 65536 classes to tell apart")]
+    Classes(usize),
+    /// A training image that is to be left out is not there.
+    #[error("training image {place} is to be left out, but there are only {images}")]
+    LeftOut {
+        /// Its place.
+        place: usize,
+        /// Number of training images.
+        images: usize,
+    },
+    /// The classifier `linear` has nothing to look at.
+    #[error(
+        "the {0} images have no feature vectors, which the classifier `linear` is trained on; compute them, or set \
+         `evidence.classifier` to `cnn` or `mlp`"
+    )]
+    NoFeatures(&'static str),
+    /// Feature vectors do not belong to their images, or not to those of the other parts.
+    #[error(
+        "the {images} {part} images have {rows} feature vectors of width {found} where each needs one of width {width}; \
+         compute them for all parts with one network"
+    )]
+    Features {
+        /// `train`, `generated`, `validation` or `test`.
+        part: &'static str,
+        /// Number of images.
+        images: usize,
+        /// Number of vectors.
+        rows: usize,
+        /// Width of the training images' vectors.
+        width: usize,
+        /// Width of these.
+        found: usize,
+    },
+    /// A key of the job's evidence cannot have this value.
+    #[error("`evidence.{key}` must be {expected}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What can stand there.
+        expected: &'static str,
+    },
+    /// An arm cannot be trained on this data.
+    #[error("the arm {arm} cannot be run: {why}")]
+    Arm {
+        /// The arm.
+        arm: Arm,
+        /// The reason.
+        why: String,
+    },
+    /// More groups are to be held out than can be.
+    #[error(
+        "{wanted} groups cannot be held out so that every attribute value still occurs in some other group; the most \
+         that can be is {most}"
+    )]
+    HeldOut {
+        /// How many were asked for.
+        wanted: usize,
+        /// How many there can be.
+        most: usize,
+    },
     /// The runs do not belong together: they were not tested on the same images.
     #[error("the runs of {arm} with seed {seed} were tested on other images than the first run; run the stage again")]
     OtherTest {
@@ -66,9 +124,12 @@ pub enum Error {
     /// There are no runs, or none of the balanced data.
     #[error("there is no run of the {0} data to judge; run the stage again to complete it")]
     NoRuns(Arm),
-    /// The stored outcomes of a run are damaged.
-    #[error("`{0}` is not a list of outcomes (hexadecimal digits, one bit an image); delete the run and run again")]
-    Outcomes(String),
+    /// The stored predictions of a run are damaged.
+    #[error("`{0}` is not a list of predictions (IMAGES:CLASSES:DIGITS); delete the run and run again")]
+    Predictions(String),
+    /// There is no run of a sweep, or of groups that were held out, to put together.
+    #[error("there is no run of the {0} to judge; run the stage again to complete it")]
+    Nothing(&'static str),
     /// Training or testing the classifier failed.
     #[error(transparent)]
     Classifier(#[from] evenset_nn::Error),

@@ -5,19 +5,37 @@
 //! on its own. [`summarise`] puts the runs together into [`Evidence`]: means over the seeds, intervals over test images
 //! and seeds together, and a verdict. The verdict is *helped* only where the balanced data beats the best baseline, not
 //! merely the data as it was; with no gain it says so.
+//!
+//! [`run_share`] and [`summarise_sweep`] show how many generated images are enough, [`hold_out`] and
+//! [`summarise_held_out`] judge groups that the generator has never seen, and [`distances`](mod@distances) compares
+//! generated and real images without any classifier of the label.
 
-mod arm;
+mod analysis;
+mod arms;
 mod bootstrap;
 mod config;
 mod data;
+pub mod distances;
 mod error;
-mod outcomes;
+mod held_out;
+mod metrics;
+mod paired;
+mod predictions;
+mod sentence;
 mod summary;
+mod sweep;
+mod table;
+#[cfg(test)]
+mod testing;
 
-pub use arm::{ArmRun, GroupOutcome, run_arm};
-pub use bootstrap::Interval;
-pub use config::{Arm, Baseline, EvidenceConfig};
-pub use data::{EvidenceData, Labelled};
+pub use arms::{Arm, ArmRun, Baseline, GroupOutcome, ShareRun, Variant, run_arm, run_share};
+pub use bootstrap::{Estimate, Interval};
+pub use config::{ClassifierKind, EvidenceConfig};
+pub use data::{EvidenceData, Labelled, Skipped, arms_for};
 pub use error::Error;
-pub use outcomes::Outcomes;
+pub use evenset_nn::classifier::FeatureSet;
+pub use held_out::{HeldOutSummary, hold_out, summarise_held_out};
+pub use metrics::Metric;
+pub use predictions::{Prediction, Predictions};
 pub use summary::{ArmSummary, Comparison, Evidence, GroupSummary, Verdict, summarise};
+pub use sweep::{ShareSummary, SweepSummary, summarise_sweep};

@@ -1,16 +1,14 @@
-//! All runs put together: means, intervals, the comparison that counts, and the verdict in words.
+//! All runs put together: means, intervals, the comparison that counts, and the verdict.
 
 use evenset_core::Group;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::{ArmFigures, Interval, Outcomes, interval};
+use crate::analysis::Analysis;
+use crate::bootstrap::Interval;
+use crate::sentence::sentence;
+use crate::table::Table;
 use crate::{Arm, ArmRun, Error};
-
-/// Fewer seeds than this leave a verdict open to luck; the sentence says so.
-const SEEDS_FOR_A_CLAIM: usize = 5;
-const SHARE: Interval = [0.0, 1.0];
-const DIFFERENCE: Interval = [-1.0, 1.0];
 
 /// Whether balancing changed the accuracy in the worst group, against the best baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -35,7 +33,7 @@ pub struct Evidence {
     pub seeds: usize,
     /// Number of real test images.
     pub test_images: usize,
-    /// The arms in the order they were run, `as-is` first and `balanced` last.
+    /// The arms: `as-is` first, the other baselines, and those with generated images.
     pub arms: Vec<ArmSummary>,
     /// `balanced` against the baseline with the highest mean worst-group accuracy.
     pub against_best_baseline: Comparison,
@@ -44,27 +42,45 @@ pub struct Evidence {
 }
 
 /// The figures of one arm: means over its seeds. A worst group is found for each seed by itself, since a user trains one
-/// classifier, and the mean is taken over those minima.
+/// classifier, and the mean is taken over those minima; likewise for the other figures. Each has a 95 % interval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ArmSummary {
     /// The arm.
     pub name: Arm,
     /// Share of all test images classified rightly.
     pub accuracy: f64,
-    /// 95 % interval of `accuracy`.
+    /// Interval of `accuracy`.
     pub accuracy_interval: Interval,
     /// Mean of the groups' accuracies.
     pub balanced_accuracy: f64,
+    /// Interval of `balanced_accuracy`.
+    pub balanced_accuracy_interval: Interval,
     /// Accuracy in the group with the lowest. A minimum over noisy groups lies below the lowest true accuracy.
     pub worst_group: f64,
-    /// 95 % interval of `worst_group`, turned around to allow for that bias.
+    /// Interval of `worst_group`, turned around to allow for that bias.
     pub worst_group_interval: Interval,
     /// Highest minus lowest accuracy of a group.
     pub gap: f64,
-    /// 95 % interval of `gap`.
+    /// Interval of `gap`.
     pub gap_interval: Interval,
+    /// [`Metric::EqualisedOdds`](crate::Metric::EqualisedOdds).
+    pub equalised_odds: f64,
+    /// Interval of `equalised_odds`.
+    pub equalised_odds_interval: Interval,
+    /// [`Metric::CalibrationError`](crate::Metric::CalibrationError).
+    pub calibration_error: f64,
+    /// Interval of `calibration_error`.
+    pub calibration_error_interval: Interval,
     /// Every group with test images.
     pub per_group: Vec<GroupSummary>,
+    /// Real images that each of its classifiers was trained on.
+    pub real_images: u32,
+    /// Generated images that each of its classifiers was trained on.
+    pub generated_images: u32,
+    /// This arm less the best baseline; none for the best baseline itself.
+    pub against_best_baseline: Option<Comparison>,
+    /// What a reader must know to read the figures rightly, as a sentence.
+    pub note: Option<String>,
 }
 
 /// The accuracy of one arm in one group.
@@ -80,20 +96,43 @@ pub struct GroupSummary {
     pub total: u32,
 }
 
-/// `balanced` minus another arm, paired by test image and seed.
+/// An arm less another one, paired by test image and seed: differences of the means over the seeds, with 95 % intervals.
+/// Above zero, the arm is better in accuracy and worse in gap, equalised odds and calibration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// The arm compared with.
     pub with: Arm,
-    /// Difference of the mean worst-group accuracies; above zero, `balanced` is better.
+    /// Difference of the worst-group accuracies.
     pub worst_group: f64,
-    /// Its 95 % interval. Against the best baseline every resample picks its own best one, so that picking the best of
-    /// several is paid for.
+    /// Its interval. Where an arm with generated images is compared with the best baseline, every resample picks its own
+    /// best one, so that picking the best of several is paid for.
     pub worst_group_interval: Interval,
-    /// Difference of the mean accuracies.
+    /// Two-sided p of `worst_group`, by swapping what the two arms said about each test image at random, for all seeds
+    /// together (a paired permutation test with 9999 draws). It takes the trained classifiers as they are and so leaves
+    /// out the luck of training, which the interval holds.
+    pub worst_group_p: f64,
+    /// Difference of the accuracies.
     pub accuracy: f64,
-    /// Its 95 % interval.
+    /// Its interval.
     pub accuracy_interval: Interval,
+    /// The same p of `accuracy`.
+    pub accuracy_p: f64,
+    /// Difference of the balanced accuracies.
+    pub balanced_accuracy: f64,
+    /// Its interval.
+    pub balanced_accuracy_interval: Interval,
+    /// Difference of the gaps.
+    pub gap: f64,
+    /// Its interval.
+    pub gap_interval: Interval,
+    /// Difference of the equalised-odds differences.
+    pub equalised_odds: f64,
+    /// Its interval.
+    pub equalised_odds_interval: Interval,
+    /// Difference of the calibration errors.
+    pub calibration_error: f64,
+    /// Its interval.
+    pub calibration_error_interval: Interval,
 }
 
 /// Puts the runs of all arms and seeds together, in any order.
@@ -105,161 +144,31 @@ pub struct Comparison {
 /// [`Error::NoRuns`] or [`Error::MissingRun`] where a run is missing, [`Error::OtherTest`] where the runs were not
 /// tested on the same images.
 pub fn summarise(runs: &[ArmRun]) -> Result<Evidence, Error> {
-    let table = Table::new(runs)?;
-    let outcomes = Outcomes::new(&table.runs);
-    let observed = outcomes.observed();
-    let resampled = outcomes.resampled();
-
-    let arms: Vec<ArmSummary> =
-        (0..table.arms.len()).map(|arm| arm_summary(arm, &table, &observed, &resampled)).collect();
-    let balanced = table.arms.len() - 1;
-    let baselines: Vec<usize> = (0..balanced).collect();
-    let against_as_is = compare(balanced, &[0], &table.arms, &observed, &resampled);
-    let against_best_baseline = compare(balanced, &baselines, &table.arms, &observed, &resampled);
-    let verdict = match against_best_baseline.worst_group_interval {
-        [low, _] if low > 0.0 => Verdict::Helped,
-        [_, high] if high < 0.0 => Verdict::Harmed,
-        _ => Verdict::NoDifference,
-    };
-    let seeds = table.runs[0].len();
+    let table = Table::new(runs, &[Arm::AsIs, Arm::Balanced])?;
+    let analysis = Analysis::new(&table);
+    let baselines = analysis.baselines();
+    let balanced = analysis.place(Arm::Balanced);
+    let arms = analysis.arms(analysis.best(&baselines));
+    let against_as_is = analysis.compare(balanced, vec![analysis.place(Arm::AsIs)]);
+    let against_best_baseline = analysis.compare(balanced, baselines);
+    let verdict = verdict(against_best_baseline.worst_group_interval);
     Ok(Evidence {
         verdict,
-        sentence: sentence(verdict, &arms, &against_best_baseline, &against_as_is, seeds),
-        seeds,
-        test_images: table.runs[0][0].groups.iter().map(|group| group.total as usize).sum(),
+        sentence: sentence(verdict, &arms, &against_best_baseline, &against_as_is, table.seeds()),
+        seeds: table.seeds(),
+        test_images: table.test_images(),
         arms,
         against_best_baseline,
         against_as_is,
     })
 }
 
-/// The runs by arm and seed, complete and over the same test images.
-struct Table<'a> {
-    /// `as-is` first, `balanced` last.
-    arms: Vec<Arm>,
-    /// `[arm][seed]`.
-    runs: Vec<Vec<&'a ArmRun>>,
-}
-
-impl<'a> Table<'a> {
-    fn new(runs: &'a [ArmRun]) -> Result<Self, Error> {
-        let mut arms: Vec<Arm> = runs.iter().map(|run| run.arm).collect();
-        arms.sort();
-        arms.dedup();
-        for needed in [Arm::AsIs, Arm::Balanced] {
-            if !arms.contains(&needed) {
-                return Err(Error::NoRuns(needed));
-            }
-        }
-        let mut seeds: Vec<u32> = runs.iter().map(|run| run.seed).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        let table = arms
-            .iter()
-            .map(|&arm| {
-                let of = |&seed: &u32| runs.iter().find(|run| run.arm == arm && run.seed == seed);
-                seeds.iter().map(|seed| of(seed).ok_or(Error::MissingRun { arm, seed: *seed })).collect()
-            })
-            .collect::<Result<Vec<Vec<_>>, _>>()?;
-        let groups_of = |run: &ArmRun| -> Vec<(Group, usize, bool)> {
-            run.groups.iter().map(|group| (group.group.clone(), group.outcomes.len(), group.counts)).collect()
-        };
-        let first = groups_of(table[0][0]);
-        if let Some(run) = runs.iter().find(|run| groups_of(run) != first) {
-            return Err(Error::OtherTest { arm: run.arm, seed: run.seed });
-        }
-        Ok(Self { arms, runs: table })
-    }
-}
-
-fn arm_summary(arm: usize, table: &Table<'_>, observed: &[ArmFigures], resampled: &[Vec<ArmFigures>]) -> ArmSummary {
-    let with_interval = |value: &dyn Fn(&ArmFigures) -> f64| {
-        let estimate = value(&observed[arm]);
-        (estimate, interval(estimate, resampled.iter().map(|arms| value(&arms[arm])).collect(), SHARE))
-    };
-    let (accuracy, accuracy_interval) = with_interval(&|of| of.figures.accuracy);
-    let (worst_group, worst_group_interval) = with_interval(&|of| of.figures.worst_group);
-    let (gap, gap_interval) = with_interval(&|of| of.figures.gap);
-    let groups = table.runs[arm][0].groups.iter().enumerate();
-    let per_group = groups
-        .map(|(g, group)| {
-            let (accuracy, interval) = with_interval(&|of| of.per_group[g]);
-            GroupSummary { group: group.group.clone(), accuracy, interval, total: group.total }
-        })
-        .collect();
-    ArmSummary {
-        name: table.arms[arm],
-        accuracy,
-        accuracy_interval,
-        balanced_accuracy: observed[arm].figures.balanced_accuracy,
-        worst_group,
-        worst_group_interval,
-        gap,
-        gap_interval,
-        per_group,
-    }
-}
-
-/// `balanced` against the best of `others` by worst group, the best chosen afresh in every resample.
-fn compare(
-    balanced: usize,
-    others: &[usize],
-    arms: &[Arm],
-    observed: &[ArmFigures],
-    resampled: &[Vec<ArmFigures>],
-) -> Comparison {
-    // Of equally good ones the first: a later one must be better to replace it.
-    let best = |figures: &[ArmFigures]| -> usize {
-        let worst_group = |arm: usize| figures[arm].figures.worst_group;
-        others.iter().copied().reduce(|a, b| if worst_group(b) > worst_group(a) { b } else { a }).unwrap_or(balanced)
-    };
-    let worst_group =
-        |figures: &[ArmFigures]| figures[balanced].figures.worst_group - figures[best(figures)].figures.worst_group;
-    let with = best(observed);
-    let accuracy = |figures: &[ArmFigures]| figures[balanced].figures.accuracy - figures[with].figures.accuracy;
-    let over_resamples = |value: &dyn Fn(&[ArmFigures]) -> f64| {
-        interval(value(observed), resampled.iter().map(|figures| value(figures)).collect(), DIFFERENCE)
-    };
-    Comparison {
-        with: arms[with],
-        worst_group: worst_group(observed),
-        worst_group_interval: over_resamples(&worst_group),
-        accuracy: accuracy(observed),
-        accuracy_interval: over_resamples(&accuracy),
-    }
-}
-
-fn sentence(verdict: Verdict, arms: &[ArmSummary], best: &Comparison, as_is: &Comparison, seeds: usize) -> String {
-    let worst = |arm: Arm| arms.iter().find(|summary| summary.name == arm).map_or(0.0, |summary| summary.worst_group);
-    let found = match verdict {
-        Verdict::Helped => "Balancing helped",
-        Verdict::NoDifference => "Balancing made no measurable difference over the best baseline",
-        Verdict::Harmed => "The balanced data did worse than the best baseline",
-    };
-    let mut text = format!(
-        "{found}: accuracy in the worst group is {:.3} with the balanced data and {:.3} with {}, the best baseline \
-         ({}).",
-        worst(Arm::Balanced),
-        worst(best.with),
-        best.with,
-        difference(best),
-    );
-    if best.with == Arm::AsIs {
-        text.push_str(" The best baseline is the data as it was.");
+fn verdict([low, high]: Interval) -> Verdict {
+    if low > 0.0 {
+        Verdict::Helped
+    } else if high < 0.0 {
+        Verdict::Harmed
     } else {
-        let against = format!(" With the data as it was, it is {:.3} ({}).", worst(Arm::AsIs), difference(as_is));
-        text.push_str(&against);
+        Verdict::NoDifference
     }
-    if seeds < SEEDS_FOR_A_CLAIM {
-        let plural = if seeds == 1 { "" } else { "s" };
-        let caution = format!(" This rests on {seeds} seed{plural}, too few to rule out luck; run at least five.");
-        text.push_str(&caution);
-    }
-    text
-}
-
-/// `+0.081, 95 % interval +0.032 to +0.119`.
-fn difference(comparison: &Comparison) -> String {
-    let [low, high] = comparison.worst_group_interval;
-    format!("{:+.3}, 95 % interval {low:+.3} to {high:+.3}", comparison.worst_group)
 }

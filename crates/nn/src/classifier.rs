@@ -1,38 +1,42 @@
-//! A small convolutional classifier with several heads, for checking and judging images, not for winning at them.
+//! A small classifier with several heads, for checking and judging images, not for winning at them.
 //!
-//! A stem and a few stages of convolution with stride 2, group normalisation and SiLU, down to about four pixels a side;
+//! [`Architecture`] says what it is made of. With convolutions, a stem and a few stages of convolution with stride 2, group normalisation and SiLU, down to about four pixels a side;
 //! their mean over the pixels becomes a vector of features, and each attribute has one linear head on it. A 28x28 image
-//! costs about 5 MFLOP forward. Everything random comes from one seed, so the same call gives the same weights on any
+//! costs about 5 MFLOP forward. The others are layers of units on all pixels or on given features, and heads alone. Everything random comes from one seed, so the same call gives the same weights on any
 //! number of threads.
 
-use std::f64::consts::PI;
 use std::fs;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use evenset_core::{Progress, Seed};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamW, AdamWConfig, Error, Result, Weights, no_grad, ops};
+use crate::{Error, Result, Weights, no_grad, ops};
 
+mod cnn;
 mod images;
+mod inputs;
+mod mlp;
 mod network;
+mod objective;
+mod rand_augment;
 mod sampling;
+mod training;
 mod trunk;
 
 pub use images::ImageSet;
-use images::moments;
-use network::{Description, HeadDescription, Network};
+use inputs::{Changes, batch};
+pub use inputs::{FeatureSet, Inputs};
+pub use network::Architecture;
+use network::{Description, HeadDescription, InputShape, Network};
+pub use objective::Objective;
+pub use rand_augment::RandAugment;
 pub use sampling::{Augment, Sampling};
-use sampling::{Change, Rows};
+pub use training::{Checks, Kept, Training};
 
 /// Images that go through the network together when it predicts.
 const PREDICT_BATCH: usize = 128;
-/// Gradients longer than this are scaled down.
-const CLIP_NORM: f64 = 1.0;
-/// Share of the steps in which the learning rate rises from zero.
-const WARM_UP: f64 = 0.05;
 /// The classifier's two files in its folder.
 const DESCRIPTION_FILE: &str = "classifier.json";
 const WEIGHTS_FILE: &str = "classifier.safetensors";
@@ -49,11 +53,13 @@ pub struct Head {
 }
 
 /// Size and training of a [`Classifier`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// Channels of the stem, a multiple of four; stages double them up to four times as many, which is also the number of
-    /// features.
+    /// What it is made of.
+    pub architecture: Architecture,
+    /// With convolutions: channels of the stem, a multiple of four; stages double them up to four times as many, which is
+    /// also the number of features.
     pub width: u32,
     /// Gradient steps.
     pub steps: u32,
@@ -65,17 +71,21 @@ pub struct ClassifierConfig {
     pub weight_decay: f64,
     /// Random changes to training images.
     pub augment: Augment,
+    /// Stronger ones, after those.
+    pub rand_augment: RandAugment,
 }
 
 impl Default for ClassifierConfig {
     fn default() -> Self {
         Self {
+            architecture: Architecture::Cnn,
             width: 16,
             steps: 1000,
             batch: 32,
             learning_rate: 5e-3,
             weight_decay: 0.01,
             augment: Augment { flip: false, shift: 0 },
+            rand_augment: RandAugment::none(),
         }
     }
 }
@@ -122,13 +132,13 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Trains on `images`, which stay as they are but for `config.augment`.
+    /// Trains on `images`, which stay as they are but for `config.augment` and `config.rand_augment`.
     ///
     /// `loss_weights`, one for each image, multiply its loss; a mean of one keeps the step size as it is.
+    /// [`train`](Self::train) can do more.
     ///
     /// # Errors
-    /// [`Error::Config`] where images, labels and weights do not fit each other, [`Error::Interrupted`] when the
-    /// progress asks for an end, [`Error::Tensor`] and [`Error::NonFiniteGradient`] where the arithmetic fails.
+    /// As [`train`](Self::train).
     pub fn fit(
         images: &ImageSet,
         heads: &[Head],
@@ -138,39 +148,9 @@ impl Classifier {
         seed: Seed,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        check_training(images, heads, sampling, loss_weights, config)?;
-        let (mean, deviation) = moments(images);
-        let describe = |head: &Head| HeadDescription { name: head.name.clone(), classes: head.classes.clone() };
-        let classifier = Self::untrained(
-            Description {
-                image_width: images.width(),
-                image_height: images.height(),
-                channels: config.width,
-                mean,
-                deviation,
-                heads: heads.iter().map(describe).collect(),
-            },
-            seed.derive("weights"),
-        )?;
-        let optimiser = AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() };
-        let mut optimiser = AdamW::new(classifier.weights.vars(), optimiser);
-        let mut rows = Rows::new(images.len(), sampling, seed.derive("rows"));
-        progress.begin("train the classifier", u64::from(config.steps));
-        for step in 0..config.steps {
-            progress.check()?;
-            let rows = rows.next(config.batch as usize);
-            let x = classifier.augmented(images, &rows, config.augment, seed.derive("augment").index(step.into()))?;
-            let features = classifier.network.features(&x)?;
-            if let Some(loss) = classifier.loss(&features, heads, &rows, loss_weights)? {
-                optimiser.step(&loss.backward()?, learning_rate(config, step), Some(CLIP_NORM))?;
-                if step % 50 == 0 {
-                    progress.note(&format!("loss {:.3}", loss.to_scalar::<f32>()?));
-                }
-            }
-            progress.advance(1);
-        }
-        progress.end();
-        Ok(classifier)
+        let (inputs, objective) = (Inputs::Images(images), Objective::Mean);
+        let training = Training { inputs, heads, sampling, loss_weights, objective, config, seed };
+        Ok(Self::train(&training, None, progress)?.0)
     }
 
     /// For each head the probabilities of its classes for every image.
@@ -194,28 +174,42 @@ impl Classifier {
     /// # Errors
     /// [`Error::Config`] where the images are of another size.
     pub fn inspect(&self, images: &ImageSet) -> Result<Inspection> {
-        let Description { image_width, image_height, heads, .. } = &self.description;
-        if (images.width(), images.height()) != (*image_width, *image_height) {
-            return Err(Error::Config(format!(
-                "the classifier was trained on {image_width}x{image_height} images and is shown {}x{} ones; bring all \
-                 images to one size",
-                images.width(),
-                images.height()
-            )));
+        self.inspect_inputs(&Inputs::Images(images))
+    }
+
+    /// [`inspect`](Self::inspect) for images or feature vectors.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the inputs are not of the kind and size of those in training.
+    pub fn inspect_inputs(&self, inputs: &Inputs<'_>) -> Result<Inspection> {
+        match (self.description.input, inputs.shape()) {
+            (expected, found) if expected == found => {}
+            (InputShape::Image { width, height }, InputShape::Image { width: w, height: h }) => {
+                return Err(Error::Config(format!(
+                    "the classifier was trained on {width}x{height} images and is shown {w}x{h} ones; bring all images \
+                     to one size"
+                )));
+            }
+            (expected, found) => {
+                return Err(Error::Config(format!(
+                    "the classifier was trained on {expected} and is shown {found}; show it what it was trained on"
+                )));
+            }
         }
         let empty = |head: &HeadDescription| Prediction {
             name: head.name.clone(),
             classes: head.classes.len(),
             probabilities: Vec::new(),
         };
-        let mut inspection = Inspection { heads: heads.iter().map(empty).collect(), features: Vec::new() };
-        let rows: Vec<usize> = (0..images.len()).collect();
+        let heads = self.description.heads.iter().map(empty).collect();
+        let mut inspection = Inspection { heads, features: Vec::new() };
+        let (rows, device): (Vec<usize>, _) = ((0..inputs.len()).collect(), self.weights.device());
         for rows in rows.chunks(PREDICT_BATCH) {
             no_grad(|| -> Result<()> {
-                let x = self.augmented(images, rows, Augment::none(), Seed(0))?;
+                let x = batch(inputs, rows, Changes::none(), Seed(0), &self.description, device)?;
                 let features = self.network.features(&x)?;
-                for (head, prediction) in self.network.heads.iter().zip(&mut inspection.heads) {
-                    let probabilities = ops::softmax(&head.forward(&features)?)?;
+                for (logits, prediction) in self.network.logits(&features)?.iter().zip(&mut inspection.heads) {
+                    let probabilities = ops::softmax(logits)?;
                     prediction.probabilities.extend(probabilities.flatten_all()?.to_vec1::<f32>()?);
                 }
                 inspection.features.extend(features.flatten_all()?.to_vec1::<f32>()?);
@@ -265,103 +259,19 @@ impl Classifier {
         Ok(Self { description, weights, network })
     }
 
-    /// The mean loss of a batch over its images, summed over the heads; none where no image has a label.
-    fn loss(
-        &self,
-        features: &Tensor,
-        heads: &[Head],
-        rows: &[usize],
-        loss_weights: Option<&[f32]>,
-    ) -> Result<Option<Tensor>> {
-        let mut total: Option<Tensor> = None;
-        for (head, layer) in heads.iter().zip(&self.network.heads) {
-            let labels: Vec<Option<u32>> = rows.iter().map(|&row| head.labels[row]).collect();
-            let weight = |(&row, label): (&usize, &Option<u32>)| match label {
-                Some(_) => loss_weights.map_or(1.0, |weights| weights[row]),
-                None => 0.0,
-            };
-            let weights: Vec<f32> = rows.iter().zip(&labels).map(weight).collect();
-            let sum: f32 = weights.iter().sum();
-            if sum <= 0.0 {
-                continue;
-            }
-            let labels: Vec<u32> = labels.into_iter().map(Option::unwrap_or_default).collect();
-            // The weighted mean, times the sum of the weights over the batch: each image pulls with its own weight.
-            let mean = ops::cross_entropy(&layer.forward(features)?, &labels, Some(&weights))?;
-            let loss = (mean * f64::from(sum / rows.len() as f32))?;
-            total = Some(match total {
-                Some(total) => ops::add(&total, &loss)?,
-                None => loss,
-            });
+    /// What a training makes, before any step.
+    fn describe(training: &Training<'_>) -> Description {
+        let Training { inputs, heads, config, .. } = training;
+        let (mean, deviation) = inputs.moments();
+        let describe = |head: &Head| HeadDescription { name: head.name.clone(), classes: head.classes.clone() };
+        Description {
+            architecture: config.architecture.clone(),
+            input: inputs.shape(),
+            channels: config.width,
+            mean,
+            deviation,
+            heads: heads.iter().map(describe).collect(),
         }
-        Ok(total)
-    }
-
-    /// The images at `rows`, changed at random, normalised: `[rows, 3, height, width]`.
-    fn augmented(&self, images: &ImageSet, rows: &[usize], augment: Augment, seed: Seed) -> Result<Tensor> {
-        let Description { mean, deviation, .. } = &self.description;
-        let (width, height, plane) = (images.width(), images.height(), images.width() * images.height());
-        let mut values = vec![0f32; rows.len() * 3 * plane];
-        values.par_chunks_mut(3 * plane).zip(rows).enumerate().for_each(|(i, (values, &row))| {
-            let pixels = images.image(row);
-            let change = Change::draw(augment, seed.index(i as u64));
-            for y in 0..height {
-                let from_row = change.source_row(y, height) * width;
-                for x in 0..width {
-                    let from = 3 * (from_row + change.source_column(x, width));
-                    for (colour, plane) in values.chunks_exact_mut(plane).enumerate() {
-                        plane[y * width + x] = (f32::from(pixels[from + colour]) - mean[colour]) / deviation[colour];
-                    }
-                }
-            }
-        });
-        Ok(Tensor::from_vec(values, (rows.len(), 3, height, width), self.weights.device())?)
-    }
-}
-
-/// Linear warm-up, then half a cosine down to zero.
-fn learning_rate(config: &ClassifierConfig, step: u32) -> f64 {
-    let (step, steps) = (f64::from(step), f64::from(config.steps));
-    let warm_up = (WARM_UP * steps).ceil();
-    if step < warm_up {
-        return config.learning_rate * (step + 1.0) / warm_up;
-    }
-    config.learning_rate * 0.5 * (1.0 + (PI * (step - warm_up) / (steps - warm_up).max(1.0)).cos())
-}
-
-fn check_training(
-    images: &ImageSet,
-    heads: &[Head],
-    sampling: &Sampling,
-    loss_weights: Option<&[f32]>,
-    config: &ClassifierConfig,
-) -> Result<()> {
-    let rows = images.len();
-    let refuse = |reason: String| Err(Error::Config(format!("a classifier cannot be trained: {reason}")));
-    if rows == 0 || config.steps == 0 || config.batch == 0 {
-        return refuse(format!("{rows} images, {} steps, batches of {}", config.steps, config.batch));
-    }
-    for Head { name, classes, labels } in heads {
-        if labels.len() != rows {
-            return refuse(format!("{rows} images have {} labels of `{name}`", labels.len()));
-        }
-        if let Some(label) = labels.iter().flatten().find(|&&label| label as usize >= classes.len()) {
-            return refuse(format!("`{name}` has {} classes but label {label} occurs", classes.len()));
-        }
-    }
-    if let Sampling::Weighted(weights) = sampling {
-        let usable = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
-        if weights.len() != rows || !usable || weights.iter().sum::<f64>() <= 0.0 {
-            return refuse(format!("{rows} images need as many sampling weights, none negative and not all zero"));
-        }
-    }
-    match loss_weights {
-        Some(weights)
-            if weights.len() != rows || !weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0) =>
-        {
-            refuse(format!("{rows} images need as many loss weights, none negative"))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -464,11 +374,94 @@ mod tests {
     }
 
     #[test]
-    fn the_learning_rate_rises_then_falls_to_zero() {
-        let config = ClassifierConfig { steps: 100, learning_rate: 1.0, ..Default::default() };
-        let rates: Vec<f64> = (0..100).map(|step| learning_rate(&config, step)).collect();
-        assert!(rates[..5].is_sorted() && rates[4] == 1.0 && rates[5..].is_sorted_by(|a, b| a >= b));
-        assert!(rates[99] < 0.001 && rates[0] > 0.0);
+    fn the_fully_connected_network_and_the_linear_one_learn_are_saved_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (images, heads) = shapes(60);
+        let features: Vec<f32> = images.iter().flat_map(|image| image[..90].iter().map(|&v| f32::from(v))).collect();
+        let features = FeatureSet::new(90, features).unwrap();
+        let linear = ClassifierConfig { architecture: Architecture::Linear, ..quick() };
+        let mlp = ClassifierConfig { architecture: Architecture::Mlp(vec![20, 10]), ..quick() };
+        for (config, inputs) in [
+            (&mlp, Inputs::Images(&images)),
+            (&mlp, Inputs::Features(&features)),
+            (&linear, Inputs::Features(&features)),
+        ] {
+            let training = Training {
+                inputs,
+                heads: &heads[..1],
+                sampling: &Sampling::Uniform,
+                loss_weights: None,
+                objective: Objective::Mean,
+                config,
+                seed: Seed(2),
+            };
+            let (classifier, kept) = Classifier::train(&training, None, &Silent).unwrap();
+            assert_eq!(kept, None);
+            let all = classifier.inspect_inputs(&inputs).unwrap();
+            let right = (0..60).filter(|&i| Some(all.heads[0].argmax(i).0) == heads[0].labels[i]).count();
+            assert!(right >= 58, "{right} of 60 with {:?}", config.architecture);
+            classifier.save(folder.path()).unwrap();
+            let loaded = Classifier::load(folder.path()).unwrap();
+            assert_eq!(loaded.inspect_inputs(&inputs).unwrap(), all);
+            if let Inputs::Features(_) = inputs {
+                let error = loaded.inspect(&images).unwrap_err().to_string();
+                assert!(error.contains("90 features and is shown 12x10 images"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_weights_of_the_best_look_are_kept_and_heads_alone_can_be_trained() {
+        let (images, heads) = shapes(60);
+        let heads = &heads[..1];
+        let config = ClassifierConfig { steps: 40, ..quick() };
+        let training = Training {
+            inputs: Inputs::Images(&images),
+            heads,
+            sampling: &Sampling::Uniform,
+            loss_weights: None,
+            objective: Objective::Mean,
+            config: &config,
+            seed: Seed(2),
+        };
+        // Looks after 15, 30 and 40 steps; the judge likes the first best, and remembers what it saw.
+        let seen = std::cell::RefCell::new(Vec::new());
+        let judge = |classifier: &Classifier| {
+            let mut seen = seen.borrow_mut();
+            seen.push(classifier.features(&images)?);
+            Ok([if seen.len() == 1 { 1.0 } else { 0.0 }, 0.0])
+        };
+        let checks = Checks { every: 15, judge: &judge };
+        let (classifier, kept) = Classifier::train(&training, Some(&checks), &Silent).unwrap();
+        assert_eq!(kept, Some(Kept { step: 15, score: [1.0, 0.0] }));
+        assert_eq!(seen.borrow().len(), 3);
+        let (features, before) = (classifier.features(&images).unwrap(), classifier.predict(&images).unwrap());
+        assert_eq!(features, seen.borrow()[0]);
+        assert_eq!(classifier.train_heads(&training, None, &Silent).unwrap(), None);
+        assert_eq!(classifier.features(&images).unwrap(), features);
+        assert_ne!(classifier.predict(&images).unwrap(), before);
+    }
+
+    #[test]
+    fn every_objective_learns() {
+        let (images, heads) = shapes(60);
+        let groups: Vec<u32> = (0..60).map(|i| i % 2 + 2 * (i % 3 / 2)).collect();
+        for objective in [Objective::Mixup { alpha: 0.2 }, Objective::GroupDro { groups: &groups, step: 0.01 }] {
+            let config = ClassifierConfig { rand_augment: RandAugment::moderate(), ..quick() };
+            let training = Training {
+                inputs: Inputs::Images(&images),
+                heads: &heads[..1],
+                sampling: &Sampling::Uniform,
+                loss_weights: None,
+                objective,
+                config: &config,
+                seed: Seed(2),
+            };
+            let (classifier, _) = Classifier::train(&training, None, &Silent).unwrap();
+            let label = &classifier.predict(&images).unwrap()[0];
+            let right = (0..60).filter(|&i| Some(label.argmax(i).0) == heads[0].labels[i]).count();
+            assert!(right >= 57, "{right} of 60 with {objective:?}");
+        }
     }
 
     #[test]

@@ -1,30 +1,80 @@
 //! The classifier's layers, and the description that rebuilds them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::trunk::{GROUPS, StageWeights, trunk};
-use crate::grad_mode::used;
-use crate::kernels::conv::Shape;
+use super::cnn::Cnn;
+use super::mlp::Mlp;
 use crate::layers::Linear;
-use crate::{Error, Init, Result, Scope, ops};
+use crate::{Error, Result, Scope};
 
-/// The smallest side of an image.
-const SMALLEST_SIDE: usize = 8;
-/// The largest side: a larger one is a mistake upstream, and would need far more memory than a check is worth.
-const LARGEST_SIDE: usize = 4096;
+/// The longest input of a network without convolutions: beyond it, a network is larger than a check is worth.
+const LONGEST_INPUT: usize = 1 << 22;
+
+/// What stands between the inputs and the heads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Architecture {
+    /// Convolutions, as wide as the configuration says; for images.
+    #[default]
+    Cnn,
+    /// Layers of so many units with ReLU on all the numbers of an input at once; for images (their pixels, one after
+    /// another) and feature vectors.
+    Mlp(Vec<u32>),
+    /// Nothing: each head is one linear map of the input.
+    Linear,
+}
+
+/// What one input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum InputShape {
+    /// An RGB image.
+    Image { width: usize, height: usize },
+    /// A vector of so many numbers.
+    Features(usize),
+}
+
+impl InputShape {
+    /// How many numbers an input has; `None` beyond what memory can address.
+    pub(super) fn numbers(self) -> Option<usize> {
+        match self {
+            Self::Image { width, height } => width.checked_mul(height)?.checked_mul(3),
+            Self::Features(width) => Some(width),
+        }
+    }
+
+    /// How many means and deviations normalise an input: one a colour, or one a number.
+    fn scales(self) -> usize {
+        match self {
+            Self::Image { .. } => 3,
+            Self::Features(width) => width,
+        }
+    }
+}
+
+impl fmt::Display for InputShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image { width, height } => write!(f, "{width}x{height} images"),
+            Self::Features(width) => write!(f, "vectors of {width} features"),
+        }
+    }
+}
+
 /// What a classifier is, apart from its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Description {
-    pub(super) image_width: usize,
-    pub(super) image_height: usize,
+    pub(super) architecture: Architecture,
+    pub(super) input: InputShape,
     pub(super) channels: u32,
-    /// Mean and standard deviation of each colour over the training images, in 0..=255.
-    pub(super) mean: [f32; 3],
-    pub(super) deviation: [f32; 3],
+    /// Mean and standard deviation over the training data: of each colour, in 0..=255, or of each feature.
+    pub(super) mean: Vec<f32>,
+    pub(super) deviation: Vec<f32>,
     pub(super) heads: Vec<HeadDescription>,
 }
 
@@ -35,87 +85,85 @@ pub(super) struct HeadDescription {
     pub(super) classes: Vec<String>,
 }
 
+impl Description {
+    /// Whether inputs go in as `[batch, 3, height, width]`, and not as `[batch, numbers]`.
+    pub(super) fn has_planes(&self) -> bool {
+        self.architecture == Architecture::Cnn
+    }
+
+    fn check(&self) -> Result<()> {
+        let scales = self.input.scales();
+        let usable = |values: &[f32]| values.len() == scales && values.iter().all(|value| value.is_finite());
+        if !usable(&self.mean) || !usable(&self.deviation) || self.deviation.iter().any(|deviation| *deviation <= 0.0) {
+            return Err(Error::Config(format!("a classifier needs {scales} means and as many positive deviations")));
+        }
+        let names: BTreeSet<&str> = self.heads.iter().map(|head| head.name.as_str()).collect();
+        if names.len() != self.heads.len() || self.heads.iter().any(|head| head.classes.is_empty()) || names.is_empty() {
+            return Err(Error::Config("a classifier needs at least one head, and names and classes for each".into()));
+        }
+        Ok(())
+    }
+}
+
 /// The layers.
 #[derive(Debug)]
 pub(super) struct Network {
-    /// The convolutions; the stem first.
-    shapes: Vec<Shape>,
-    weights: Vec<StageWeights>,
-    embed: Linear,
+    trunk: Trunk,
     pub(super) heads: Vec<Linear>,
     pub(super) feature_width: usize,
 }
 
+#[derive(Debug)]
+enum Trunk {
+    Cnn(Cnn),
+    Mlp(Mlp),
+    None,
+}
+
 impl Network {
     pub(super) fn new(scope: &Scope, description: &Description) -> Result<Self> {
-        let Description { image_width, image_height, channels, heads, .. } = description;
-        let sides = SMALLEST_SIDE..=LARGEST_SIDE;
-        if !sides.contains(image_width) || !sides.contains(image_height) {
-            return Err(Error::Config(format!(
-                "a classifier needs images of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels a side, these are \
-                 {image_width}x{image_height}; resize them"
-            )));
-        }
-        let base = *channels as usize;
-        if base == 0 || !base.is_multiple_of(GROUPS) || base > 1024 {
-            return Err(Error::Config(format!(
-                "a classifier's width is a multiple of {GROUPS} up to 1024, not {base}"
-            )));
-        }
-        let names: BTreeSet<&str> = heads.iter().map(|head| head.name.as_str()).collect();
-        if names.len() != heads.len() || heads.iter().any(|head| head.classes.is_empty()) || heads.is_empty() {
-            return Err(Error::Config("a classifier needs at least one head, and names and classes for each".into()));
-        }
-        let shapes = shapes(*image_width, *image_height, base);
-        let weights = shapes.iter().enumerate().map(|(i, shape)| stage_weights(&scope.sub("stages").sub(i), shape));
-        let weights = weights.collect::<Result<Vec<_>>>()?;
-        let inputs = shapes.last().map_or(3, |shape| shape.outputs);
-        let feature_width = 4 * base;
+        description.check()?;
+        let numbers = description.input.numbers().filter(|numbers| (1..=LONGEST_INPUT).contains(numbers));
+        let too_long = || {
+            let reason = format!("a classifier's input has 1 to {LONGEST_INPUT} numbers; resize the images");
+            Err(Error::Config(reason))
+        };
+        let (trunk, feature_width) = match (&description.architecture, description.input, numbers) {
+            (Architecture::Cnn, InputShape::Image { width, height }, _) => {
+                let cnn = Cnn::new(scope, width, height, description.channels as usize)?;
+                let width = cnn.feature_width;
+                (Trunk::Cnn(cnn), width)
+            }
+            (Architecture::Cnn, InputShape::Features(_), _) => {
+                let reason = "convolutions need images, not feature vectors; choose `mlp` or `linear`";
+                return Err(Error::Config(reason.into()));
+            }
+            (_, _, None) => return too_long(),
+            (Architecture::Mlp(hidden), _, Some(numbers)) => {
+                let mlp = Mlp::new(scope, numbers, hidden)?;
+                let width = mlp.feature_width;
+                (Trunk::Mlp(mlp), width)
+            }
+            (Architecture::Linear, _, Some(numbers)) => (Trunk::None, numbers),
+        };
         let head = |head: &HeadDescription| {
             Linear::new(&scope.sub("heads").sub(&head.name), feature_width, head.classes.len())
         };
-        Ok(Self {
-            shapes,
-            weights,
-            embed: Linear::new(&scope.sub("embed"), inputs, feature_width)?,
-            heads: heads.iter().map(head).collect::<Result<_>>()?,
-            feature_width,
-        })
+        let heads = description.heads.iter().map(head).collect::<Result<_>>()?;
+        Ok(Self { trunk, heads, feature_width })
     }
 
-    /// `[batch, 3, height, width]` to `[batch, feature_width]`.
+    /// `[batch, 3, height, width]` (convolutions) or `[batch, numbers]` to `[batch, feature_width]`.
     pub(super) fn features(&self, x: &Tensor) -> Result<Tensor> {
-        let weights: Vec<StageWeights> = self.weights.iter().map(|stage| stage.each_ref().map(used)).collect();
-        let pooled = trunk(x, &self.shapes, &weights)?;
-        Ok(ops::silu(&self.embed.forward(&pooled)?)?)
+        match &self.trunk {
+            Trunk::Cnn(cnn) => cnn.features(x),
+            Trunk::Mlp(mlp) => Ok(mlp.features(x)?),
+            Trunk::None => Ok(x.clone()),
+        }
     }
-}
 
-/// Each stage's convolution, down to at most four pixels a side.
-fn shapes(image_width: usize, image_height: usize, base: usize) -> Vec<Shape> {
-    let (mut width, mut height) = (image_width, image_height);
-    let (mut inputs, mut outputs) = (3, base);
-    let mut shapes = Vec::new();
-    while shapes.is_empty() || width.max(height) > 4 {
-        // Small images keep their resolution through the stem; in larger ones neighbouring pixels say the same.
-        let stride = if shapes.is_empty() && width.max(height) <= 48 { 1 } else { 2 };
-        let shape = Shape { inputs, height, width, outputs, kernel: (3, 3), stride, padding: 1 };
-        (height, width) = shape.out();
-        shapes.push(shape);
-        inputs = outputs;
-        outputs = (2 * outputs).min(4 * base);
+    /// Each head's `[batch, classes]` from `[batch, feature_width]`.
+    pub(super) fn logits(&self, features: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(self.heads.iter().map(|head| head.forward(features)).collect::<candle_core::Result<_>>()?)
     }
-    shapes
-}
-
-fn stage_weights(scope: &Scope, shape: &Shape) -> Result<StageWeights> {
-    let Shape { inputs, outputs, kernel, .. } = *shape;
-    let init = Init::KaimingUniform { fan_in: inputs * kernel.0 * kernel.1 };
-    let (conv, norm) = (scope.sub("conv"), scope.sub("norm"));
-    Ok([
-        conv.get("weight", &[outputs, inputs, kernel.0, kernel.1], init)?,
-        conv.get("bias", &[outputs], init)?,
-        norm.get("weight", &[outputs], Init::Ones)?,
-        norm.get("bias", &[outputs], Init::Zeros)?,
-    ])
 }

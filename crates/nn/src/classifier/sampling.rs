@@ -1,5 +1,7 @@
 //! Which training images come next, and how they are changed at random.
 
+use std::borrow::Cow;
+
 use evenset_core::Seed;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -89,7 +91,7 @@ impl Rows {
 }
 
 /// Fisher and Yates' shuffle.
-fn shuffle(order: &mut [usize], seed: Seed) {
+pub(super) fn shuffle(order: &mut [usize], seed: Seed) {
     let mut rng = seed.rng();
     for i in (1..order.len()).rev() {
         order.swap(i, rng.random_range(0..=i));
@@ -97,7 +99,7 @@ fn shuffle(order: &mut [usize], seed: Seed) {
 }
 
 /// One image's random change.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) struct Change {
     flip: bool,
     right: isize,
@@ -105,9 +107,24 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// No change.
+    pub(super) fn none() -> Self {
+        Self { flip: false, right: 0, down: 0 }
+    }
+
+    /// An image of `[height, width, 3]` after the change.
+    pub(super) fn applied(self, pixels: &[u8], (width, height): (usize, usize)) -> Cow<'_, [u8]> {
+        if !self.flip && (self.right, self.down) == (0, 0) {
+            return Cow::Borrowed(pixels);
+        }
+        let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+        let from = |(x, y)| 3 * (self.source_row(y, height) * width + self.source_column(x, width));
+        places.map(from).flat_map(|from| &pixels[from..from + 3]).copied().collect::<Vec<u8>>().into()
+    }
+
     pub(super) fn draw(augment: Augment, seed: Seed) -> Self {
         if augment == Augment::none() {
-            return Self { flip: false, right: 0, down: 0 };
+            return Self::none();
         }
         let mut rng = seed.rng();
         let shift = augment.shift.min(FARTHEST_SHIFT as u32) as i32;
