@@ -185,14 +185,14 @@ fn written(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
 fn evidence(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
     if let Some(evidence) = &finished.evidence {
         let _ = job;
-        for arm in &evidence.output.arms {
+        for arm in &evidence.output.evidence.arms {
             writeln!(
                 text,
                 "{:<12} accuracy {:.3}  worst group {:.3} [{:.3}, {:.3}]",
                 arm.name, arm.accuracy, arm.worst_group, arm.worst_group_interval[0], arm.worst_group_interval[1]
             )?;
         }
-        writeln!(text, "{}", evidence.output.sentence)?;
+        writeln!(text, "{}", evidence.output.evidence.sentence)?;
     }
     Ok(())
 }

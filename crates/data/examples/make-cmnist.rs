@@ -143,8 +143,5 @@ fn batch(split: &str, rows: &[Row<'_>]) -> Fallible<RecordBatch> {
     let digits = Int64Array::from_iter_values(rows.iter().map(|row| row.digit as i64));
     let colours = Int64Array::from_iter_values(rows.iter().map(|row| row.colour as i64));
     let aligned = BooleanArray::from(rows.iter().map(Row::aligned).collect::<Vec<_>>());
-    Ok(RecordBatch::try_new(
-        schema(),
-        vec![Arc::new(images), Arc::new(digits), Arc::new(colours), Arc::new(aligned)],
-    )?)
+    Ok(RecordBatch::try_new(schema(), vec![Arc::new(images), Arc::new(digits), Arc::new(colours), Arc::new(aligned)])?)
 }

@@ -107,7 +107,8 @@ impl Cover {
 
     /// The fewest groups that have every value: branch and bound, on the value that the fewest groups have.
     fn fewest(&self) -> Vec<usize> {
-        let mut search = Search { cover: self, covered: vec![0; self.groups_of.len()], taken: vec![], best: None, steps: 0 };
+        let mut search =
+            Search { cover: self, covered: vec![0; self.groups_of.len()], taken: vec![], best: None, steps: 0 };
         search.go();
         search.best.unwrap_or_else(|| (0..self.values_of.len()).collect())
     }
@@ -244,7 +245,8 @@ mod tests {
 
     #[test]
     fn only_the_groups_held_out_are_judged() {
-        let said = |right: usize| -> Vec<(u32, u32, f32)> { (0..50).map(|i| (0, u32::from(i >= right), 0.8)).collect() };
+        let said =
+            |right: usize| -> Vec<(u32, u32, f32)> { (0..50).map(|i| (0, u32::from(i >= right), 0.8)).collect() };
         let of = |arm: Arm, red: usize, blue: usize| {
             let mut run = run(&[(&[("colour", "red")], &said(red)), (&[("colour", "blue")], &said(blue))]);
             run.arm = arm;

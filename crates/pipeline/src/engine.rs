@@ -3,24 +3,25 @@
 //! Every verb is the same walk with another end. Stages that are finished are skipped, so `evenset plan` after
 //! `evenset scan` only plans, and a run that was killed goes on where it was.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use evenset_core::{Fingerprint, Group, Progress};
+use evenset_core::{Fingerprint, Group, Progress, SampleId};
 use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
 use evenset_diffusion::ConditionalModel;
-use evenset_evidence::Evidence;
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
 use crate::error::{PipelineError, Result};
 use crate::guides::Guides;
 use crate::images::Frame;
-use crate::job::{Job, Model, Role};
+use crate::job::{Job, Model, OnBias, Role};
 use crate::labels;
 use crate::rounds::{Accepted, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
 use crate::stages::audit::{AuditStage, Counts, Rows};
-use crate::stages::evidence::{EvidenceStage, obstacle};
+use crate::stages::checks::{Checks, ChecksStage};
+use crate::stages::evidence::{EvidenceStage, Proof, obstacle};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
@@ -87,8 +88,14 @@ pub struct Finished {
     pub rounds: Vec<Round>,
     /// How each group stands after them.
     pub progress: RoundsProgress,
+    /// What was found when the gates themselves were looked at.
+    pub checks: Option<Done<Checks>>,
     /// The accepted candidates that fill the plan, in the order of their requests.
     pub accepted: Vec<Accepted>,
+    /// Accepted candidates beyond the plan.
+    pub further: Vec<Accepted>,
+    /// Held-out images that stand, exactly or nearly, in another split too.
+    pub overlap: BTreeSet<SampleId>,
     /// Training rows that the plan leaves out of the balanced dataset.
     pub(crate) left_out: LeftOut,
     /// The balanced dataset.
@@ -96,7 +103,7 @@ pub struct Finished {
     /// The user's trainer.
     pub hook: Option<Done<HookRecord>>,
     /// Whether it helped.
-    pub evidence: Option<Done<Evidence>>,
+    pub evidence: Option<Done<Proof>>,
     /// The report page.
     pub report: Option<PathBuf>,
     /// Remarks that a reader must not miss.
@@ -189,12 +196,7 @@ fn labelled(
     let plan = match &job.plan {
         Some(plan) if goal >= Goal::Plan => {
             let plan = &labels::with_shares(plan, progress)?;
-            Some(context.complete(&PlanStage {
-                job: plan,
-                seed: job.seed,
-                ask: &job.verify.ask,
-                counts: &counts,
-            })?)
+            Some(context.complete(&PlanStage { job: plan, seed: job.seed, ask: &job.verify.ask, counts: &counts })?)
         }
         _ => None,
     };
@@ -229,7 +231,10 @@ fn images(
         verifier: None,
         rounds: Vec::new(),
         progress: RoundsProgress::default(),
+        checks: None,
         accepted: Vec::new(),
+        further: Vec::new(),
+        overlap: BTreeSet::new(),
         left_out: LeftOut::new(),
         written: None,
         hook: None,
@@ -244,6 +249,9 @@ fn images(
         finished.plan(&context)?;
         if goal >= Goal::Generate {
             let last = finished.rounds(&context, goal)?;
+            if goal >= Goal::Verify {
+                finished.checks(&context, &last)?;
+            }
             if goal >= Goal::Write {
                 finished.write(&context, &last)?;
             }
@@ -307,11 +315,12 @@ impl Finished {
         let stage = AuditStage { job, rows: Rows::Scan(&self.scan), images: images.as_ref(), reference };
         self.counts = Some(context.complete(&stage)?);
         self.notes.extend(self.dataset.warnings.iter().cloned());
-        let leaked = self.scan.output.summary.leaked;
-        if leaked > 0 {
+        self.overlap = self.scan.output.copies();
+        self.overlap.extend(images.iter().flat_map(|looked| &looked.output.overlap));
+        if !self.overlap.is_empty() {
             self.notes.push(format!(
-                "{leaked} images stand both in the training split and in a held-out split: accuracies on held-out \
-                 images are too high by an unknown amount"
+                "{} held-out images stand, exactly or nearly, in another split too; the evidence does without them",
+                self.overlap.len()
             ));
         }
         if self.frame.scaled {
@@ -327,7 +336,8 @@ impl Finished {
     fn plan(&mut self, context: &Context<'_>) -> Result<()> {
         if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
             let job = &labels::with_shares(job, context.progress)?;
-            let plan = context.complete(&PlanStage { job, seed: context.job.seed, ask: &context.job.verify.ask, counts })?;
+            let plan =
+                context.complete(&PlanStage { job, seed: context.job.seed, ask: &context.job.verify.ask, counts })?;
             self.left_out = left_out(&self.scan.output, &plan.output, &job.grouping, context.job.seed);
             self.plan = Some(plan);
         }
@@ -384,10 +394,9 @@ impl Finished {
             so_far.count(&candidates.output, &verdicts.output);
             so_far.give_up(job.verify.floor);
             let passed = candidates.output.iter().zip(&verdicts.output).filter(|(_, verdict)| verdict.accepted);
-            accepted.extend(passed.map(|(candidate, verdict)| Accepted {
-                candidate: candidate.clone(),
-                verdict: verdict.clone(),
-            }));
+            accepted.extend(
+                passed.map(|(candidate, verdict)| Accepted { candidate: candidate.clone(), verdict: verdict.clone() }),
+            );
             last = verdicts.fingerprint;
             let remaining = so_far.remaining();
             self.rounds.push(Round { round, candidates: candidates.output, verdicts: verdicts.output, remaining });
@@ -395,9 +404,38 @@ impl Finished {
                 break;
             }
         }
-        self.accepted = so_far.fill(accepted);
+        (self.accepted, self.further) = so_far.fill(accepted);
         (self.model, self.verifier, self.progress) = (Some(model), verifier, so_far);
         Ok(last)
+    }
+
+    /// Looks at the gates themselves.
+    fn checks(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
+        let job = context.job;
+        let (Some(verifier), Some(plan)) = (&self.verifier, &job.plan) else { return Ok(()) };
+        let arms = job.generate.guides.as_ref().map(evenset_plan::GuidesConfig::arms).unwrap_or_default();
+        let checks = context.complete(&ChecksStage {
+            rounds: &self.rounds,
+            after: last,
+            progress: &self.progress,
+            arms: &arms,
+            verifier,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            frame: self.frame,
+            grouping: &plan.grouping,
+            seed: job.seed,
+        })?;
+        let bias: Vec<String> = checks.output.bias.iter().map(|warning| warning.sentence.clone()).collect();
+        if !bias.is_empty() && job.verify.on_bias == OnBias::Fail {
+            return Err(PipelineError::BiasedGates(bias.join("; ")));
+        }
+        self.notes.extend(bias);
+        if let Some(shortcut) = checks.output.shortcut.as_ref().filter(|shortcut| shortcut.found) {
+            self.notes.push(shortcut.sentence.clone());
+        }
+        self.checks = Some(checks);
+        Ok(())
     }
 
     fn write(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
@@ -424,7 +462,7 @@ impl Finished {
 
     fn evidence(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
         let job = context.job;
-        if let Some(why) = obstacle(&self.scan.output, job.dataset.label.as_deref()) {
+        if let Some(why) = obstacle(&self.scan.output, job.dataset.label.as_deref(), &self.overlap) {
             self.notes.push(why);
             return Ok(());
         }
@@ -438,7 +476,10 @@ impl Finished {
             scan: &self.scan,
             frame: self.frame,
             accepted: &self.accepted,
+            further: &self.further,
             left_out: &self.left_out,
+            overlap: &self.overlap,
+            verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
             rounds: last,
         })?);
         Ok(())

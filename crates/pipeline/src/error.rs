@@ -76,6 +76,9 @@ pub enum PipelineError {
     /// A table of labels is asked for something that needs images.
     #[error("`{}` is a table of labels without images: `audit` and `plan` work on it, everything else needs the images", .0.display())]
     NoImages(PathBuf),
+    /// The gates reject some group far more than the others, and the job says that this ends it.
+    #[error("{0}; write `verify.on_bias: warn` to go on all the same, or loosen the gate")]
+    BiasedGates(String),
     /// The file system refused.
     #[error("{}: {source}{}", path.display(), remedy(source))]
     Io {

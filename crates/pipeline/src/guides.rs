@@ -33,11 +33,7 @@ pub struct Guides<'a> {
 
 impl<'a> Guides<'a> {
     /// From the training rows and their groups.
-    pub fn new(
-        config: &'a GuidesConfig,
-        label: Option<&'a str>,
-        rows: impl Iterator<Item = (Group, &'a Row)>,
-    ) -> Self {
+    pub fn new(config: &'a GuidesConfig, label: Option<&'a str>, rows: impl Iterator<Item = (Group, &'a Row)>) -> Self {
         let mut groups = BTreeMap::<Group, Vec<&Row>>::new();
         for (group, row) in rows {
             groups.entry(group).or_default().push(row);

@@ -110,8 +110,9 @@ impl Progress {
         }
     }
 
-    /// The accepted candidates that fill the plan: of each group the first that it needs, in the order given.
-    pub fn fill(&self, accepted: Vec<Accepted>) -> Vec<Accepted> {
+    /// The accepted candidates that fill the plan (of each group the first that it needs, in the order given), and the
+    /// others.
+    pub fn fill(&self, accepted: Vec<Accepted>) -> (Vec<Accepted>, Vec<Accepted>) {
         let mut open: Vec<(&Group, u64)> = self.groups.iter().map(|entry| (&entry.group, entry.add)).collect();
         let mut needed = |accepted: &Accepted| {
             let group = &accepted.candidate.request.group;
@@ -123,7 +124,7 @@ impl Progress {
                 _ => false,
             }
         };
-        accepted.into_iter().filter(|accepted| needed(accepted)).collect()
+        accepted.into_iter().partition(|accepted| needed(accepted))
     }
 
     /// Images still missing over all groups.

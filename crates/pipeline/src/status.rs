@@ -8,8 +8,10 @@ use crate::error::{PipelineError, Result};
 use crate::run::{MANIFEST, Manifest, StageReport, read_json};
 
 /// The order in which stages run.
-const ORDER: [&str; 11] =
-    ["scan", "audit", "plan", "model", "verifier", "generate", "verify", "write", "hook", "evidence", "report"];
+const ORDER: [&str; 13] = [
+    "scan", "looks", "audit", "plan", "model", "verifier", "generate", "verify", "checks", "write", "hook", "evidence",
+    "report",
+];
 
 /// One stage of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -449,7 +449,13 @@ mod tests {
     #[test]
     fn the_schema_offers_names_and_maps_with_a_line_for_every_key() {
         let schema = serde_json::to_string(&schemars::schema_for!(Vec<GateConfig>)).unwrap();
-        for part in ["in-distribution", "threshold", "Share of images showing something else", "neighbours", "additionalProperties"] {
+        for part in [
+            "in-distribution",
+            "threshold",
+            "Share of images showing something else",
+            "neighbours",
+            "additionalProperties",
+        ] {
             assert!(schema.contains(part), "{part} in {schema}");
         }
     }

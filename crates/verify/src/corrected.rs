@@ -180,7 +180,8 @@ mod tests {
     fn with_two_values_the_correction_is_rogan_and_gladens() {
         // Sensitivity 0.9, specificity 0.8; of 100 candidates for 0, 69 are seen as 0 and pass.
         let confusion = vec![vec![900, 100], vec![200, 800]];
-        let found = corrected(&calibration(confusion.clone(), confusion), &sightings(&[(0, 0, true, 69), (0, 1, false, 31)]));
+        let found =
+            corrected(&calibration(confusion.clone(), confusion), &sightings(&[(0, 0, true, 69), (0, 1, false, 31)]));
         // Prevalence (0.69 - 0.2) / (0.9 - 0.2) = 0.7; of those seen as 0, 0.9 * 0.7 = 0.63 of 0.69 are.
         let count = &found[0];
         assert_eq!((found.len(), count.accepted), (1, 69));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::AttributeCalibration;
 use crate::gates::{Looks, Scale, Seen, seen};
+use crate::nearest::Points;
 use crate::{AttributesConfig, RealImages, VerifyError};
 
 /// An attribute that is recognised at least this well, over all groups, is not tried in grey.
@@ -97,6 +98,15 @@ impl Sight {
             }
         }
         Ok(Looks::new(inspection, self.colour.feature_width(), self.scale.as_ref(), images))
+    }
+
+    /// The features of the images, each brought to mean 0 and deviation 1 over the real images.
+    pub(crate) fn features(&self, images: &ImageSet) -> Result<Points, VerifyError> {
+        let mut features = Points::new(self.colour.features(images)?, self.colour.feature_width());
+        if let Some(scale) = &self.scale {
+            scale.apply(&mut features);
+        }
+        Ok(features)
     }
 
     /// How many features an image has.

@@ -5,14 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use evenset_core::{Group, Progress, Seed};
-use evenset_nn::classifier::ImageSet;
+use evenset_nn::classifier::{FeatureSet, ImageSet};
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::{Calibration, GroupRecall};
+use crate::corrected::{CorrectedCount, Sighting, corrected};
 use crate::gates::{
     Aim, Attributes, Decode, DecodeLimits, Diversity, DiversityLimit, Gate, InDistribution, InDistributionLimit, Looks,
     Novelty, NoveltyLimits, OrderedGate, Outcome, ProgramGate, Ruling, Scale, Shown, Wish, wishes,
 };
+use crate::nearest::Points;
 use crate::sight::{Sight, sightings};
 use crate::stored::{References, Stored};
 use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, ShortcutConfig, VerifyError};
@@ -220,6 +222,48 @@ impl Verifier {
     /// [`shortcut_report`](crate::shortcut_report)).
     pub fn shortcut(&self) -> Option<&ShortcutConfig> {
         self.shortcut.as_ref()
+    }
+
+    /// What the classifier sees in images, as vectors in which distances mean something; none where no gate needs a
+    /// classifier.
+    ///
+    /// # Errors
+    /// [`VerifyError::Classifier`] where the images are of another size.
+    pub fn features(&self, images: &ImageSet) -> Result<Option<FeatureSet>, VerifyError> {
+        let Some(sight) = &self.sight else { return Ok(None) };
+        let Points { values, width } = sight.features(images)?;
+        Ok(Some(FeatureSet::new(width, values)?))
+    }
+
+    /// How many of the accepted candidates truly have each value that they were asked for, attribute by attribute (see
+    /// [`corrected`]). Empty without the gate `attributes`.
+    ///
+    /// # Errors
+    /// [`VerifyError::UnknownAttribute`], [`VerifyError::Classifier`] and [`VerifyError::Tensor`].
+    pub fn corrected_counts(
+        &self,
+        candidates: &[Candidate],
+        verdicts: &[Verdict],
+    ) -> Result<Vec<(String, Vec<CorrectedCount>)>, VerifyError> {
+        // What `decode` dropped was never looked at.
+        let seen = candidates
+            .iter()
+            .zip(verdicts)
+            .filter(|(candidate, verdict)| self.fits(candidate) && verdict.scores.contains_key("attributes"));
+        let (seen, verdicts): (Vec<&Candidate>, Vec<&Verdict>) = seen.unzip();
+        let looks = self.looks(&seen)?;
+        let mut sightings: Vec<Vec<Sighting>> = vec![Vec::new(); self.attributes.len()];
+        for (row, (candidate, verdict)) in seen.iter().zip(verdicts).enumerate() {
+            for Wish { head, class } in wishes(candidate, &self.attributes)? {
+                let (Some(wanted), Some(prediction)) = (class, looks.heads.get(head)) else { continue };
+                let seen = prediction.argmax(row).0 as usize;
+                if let Some(sightings) = sightings.get_mut(head) {
+                    sightings.push(Sighting { wanted, seen, accepted: verdict.accepted });
+                }
+            }
+        }
+        let known = self.calibration.attributes.iter().filter(|attribute| attribute.thresholds.is_some());
+        Ok(known.zip(sightings).map(|(known, seen)| (known.attribute.clone(), corrected(known, &seen))).collect())
     }
 
     /// Whether a candidate has the size that gates look at.

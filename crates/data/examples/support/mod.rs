@@ -54,7 +54,10 @@ impl Labelled {
         };
         for row in 0..batch.num_rows() {
             let image = evenset_data::decode(files.value(row), &evenset_data::Limits::default())?;
-            if (image.width as usize, image.height as usize) != (SIDE, SIDE) || files.is_null(row) || labels.is_null(row) {
+            if (image.width as usize, image.height as usize) != (SIDE, SIDE)
+                || files.is_null(row)
+                || labels.is_null(row)
+            {
                 return Err(format!("row {row} is no labelled picture of {SIDE}x{SIDE} pixels").into());
             }
             self.images.extend(image.rgb.chunks_exact(3).map(|pixel| pixel[0]));

@@ -233,7 +233,13 @@ fn grid(cells: &[Generated], columns: usize, [width, height, channels]: [usize; 
             pixels[start..start + line.len()].copy_from_slice(line);
         }
     }
-    Generated { width: total_width as u32, height: total_height as u32, channels: channels as u32, pixels, finite: true }
+    Generated {
+        width: total_width as u32,
+        height: total_height as u32,
+        channels: channels as u32,
+        pixels,
+        finite: true,
+    }
 }
 
 #[cfg(test)]

@@ -32,8 +32,7 @@ fn radii(set: &DMatrix<f64>) -> Vec<f64> {
 
 /// The share of the columns of `set` within the radius of a column of `around`.
 fn covered(set: &DMatrix<f64>, around: &DMatrix<f64>, radii: &[f64]) -> f64 {
-    let inside =
-        |i: &usize| radii.iter().enumerate().any(|(j, &radius)| distance(set, *i, around, j) <= radius);
+    let inside = |i: &usize| radii.iter().enumerate().any(|(j, &radius)| distance(set, *i, around, j) <= radius);
     (0..set.ncols()).into_par_iter().filter(inside).count() as f64 / set.ncols() as f64
 }
 

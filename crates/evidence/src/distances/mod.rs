@@ -166,7 +166,8 @@ mod tests {
             assert!(generated.precision < floor.precision);
         }
         assert_eq!((found[1].generated.as_ref().unwrap().real, found[1].floor.as_ref().unwrap().others), (100, 50));
-        let wrong = distances(of(&train, &halves), of(&generated, &[1; 59]), of(&test, &halves[..100]), &groups, Seed(5));
+        let wrong =
+            distances(of(&train, &halves), of(&generated, &[1; 59]), of(&test, &halves[..100]), &groups, Seed(5));
         assert!(wrong.unwrap_err().to_string().contains("59 generated images have 60 feature vectors"));
     }
 }

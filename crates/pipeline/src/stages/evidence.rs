@@ -258,8 +258,7 @@ impl EvidenceStage<'_> {
 
     fn real(&self, rows: &[&Row], codes: &Codes) -> Result<Labelled> {
         let scan = &self.scan.output;
-        let known: Vec<(&Row, (u32, u32))> =
-            rows.iter().filter_map(|row| Some((*row, codes.of(scan, row)?))).collect();
+        let known: Vec<(&Row, (u32, u32))> = rows.iter().filter_map(|row| Some((*row, codes.of(scan, row)?))).collect();
         let rows: Vec<&Row> = known.iter().map(|(row, _)| *row).collect();
         let pixels = images::load(self.dataset, &rows, self.frame)?;
         self.labelled(pixels, known.iter().map(|(_, codes)| *codes))

@@ -57,12 +57,8 @@ impl Stage for LooksStage<'_> {
             let rows = scan.rows.iter().filter(|row| row.unit == unit);
             Ok(rows.map(|row| (row.row, row.values.clone())).collect())
         })?;
-        let held_out: HashMap<(usize, usize), SampleId> = scan
-            .rows
-            .iter()
-            .filter(|row| row.role != Role::Train)
-            .map(|row| ((row.unit, row.row), row.id))
-            .collect();
+        let held_out: HashMap<(usize, usize), SampleId> =
+            scan.rows.iter().filter(|row| row.role != Role::Train).map(|row| ((row.unit, row.row), row.id)).collect();
         let overlap: Vec<SampleId> = across.iter().filter_map(|place| held_out.get(place)).copied().collect();
         write_json(&folder.join(OVERLAP), &overlap)?;
         write_json(&folder.join(LOOKS), &report)?;

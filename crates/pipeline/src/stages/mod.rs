@@ -1,6 +1,7 @@
 //! The stages: each reads the folders of the stages before it and writes its own.
 
 pub mod audit;
+pub mod checks;
 pub mod evidence;
 pub mod generate;
 pub mod hook;

@@ -8,6 +8,7 @@ use evenset_report as page;
 use evenset_report::{Note, Picture, ReasonCount, ReportData};
 use evenset_verify::{Verdict, wilson};
 
+use super::evidence::Proof;
 use super::generate::Candidate;
 use super::model::sample_grid;
 use super::scan::Row;
@@ -359,8 +360,9 @@ impl ReportStage<'_> {
             .collect()
     }
 
-    fn evidence(&self, evidence: &evenset_evidence::Evidence) -> page::Evidence {
+    fn evidence(&self, proof: &Proof) -> page::Evidence {
         use evenset_evidence::Verdict;
+        let evidence = &proof.evidence;
         page::Evidence {
             verdict: match evidence.verdict {
                 Verdict::Helped => page::Verdict::Helped,

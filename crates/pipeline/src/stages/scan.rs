@@ -102,6 +102,13 @@ impl Scan {
         self.columns.iter().position(|column| column == name)
     }
 
+    /// Held-out images that stand in the training split too, byte for byte.
+    pub fn copies(&self) -> BTreeSet<SampleId> {
+        let train: BTreeSet<SampleId> = self.role(Role::Train).map(|row| row.id).collect();
+        let held_out = self.rows.iter().filter(|row| row.role != Role::Train);
+        held_out.map(|row| row.id).filter(|id| train.contains(id)).collect()
+    }
+
     /// The group of a row by these columns; none where a value is missing.
     pub fn group(&self, row: &Row, grouping: &[String]) -> Option<Group> {
         grouping.iter().try_fold(Group::default(), |group, name| {

@@ -73,7 +73,8 @@ impl Stage for VerifyStage<'_> {
     }
 }
 
-fn decode(candidates: &[Candidate]) -> Result<Vec<evenset_verify::Candidate>> {
+/// The candidates as gates take them.
+pub(crate) fn decode(candidates: &[Candidate]) -> Result<Vec<evenset_verify::Candidate>> {
     use rayon::prelude::*;
     candidates
         .par_iter()
@@ -87,6 +88,7 @@ fn decode(candidates: &[Candidate]) -> Result<Vec<evenset_verify::Candidate>> {
                 width: image.width,
                 height: image.height,
                 rgb: image.rgb,
+                finite: candidate.finite,
             })
         })
         .collect()

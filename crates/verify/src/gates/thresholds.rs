@@ -128,7 +128,8 @@ fn threshold(images: &[&Seen], value: usize, aim: Aim) -> Threshold {
         Some(limit) => {
             let halves = [0, 1].map(|half| -> Vec<f32> { wrong.iter().skip(half).step_by(2).copied().collect() });
             // A half may be too small to calibrate by itself: then the whole judges itself.
-            let judged = |half: usize| passes(&halves[half], least(&halves[1 - half], aim.false_accept).unwrap_or(limit));
+            let judged =
+                |half: usize| passes(&halves[half], least(&halves[1 - half], aim.false_accept).unwrap_or(limit));
             let false_accept = Share::new((judged(0) + judged(1)) as u64, wrong.len() as u64);
             Threshold { least: limit, calibrated: true, false_accept, recall: share(&right, limit) }
         }
