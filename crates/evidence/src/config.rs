@@ -67,6 +67,9 @@ pub struct EvidenceConfig {
     /// Shares of the generated images that the plan asks for, 0 to 3: `balanced` is trained with each, to see how many are
     /// enough.
     pub sweep: Vec<f64>,
+    /// Groups that are held out of everything, composed by a generator that never saw them, and judged by themselves: this
+    /// trains a second generator. 0 does without.
+    pub held_out_groups: u32,
 }
 
 impl Default for EvidenceConfig {
@@ -95,6 +98,7 @@ impl Default for EvidenceConfig {
             group_dro_step: 0.01,
             generated_weight: 0.5,
             sweep: Vec::new(),
+            held_out_groups: 0,
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::checks::{Checks, ChecksStage};
 use crate::stages::evidence::{EvidenceStage, Proof, obstacle};
 use crate::stages::generate::{Candidate, GenerateStage};
+use crate::stages::held_out::{HeldOut, HeldOutStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::model::ModelStage;
@@ -104,6 +105,8 @@ pub struct Finished {
     pub hook: Option<Done<HookRecord>>,
     /// Whether it helped.
     pub evidence: Option<Done<Proof>>,
+    /// What came of groups that were held out of everything.
+    pub held_out: Option<Done<HeldOut>>,
     /// The report page.
     pub report: Option<PathBuf>,
     /// Remarks that a reader must not miss.
@@ -239,6 +242,7 @@ fn images(
         written: None,
         hook: None,
         evidence: None,
+        held_out: None,
         report: None,
         notes: view.notes().to_vec(),
     };
@@ -349,7 +353,7 @@ impl Finished {
         let job = context.job;
         let (Some(plan), Some(plan_job)) = (&self.plan, &job.plan) else { return Ok(self.scan.fingerprint.clone()) };
         let mut last = plan.fingerprint.clone();
-        let mut so_far = RoundsProgress::start(&plan.output);
+        let mut so_far = RoundsProgress::start(&plan.output, job.evidence.sweep.iter().copied().fold(1.0, f64::max));
         if so_far.remaining() == 0 {
             return Ok(last);
         }
@@ -389,7 +393,13 @@ impl Finished {
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };
             let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();
-            let stage = VerifyStage { round, verifier, candidates: &candidates, accepted_before: &before };
+            let stage = VerifyStage {
+                round,
+                verifier,
+                candidates: &candidates,
+                accepted_before: &before,
+                keep_rejected: job.verify.keep_rejected,
+            };
             let verdicts = context.complete(&stage)?;
             so_far.count(&candidates.output, &verdicts.output);
             so_far.give_up(job.verify.floor);
@@ -467,7 +477,7 @@ impl Finished {
             return Ok(());
         }
         let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(()) };
-        self.evidence = Some(context.complete(&EvidenceStage {
+        let stage = EvidenceStage {
             config: &job.evidence,
             label,
             grouping: &plan.grouping,
@@ -481,7 +491,23 @@ impl Finished {
             overlap: &self.overlap,
             verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
             rounds: last,
-        })?);
+        };
+        self.evidence = Some(context.complete(&stage)?);
+        if job.evidence.held_out_groups > 0 {
+            let Model::Conditional(model) = &job.generate.model;
+            self.held_out = Some(context.complete(&HeldOutStage {
+                config: &job.evidence,
+                model,
+                sampler: &job.generate.sampler,
+                gates: &job.verify.gates,
+                grouping: &plan.grouping,
+                data: &|| stage.images(),
+                seed: job.seed,
+                dataset: &self.dataset,
+                scan: &self.scan,
+                frame: self.frame,
+            })?);
+        }
         Ok(())
     }
 }

@@ -25,6 +25,8 @@ pub struct GroupProgress {
     pub group: Group,
     /// Images that the plan adds to it.
     pub add: u64,
+    /// Images that are asked for in all: more than `add` where a sweep wants them.
+    pub wanted: u64,
     /// Candidates drawn for it.
     pub requested: u64,
     /// Candidates that passed every gate.
@@ -45,6 +47,11 @@ impl GroupProgress {
     pub fn remaining(&self) -> u64 {
         self.add.saturating_sub(self.accepted)
     }
+
+    /// Images that are still asked for.
+    fn open(&self) -> u64 {
+        self.wanted.saturating_sub(self.accepted)
+    }
 }
 
 /// How all groups stand.
@@ -57,12 +64,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Before the first round.
-    pub fn start(plan: &evenset_plan::Plan) -> Self {
+    /// Before the first round; `factor` times what the plan adds is asked for.
+    pub fn start(plan: &evenset_plan::Plan, factor: f64) -> Self {
         let missing = plan.groups.iter().filter(|group| group.add > 0);
         let start = |group: &evenset_plan::PlannedGroup| GroupProgress {
             group: group.values.clone(),
             add: group.add,
+            wanted: (group.add as f64 * factor.max(1.0)).ceil() as u64,
             requested: 0,
             accepted: 0,
             dropped: BTreeMap::new(),
@@ -91,7 +99,7 @@ impl Progress {
     /// Gives up groups whose acceptance rate is, by its interval, under the floor: asking on would cost far more than it
     /// brings.
     pub fn give_up(&mut self, floor: f64) {
-        let open = self.groups.iter_mut().filter(|group| group.remaining() > 0 && group.unreachable.is_none());
+        let open = self.groups.iter_mut().filter(|group| group.open() > 0 && group.unreachable.is_none());
         for group in open {
             let Some([low, high]) = group.acceptance_interval().filter(|[_, high]| *high < floor) else { continue };
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
@@ -132,9 +140,9 @@ impl Progress {
         self.groups.iter().map(GroupProgress::remaining).sum()
     }
 
-    /// Images still missing in groups that have not been given up.
+    /// Images that can still be asked for: those of groups that have not been given up.
     pub fn reachable(&self) -> u64 {
-        self.groups.iter().filter(|group| group.unreachable.is_none()).map(GroupProgress::remaining).sum()
+        self.groups.iter().filter(|group| group.unreachable.is_none()).map(GroupProgress::open).sum()
     }
 }
 
@@ -144,7 +152,7 @@ impl Progress {
 /// Where it would be more than can be held in memory.
 pub fn asks(progress: &Progress, policy: &AskPolicy) -> Result<Vec<(Group, u64)>, PlanError> {
     let open = progress.groups.iter().filter(|group| group.unreachable.is_none());
-    let remaining: Vec<(Group, u64)> = open.map(|g| (g.group.clone(), g.remaining())).collect();
+    let remaining: Vec<(Group, u64)> = open.map(|g| (g.group.clone(), g.open())).collect();
     let acceptance: Vec<Acceptance> = progress
         .groups
         .iter()
@@ -161,6 +169,7 @@ mod tests {
         let group = GroupProgress {
             group: Group::of("colour", "red"),
             add: 100,
+            wanted: 100,
             requested,
             accepted,
             dropped: [("novelty".to_owned(), 3), ("attributes".to_owned(), 290)].into(),

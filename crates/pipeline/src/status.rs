@@ -8,9 +8,9 @@ use crate::error::{PipelineError, Result};
 use crate::run::{MANIFEST, Manifest, StageReport, read_json};
 
 /// The order in which stages run.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "scan", "looks", "audit", "plan", "model", "verifier", "generate", "verify", "checks", "write", "hook", "evidence",
-    "report",
+    "held-out", "report",
 ];
 
 /// One stage of a run.

@@ -216,6 +216,11 @@ impl Codes {
 }
 
 impl EvidenceStage<'_> {
+    /// The images as classifiers take them.
+    pub(crate) fn images(&self) -> Result<EvidenceData> {
+        Ok(self.data()?.data)
+    }
+
     fn data(&self) -> Result<Parts> {
         let scan = &self.scan.output;
         let train: Vec<&Row> = scan.role(Role::Train).collect();

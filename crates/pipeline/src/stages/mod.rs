@@ -4,6 +4,7 @@ pub mod audit;
 pub mod checks;
 pub mod evidence;
 pub mod generate;
+pub mod held_out;
 pub mod hook;
 pub mod looks;
 pub mod model;

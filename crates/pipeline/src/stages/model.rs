@@ -70,7 +70,8 @@ pub fn sample_grid(folder: &Path) -> Result<Vec<u8>> {
     std::fs::read(&path).map_err(PipelineError::io(&path))
 }
 
-fn training_set(dataset: &Dataset, columns: &[String], rows: &[&Row], frame: Frame) -> Result<TrainingSet> {
+/// The images of these rows as a generator takes them.
+pub(crate) fn training_set(dataset: &Dataset, columns: &[String], rows: &[&Row], frame: Frame) -> Result<TrainingSet> {
     let attributes: Vec<AttributeVocabulary> = columns
         .iter()
         .enumerate()

@@ -54,7 +54,7 @@ impl Stage for PlanStage<'_> {
         let seconds = self.job.seconds.unwrap_or(default.seconds);
         let search = Search { surplus: self.job.surplus, seconds, ..default };
         let plan = evenset_plan::plan_with(&counts, &self.job.target, &self.job.limits, &search)?;
-        let asks = asks(&Progress::start(&plan), self.ask)?;
+        let asks = asks(&Progress::start(&plan, 1.0), self.ask)?;
         // A plan so large that its requests cannot be held is still a plan.
         if asks.iter().map(|(_, images)| images).sum::<u64>() <= MOST_REQUESTS {
             let prompts = prompts(self.job, &plan)?;

@@ -1,8 +1,10 @@
 //! Verify: each candidate is kept, or dropped with a reason.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenset_core::Fingerprint;
+use arrow_array::RecordBatch;
+use evenset_core::{Fingerprint, Group};
 use evenset_verify::{Verdict, Verifier};
 
 use super::generate::Candidate;
@@ -11,6 +13,8 @@ use crate::error::{PipelineError, Result};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint};
 
 const VERDICTS: &str = "verdicts.parquet";
+/// Some of the rejected images, for review.
+const REJECTED: &str = "rejected.parquet";
 
 /// Asks the gates about the candidates of one round.
 pub struct VerifyStage<'a> {
@@ -22,6 +26,8 @@ pub struct VerifyStage<'a> {
     pub candidates: &'a Done<Vec<Candidate>>,
     /// Candidates that were accepted in the rounds before, in order: a copy of one of them is no addition.
     pub accepted_before: &'a [Candidate],
+    /// Rejected images that are kept for review.
+    pub keep_rejected: u64,
 }
 
 impl Stage for VerifyStage<'_> {
@@ -32,7 +38,7 @@ impl Stage for VerifyStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint(&self.name(), &(), &[&self.verifier.fingerprint, &self.candidates.fingerprint])
+        fingerprint(&self.name(), &self.keep_rejected, &[&self.verifier.fingerprint, &self.candidates.fingerprint])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
@@ -48,6 +54,7 @@ impl Stage for VerifyStage<'_> {
             ("reject_reason", columns::texts(verdicts.iter().map(|v| v.reject_reason.as_deref()))),
             ("verify_scores", columns::strings(scores)),
         ])?;
+        evenset_data::write_parquet(&folder.join(REJECTED), &self.rejected(&verdicts)?)?;
         evenset_data::write_parquet(&folder.join(VERDICTS), &table)?;
         let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
         Ok(StageReport { rows: accepted, rejected: verdicts.len() as u64 - accepted })
@@ -70,6 +77,37 @@ impl Stage for VerifyStage<'_> {
             return Err(PipelineError::damaged(&path)("it has another number of rows than there are candidates"));
         }
         Ok(verdicts)
+    }
+}
+
+impl VerifyStage<'_> {
+    /// The rejected images that are kept for review: from every group and gate as many as from any other, as far as they
+    /// go, in the order of their requests.
+    fn rejected(&self, verdicts: &[Verdict]) -> Result<RecordBatch> {
+        let all: Vec<(&Candidate, &Verdict)> =
+            self.candidates.output.iter().zip(verdicts).filter(|(_, verdict)| !verdict.accepted).collect();
+        let mut met: BTreeMap<(&Group, Option<&str>), usize> = BTreeMap::new();
+        let mut order: Vec<(usize, usize)> = all
+            .iter()
+            .enumerate()
+            .map(|(place, (candidate, verdict))| {
+                let met = met.entry((&candidate.request.group, verdict.gate.as_deref())).or_default();
+                *met += 1;
+                (*met, place)
+            })
+            .collect();
+        order.sort_unstable();
+        order.truncate(usize::try_from(self.keep_rejected).unwrap_or(usize::MAX));
+        let mut kept: Vec<usize> = order.into_iter().map(|(_, place)| place).collect();
+        kept.sort_unstable();
+        let rows: Vec<(&Candidate, &Verdict)> = kept.into_iter().map(|place| all[place]).collect();
+        columns::table(vec![
+            ("id", columns::texts(rows.iter().map(|(candidate, _)| Some(candidate.request.id.as_str())))),
+            ("group", columns::strings(rows.iter().map(|(candidate, _)| candidate.request.group.to_string()))),
+            ("gate", columns::texts(rows.iter().map(|(_, verdict)| verdict.gate.as_deref()))),
+            ("reject_reason", columns::texts(rows.iter().map(|(_, verdict)| verdict.reject_reason.as_deref()))),
+            ("png", columns::blobs(rows.iter().map(|(candidate, _)| candidate.png.as_slice()))),
+        ])
     }
 }
 

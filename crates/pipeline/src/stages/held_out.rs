@@ -1,0 +1,207 @@
+//! Held-out combinations: can the generator compose what it has never seen, and does that teach a classifier?
+//!
+//! Whole groups are taken out of the training images: the generator, the gates and the classifiers learn without them. The
+//! generator then draws them all the same, from what it knows of their values apart, the gates check what it drew, and
+//! classifiers with and without these images are judged on the real test images of exactly these groups.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::Device;
+use evenset_core::{Fingerprint, Group, Seed};
+use evenset_data::Dataset;
+use evenset_diffusion::{ConditionalConfig, ImageRequest, SamplerConfig};
+use evenset_evidence::{Arm, ArmRun, EvidenceConfig, EvidenceData, HeldOutSummary, Labelled};
+use evenset_verify::{GateConfig, Share, Verifier};
+use serde::{Deserialize, Serialize};
+
+use super::model::training_set;
+use super::scan::{Row, Scan};
+use super::verifier::real_images;
+use crate::error::Result;
+use crate::images::Frame;
+use crate::job::Role;
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::within::Within;
+
+const HELD_OUT: &str = "held-out.json";
+/// Images that are drawn of each group, times the number that would make it as large as the median group.
+const OVER_ASK: f64 = 1.5;
+/// Images of a group at most.
+const MOST_IMAGES: u64 = 1000;
+/// What is compared: with the images and without.
+const ARMS: [Arm; 4] = [Arm::AsIs, Arm::Oversample, Arm::Reweight, Arm::Balanced];
+
+/// Holds groups out of everything, composes them, and judges classifiers on them.
+pub struct HeldOutStage<'a> {
+    /// How the classifiers are trained, and how many groups are held out.
+    pub config: &'a EvidenceConfig,
+    /// The generator.
+    pub model: &'a ConditionalConfig,
+    /// How it draws.
+    pub sampler: &'a SamplerConfig,
+    /// The gates.
+    pub gates: &'a [GateConfig],
+    /// The attributes whose combinations are the groups.
+    pub grouping: &'a [String],
+    /// All images, as the evidence takes them, without the images that the main run made.
+    pub data: &'a dyn Fn() -> Result<EvidenceData>,
+    /// The job's seed.
+    pub seed: Seed,
+    /// The images.
+    pub dataset: &'a Dataset,
+    /// The scanned rows.
+    pub scan: &'a Done<Scan>,
+    /// The size that models work at.
+    pub frame: Frame,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// The classifiers on the held-out groups.
+    #[serde(flatten)]
+    pub summary: HeldOutSummary,
+    /// How many images of each held-out group the gates accepted.
+    pub accepted: Vec<(Group, Share)>,
+}
+
+impl Stage for HeldOutStage<'_> {
+    type Output = HeldOut;
+
+    fn name(&self) -> String {
+        "held-out".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let config = (self.config, self.model, self.sampler, self.gates, self.grouping, self.seed, self.frame);
+        fingerprint("held-out", &config, &[&self.scan.fingerprint])
+    }
+
+    fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
+        let seed = self.seed.derive("held out groups");
+        let data = (self.data)()?;
+        let chosen = self.choose(&data, seed)?;
+        let (generated, accepted) = self.compose(folder, &chosen, &data, context)?;
+        let kept: Vec<usize> = (0..data.train.groups.len())
+            .filter(|&row| !chosen.contains(&data.groups[data.train.groups[row] as usize]))
+            .collect();
+        let data = EvidenceData { train: data.train.select(&kept), generated, left_out: Vec::new(), ..data };
+        let runs_folder = folder.join("runs");
+        std::fs::create_dir_all(&runs_folder).map_err(crate::error::PipelineError::io(&runs_folder))?;
+        let mut runs: Vec<ArmRun> = Vec::new();
+        let steps = u64::from(self.config.steps);
+        context.progress.begin("held-out groups", (ARMS.len() as u64) * u64::from(self.config.seeds) * steps);
+        for number in 0..self.config.seeds {
+            for arm in ARMS {
+                let path = runs_folder.join(format!("{arm}-{number}.json"));
+                if let Some(run) = read_json(&path)? {
+                    context.progress.advance(steps);
+                    runs.push(run);
+                    continue;
+                }
+                context.progress.note(&format!("{arm}, seed {number}"));
+                let inside = Within(context.progress);
+                let run = evenset_evidence::run_arm(arm, &data, seed, number, self.config, &inside)?;
+                write_json(&path, &run)?;
+                runs.push(run);
+            }
+        }
+        context.progress.end();
+        let summary = evenset_evidence::summarise_held_out(&runs, &chosen)?;
+        write_json(&folder.join(HELD_OUT), &HeldOut { summary, accepted })?;
+        Ok(StageReport { rows: chosen.len() as u64, rejected: 0 })
+    }
+
+    fn load(&self, folder: &Path) -> Result<HeldOut> {
+        read_json_of(&folder.join(HELD_OUT))
+    }
+}
+
+impl HeldOutStage<'_> {
+    /// The groups to hold out, of those with training and test images.
+    fn choose(&self, data: &EvidenceData, seed: Seed) -> Result<Vec<Group>> {
+        let has = |part: &Labelled, group: usize| part.groups.iter().any(|&of| of as usize == group);
+        let groups: Vec<Group> = (0..data.groups.len())
+            .filter(|&group| has(&data.train, group) && has(&data.test, group))
+            .map(|group| data.groups[group].clone())
+            .collect();
+        let places = evenset_evidence::hold_out(&groups, self.config.held_out_groups as usize, seed)?;
+        Ok(places.into_iter().filter_map(|place| groups.get(place)).cloned().collect())
+    }
+
+    /// Accepted images of the chosen groups, drawn by a generator and judged by gates that have never seen them.
+    fn compose(
+        &self,
+        folder: &Path,
+        chosen: &[Group],
+        data: &EvidenceData,
+        context: &Context<'_>,
+    ) -> Result<(Labelled, Vec<(Group, Share)>)> {
+        let scan = &self.scan.output;
+        let rows: Vec<&Row> = scan
+            .role(Role::Train)
+            .filter(|row| scan.group(row, self.grouping).is_none_or(|group| !chosen.contains(&group)))
+            .collect();
+        let seed = self.seed.derive("held out groups");
+        let set = training_set(self.dataset, &scan.columns, &rows, self.frame)?;
+        let (config, path) = (self.model, folder.join("generator"));
+        let model = evenset_diffusion::train(&set, config, seed, &path, context.progress, &Device::Cpu)?;
+        drop(set);
+        let real = real_images(self.dataset, scan, &rows, self.frame, self.grouping)?;
+        let verifier =
+            Verifier::train(&real, self.gates, seed.derive("gates"), Some(&folder.join("gates")), context.progress)?;
+        drop(real);
+        let wanted = (median_size(data, chosen) as f64 * OVER_ASK).ceil() as u64;
+        let (mut pixels, mut labels, mut groups, mut shares) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        context.progress.begin("compose held-out groups", chosen.len() as u64 * wanted);
+        for group in chosen {
+            let request =
+                |i: u64| ImageRequest::new(group.clone(), Seed::of_request(seed, group, 0, i, "held-out image"));
+            let requests: Vec<ImageRequest> = (0..wanted).map(request).collect();
+            let images = model.generate(&requests, self.sampler, context.progress)?;
+            let candidates: Vec<evenset_verify::Candidate> = images
+                .into_iter()
+                .enumerate()
+                .map(|(request_index, image)| evenset_verify::Candidate {
+                    request_index,
+                    group: group.clone(),
+                    width: image.width,
+                    height: image.height,
+                    rgb: image.pixels,
+                    finite: image.finite,
+                })
+                .collect();
+            let verdicts = verifier.verify(&candidates, &[], &Within(context.progress))?;
+            let kept = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
+            shares.push((group.clone(), Share::new(kept, wanted)));
+            let class = data.classes.iter().position(|class| group.get(&data.label) == Some(class));
+            let place = data.groups.iter().position(|known| known == group);
+            let (Some(class), Some(place)) = (class, place) else { continue };
+            for (candidate, _) in candidates.iter().zip(&verdicts).filter(|(_, verdict)| verdict.accepted) {
+                pixels.extend_from_slice(&candidate.rgb);
+                labels.push(class as u32);
+                groups.push(place as u32);
+            }
+            context.progress.advance(wanted);
+        }
+        context.progress.end();
+        let images = self.frame.image_set(pixels)?;
+        Ok((Labelled { images, labels, groups, features: None }, shares))
+    }
+}
+
+/// The median size of the groups that stay.
+fn median_size(data: &EvidenceData, chosen: &[Group]) -> u64 {
+    let mut sizes = BTreeMap::<u32, u64>::new();
+    for &group in &data.train.groups {
+        *sizes.entry(group).or_default() += 1;
+    }
+    let mut sizes: Vec<u64> = sizes
+        .into_iter()
+        .filter(|(group, _)| !chosen.contains(&data.groups[*group as usize]))
+        .map(|(_, size)| size)
+        .collect();
+    sizes.sort_unstable();
+    sizes.get(sizes.len() / 2).copied().unwrap_or(1).clamp(1, MOST_IMAGES)
+}
