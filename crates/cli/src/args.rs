@@ -36,6 +36,10 @@ pub struct JobArgs {
     /// Replaces an existing output folder that this job did not make.
     #[arg(long)]
     pub overwrite: bool,
+    /// Ends the rounds where another one no longer helps a classifier on real images that were kept apart: short for
+    /// `--set verify.stop_at_plateau=true`.
+    #[arg(long)]
+    pub stop_at_plateau: bool,
     /// Prints the result as JSON on standard output.
     #[arg(long)]
     pub json: bool,
@@ -155,6 +159,10 @@ pub struct ReportArgs {
     /// Replaces an existing output folder that this job did not make.
     #[arg(long)]
     pub overwrite: bool,
+    /// Ends the rounds where another one no longer helps a classifier on real images that were kept apart: short for
+    /// `--set verify.stop_at_plateau=true`.
+    #[arg(long)]
+    pub stop_at_plateau: bool,
     /// Prints what the report says as JSON on standard output.
     #[arg(long)]
     pub json: bool,

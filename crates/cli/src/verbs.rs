@@ -26,7 +26,14 @@ pub fn run(args: &Args) -> Result<u8> {
             let (set, job) = (report.set.clone(), report.job_or_run.clone());
             (
                 Goal::Report,
-                &JobArgs { job, set, overwrite: report.overwrite, json: report.json, dry_run: report.dry_run },
+                &JobArgs {
+                    job,
+                    set,
+                    overwrite: report.overwrite,
+                    stop_at_plateau: report.stop_at_plateau,
+                    json: report.json,
+                    dry_run: report.dry_run,
+                },
             )
         }
         Verb::Run(job) => (Goal::Report, job),
@@ -38,7 +45,11 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Write(job) => (Goal::Write, job),
         Verb::Evidence(job) => (Goal::Evidence, job),
     };
-    let resolved = Job::read(&job.job, &job.set).map_err(evenset_pipeline::PipelineError::from)?;
+    let mut set = job.set.clone();
+    if job.stop_at_plateau {
+        set.push("verify.stop_at_plateau=true".into());
+    }
+    let resolved = Job::read(&job.job, &set).map_err(evenset_pipeline::PipelineError::from)?;
     if job.dry_run && goal < Goal::Plan {
         print(&format!("{}\n", engine::would_read(&resolved, &reporter)?))?;
         return Ok(exit::DONE);

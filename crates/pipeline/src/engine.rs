@@ -28,6 +28,7 @@ use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::model::ModelStage;
 use crate::stages::plan::{PlanStage, prompts};
+use crate::stages::plateau::PlateauStage;
 use crate::stages::report::ReportStage;
 use crate::stages::scan::{Scan, ScanStage};
 use crate::stages::verifier::VerifierStage;
@@ -413,10 +414,70 @@ impl Finished {
             if so_far.reachable() == 0 {
                 break;
             }
+            let now = accepted.len();
+            if job.verify.stop_at_plateau
+                && now > before.len()
+                && !self.still_helps(context, &accepted, before.len(), round, &last)?
+            {
+                self.notes.push(format!(
+                    "rounds ended after round {round}: more images no longer helped a classifier on real images that \
+                     were kept apart"
+                ));
+                break;
+            }
         }
         (self.accepted, self.further) = so_far.fill(accepted);
         (self.model, self.verifier, self.progress) = (Some(model), verifier, so_far);
         Ok(last)
+    }
+
+    /// Whether the images of the last round made the classifier of the evidence better.
+    fn still_helps(
+        &self,
+        context: &Context<'_>,
+        accepted: &[Accepted],
+        before: usize,
+        round: u32,
+        last: &Fingerprint,
+    ) -> Result<bool> {
+        let job = context.job;
+        let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(true) };
+        let images = || self.evidence_stage(job, label, &plan.grouping, accepted, last).images();
+        let stage = PlateauStage {
+            round,
+            config: &job.evidence,
+            data: &images,
+            before,
+            now: accepted.len(),
+            after: last,
+            seed: job.seed,
+        };
+        Ok(context.complete(&stage)?.output.plateau >= 1.0)
+    }
+
+    fn evidence_stage<'a>(
+        &'a self,
+        job: &'a Job,
+        label: &'a str,
+        grouping: &'a [String],
+        accepted: &'a [Accepted],
+        rounds: &'a Fingerprint,
+    ) -> EvidenceStage<'a> {
+        EvidenceStage {
+            config: &job.evidence,
+            label,
+            grouping,
+            seed: job.seed,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            frame: self.frame,
+            accepted,
+            further: &self.further,
+            left_out: &self.left_out,
+            overlap: &self.overlap,
+            verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
+            rounds,
+        }
     }
 
     /// Looks at the gates themselves.
@@ -477,25 +538,12 @@ impl Finished {
             return Ok(());
         }
         let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(()) };
-        let stage = EvidenceStage {
-            config: &job.evidence,
-            label,
-            grouping: &plan.grouping,
-            seed: job.seed,
-            dataset: &self.dataset,
-            scan: &self.scan,
-            frame: self.frame,
-            accepted: &self.accepted,
-            further: &self.further,
-            left_out: &self.left_out,
-            overlap: &self.overlap,
-            verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
-            rounds: last,
-        };
-        self.evidence = Some(context.complete(&stage)?);
+        let stage = self.evidence_stage(job, label, &plan.grouping, &self.accepted, last);
+        let evidence = context.complete(&stage)?;
+        let mut held_out = None;
         if job.evidence.held_out_groups > 0 {
             let Model::Conditional(model) = &job.generate.model;
-            self.held_out = Some(context.complete(&HeldOutStage {
+            held_out = Some(context.complete(&HeldOutStage {
                 config: &job.evidence,
                 model,
                 sampler: &job.generate.sampler,
@@ -508,6 +556,7 @@ impl Finished {
                 frame: self.frame,
             })?);
         }
+        (self.evidence, self.held_out) = (Some(evidence), held_out);
         Ok(())
     }
 }

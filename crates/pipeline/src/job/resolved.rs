@@ -141,6 +141,8 @@ pub struct Verify {
     pub floor: f64,
     /// What happens where a group is rejected far more than the others.
     pub on_bias: OnBias,
+    /// Whether rounds end where another one no longer helps.
+    pub stop_at_plateau: bool,
     /// Rejected images that are kept for review, a round.
     pub keep_rejected: u64,
 }
@@ -314,7 +316,7 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     if let Some(guides) = &generate.guides {
         guides.validate().map_err(|error| invalid(&tree, "generate.guides", error.to_string()))?;
     }
-    let WrittenVerify { gates, rounds, ask, floor, on_bias, keep_rejected } = written.verify;
+    let WrittenVerify { gates, rounds, ask, floor, on_bias, stop_at_plateau, keep_rejected } = written.verify;
     if !(1..=1000).contains(&rounds) {
         return bad("verify.rounds", format!("{rounds} rounds; expected 1 to 1000"));
     }
@@ -362,7 +364,7 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         audit: written.audit,
         plan,
         generate: Generate { model: generate.model, sampler: generate.sampler, guides: generate.guides, unit },
-        verify: Verify { gates, rounds, ask, floor, on_bias, keep_rejected },
+        verify: Verify { gates, rounds, ask, floor, on_bias, stop_at_plateau, keep_rejected },
         write: Write { formats: written.write.formats, out, license: written.write.license },
         evidence: written.evidence,
         hook,

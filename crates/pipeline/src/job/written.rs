@@ -184,6 +184,9 @@ pub struct WrittenVerify {
     pub floor: f64,
     /// What happens where a group is rejected far more than the others: `warn`, or `fail` the job. Default: warn.
     pub on_bias: OnBias,
+    /// Whether rounds end where another one no longer helps a classifier on real images that were kept apart; each round
+    /// then costs the trainings that show it. Default: false.
+    pub stop_at_plateau: bool,
     /// Rejected images that are kept for review in `rejected.parquet` of each round, evenly over groups and gates.
     /// Default: 1000.
     pub keep_rejected: u64,
@@ -208,6 +211,7 @@ impl Default for WrittenVerify {
             ask: AskPolicy::default(),
             floor: 0.01,
             on_bias: OnBias::default(),
+            stop_at_plateau: false,
             keep_rejected: 1000,
         }
     }

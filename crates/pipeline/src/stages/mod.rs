@@ -9,6 +9,7 @@ pub mod hook;
 pub mod looks;
 pub mod model;
 pub mod plan;
+pub mod plateau;
 pub mod report;
 pub mod scan;
 pub mod verifier;
