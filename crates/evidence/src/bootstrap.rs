@@ -127,7 +127,8 @@ impl Sample {
         // [slot][arm][seed] and [bin][arm][seed]
         let mut slots = vec![0u32; layout.slots() * columns];
         let mut bins = vec![0i64; BINS * columns];
-        for ((&times, entries), &cell) in images.iter().zip(self.entries.chunks_exact(columns.max(1))).zip(&layout.cell_of)
+        for ((&times, entries), &cell) in
+            images.iter().zip(self.entries.chunks_exact(columns.max(1))).zip(&layout.cell_of)
         {
             if times == 0 {
                 continue;
@@ -171,10 +172,8 @@ pub(crate) fn estimate(value: f64, mut resampled: Vec<f64>, range: Interval) -> 
     resampled.sort_unstable_by(f64::total_cmp);
     let (low, high) = (quantile(&resampled, TAIL), quantile(&resampled, 1.0 - TAIL));
     let [floor, ceiling] = range;
-    let interval = [
-        (2.0 * value - high).min(value).clamp(floor, ceiling),
-        (2.0 * value - low).max(value).clamp(floor, ceiling),
-    ];
+    let interval =
+        [(2.0 * value - high).min(value).clamp(floor, ceiling), (2.0 * value - low).max(value).clamp(floor, ceiling)];
     Estimate { value, interval }
 }
 
@@ -221,8 +220,7 @@ mod tests {
         let accuracy = |figures: &ArmFigures| figures.figures[0].get(Metric::Accuracy);
         let observed = accuracy(&sample.observed());
         assert_eq!(observed, 0.75);
-        let [low, high] =
-            estimate(observed, sample.resampled().iter().map(accuracy).collect(), [0.0, 1.0]).interval;
+        let [low, high] = estimate(observed, sample.resampled().iter().map(accuracy).collect(), [0.0, 1.0]).interval;
         assert!((low - (0.75 - 1.96 * 0.02165)).abs() < 0.006, "{low}");
         assert!((high - (0.75 + 1.96 * 0.02165)).abs() < 0.006, "{high}");
     }

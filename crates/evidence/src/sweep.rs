@@ -92,8 +92,7 @@ mod tests {
 
     /// 200 images of one group, of which a share's classifier gets so many right.
     fn share(share: f64, seed: u32, right: u32) -> ShareRun {
-        let rows: Vec<(u32, u32, f32)> =
-            (0..200).map(|i| (0, u32::from((i + 3 * seed) % 200 >= right), 0.9)).collect();
+        let rows: Vec<(u32, u32, f32)> = (0..200).map(|i| (0, u32::from((i + 3 * seed) % 200 >= right), 0.9)).collect();
         let mut run = run(&[(&[("colour", "red")], &rows)]);
         (run.seed, run.arm, run.generated_images) = (seed, Arm::Balanced, (share * 100.0) as u32);
         ShareRun { share, wanted: (share * 100.0) as u32, run }

@@ -116,7 +116,8 @@ mod tests {
             (0..all).map(|i| (0, u32::from(i >= right), 1.0)).collect()
         };
         let (red, blue, tiny) = (said(3, 4), said(1, 2), said(0, 1));
-        let groups = [(&[("colour", "red")][..], &red[..]), (&[("colour", "blue")], &blue), (&[("colour", "tiny")], &tiny)];
+        let groups =
+            [(&[("colour", "red")][..], &red[..]), (&[("colour", "blue")], &blue), (&[("colour", "tiny")], &tiny)];
         let all = run(&groups);
         assert_eq!((all.accuracy, all.worst_group, all.gap), (4.0 / 7.0, 0.0, 0.75));
         assert!((all.balanced_accuracy - 1.25 / 3.0).abs() < 1e-12);

@@ -22,10 +22,8 @@ pub(super) fn matched(part: &Labelled, attribute_of: &[usize]) -> Vec<f64> {
     let labels = counts(pairs.iter().map(|(_, label)| *label));
     let both = counts(pairs.iter().copied());
     let rows = pairs.len().max(1) as f64;
-    let weights: Vec<f64> = pairs
-        .iter()
-        .map(|&pair| of(&attributes, pair.0) * of(&labels, pair.1) / (rows * of(&both, pair)))
-        .collect();
+    let weights: Vec<f64> =
+        pairs.iter().map(|&pair| of(&attributes, pair.0) * of(&labels, pair.1) / (rows * of(&both, pair))).collect();
     let mean = weights.iter().sum::<f64>() / rows;
     weights.into_iter().map(|weight| weight / mean).collect()
 }

@@ -9,7 +9,7 @@ pub const NEIGHBOURS: usize = 3;
 
 /// The share of `generated` that lies in the surroundings of a real image, and the share of `real` that lies in those of a
 /// generated one, from the rows of matrices `[images, features]`; none where one has no more than [`NEIGHBOURS`] rows.
-pub fn precision_and_recall(real: &DMatrix<f64>, generated: &DMatrix<f64>) -> Option<[f64; 2]> {
+pub(crate) fn precision_and_recall(real: &DMatrix<f64>, generated: &DMatrix<f64>) -> Option<[f64; 2]> {
     if real.nrows() <= NEIGHBOURS || generated.nrows() <= NEIGHBOURS || real.ncols() != generated.ncols() {
         return None;
     }
@@ -32,8 +32,7 @@ fn radii(set: &DMatrix<f64>) -> Vec<f64> {
 
 /// The share of the columns of `set` within the radius of a column of `around`.
 fn covered(set: &DMatrix<f64>, around: &DMatrix<f64>, radii: &[f64]) -> f64 {
-    let inside =
-        |i: &usize| radii.iter().enumerate().any(|(j, &radius)| distance(set, *i, around, j) <= radius);
+    let inside = |i: &usize| radii.iter().enumerate().any(|(j, &radius)| distance(set, *i, around, j) <= radius);
     (0..set.ncols()).into_par_iter().filter(inside).count() as f64 / set.ncols() as f64
 }
 

@@ -28,7 +28,8 @@ impl FeatureSet {
             return Err(Error::Config(reason));
         }
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let reason = format!("feature {} of row {} is not a finite number; compute it again", at % width, at / width);
+            let reason =
+                format!("feature {} of row {} is not a finite number; compute it again", at % width, at / width);
             return Err(Error::Config(reason));
         }
         Ok(Self { width, values })

@@ -67,8 +67,7 @@ mod tests {
             for layer in 0..2 {
                 let weight = &named[&format!("hidden.{layer}.weight")];
                 let bias = &named[&format!("hidden.{layer}.bias")];
-                expected =
-                    expected.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap().relu().unwrap();
+                expected = expected.matmul(&weight.t().unwrap()).unwrap().broadcast_add(bias).unwrap().relu().unwrap();
             }
             let (expected, found) = (expected.to_vec2::<f32>().unwrap(), mlp.features(&x).unwrap());
             for (found, expected) in found.to_vec2::<f32>().unwrap().concat().iter().zip(expected.concat()) {

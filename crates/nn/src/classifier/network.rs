@@ -98,7 +98,8 @@ impl Description {
             return Err(Error::Config(format!("a classifier needs {scales} means and as many positive deviations")));
         }
         let names: BTreeSet<&str> = self.heads.iter().map(|head| head.name.as_str()).collect();
-        if names.len() != self.heads.len() || self.heads.iter().any(|head| head.classes.is_empty()) || names.is_empty() {
+        if names.len() != self.heads.len() || self.heads.iter().any(|head| head.classes.is_empty()) || names.is_empty()
+        {
             return Err(Error::Config("a classifier needs at least one head, and names and classes for each".into()));
         }
         Ok(())

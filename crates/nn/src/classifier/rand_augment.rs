@@ -72,7 +72,9 @@ impl RandAugment {
 /// Every pixel's colour changed by `change`.
 fn levels(pixels: &[u8], change: impl Fn([f32; 3]) -> [f32; 3]) -> Vec<u8> {
     let colours = pixels.as_chunks::<3>().0.iter();
-    colours.flat_map(|colour| change(colour.map(f32::from)).map(|level| level.round().clamp(0.0, 255.0) as u8)).collect()
+    colours
+        .flat_map(|colour| change(colour.map(f32::from)).map(|level| level.round().clamp(0.0, 255.0) as u8))
+        .collect()
 }
 
 /// The image seen through `matrix` (about its centre) and `shift` (in pixels), linear between pixels; beyond the edge
