@@ -24,20 +24,29 @@ const MOST_STEPS: usize = 200_000;
 /// # Errors
 /// [`Error::HeldOut`] where there are no such groups; it says how many there can be.
 pub fn hold_out(groups: &[Group], count: usize, seed: Seed) -> Result<Vec<usize>, Error> {
-    let cover = Cover::new(groups);
-    for attempt in 0..TRIES {
+    // In another order, so that the seed decides among the groups that could stay.
+    let places = shuffled((0..groups.len()).collect(), seed.derive("order"));
+    let cover = Cover::new(places.iter().map(|&place| &groups[place]));
+    let attempt = |attempt: u64| {
         let order = shuffled((0..groups.len()).collect(), seed.index(attempt));
-        if let Some(chosen) = cover.drop_in_order(&order, count) {
-            return Ok(chosen);
+        cover.drop_in_order(&order, count)
+    };
+    let chosen = match (0..TRIES).find_map(attempt) {
+        Some(chosen) => chosen,
+        None => {
+            let needed: BTreeSet<usize> = cover.fewest().into_iter().collect();
+            let free: Vec<usize> = (0..groups.len()).filter(|group| !needed.contains(group)).collect();
+            // Groups without attributes have no values to keep, but somebody must stay.
+            let most = free.len().min(groups.len().saturating_sub(1));
+            if most < count {
+                return Err(Error::HeldOut { wanted: count, most });
+            }
+            let mut chosen = shuffled(free, seed.derive("free"));
+            chosen.truncate(count);
+            chosen
         }
-    }
-    let needed: BTreeSet<usize> = cover.fewest().into_iter().collect();
-    let free: Vec<usize> = (0..groups.len()).filter(|group| !needed.contains(group)).collect();
-    if free.len() < count {
-        return Err(Error::HeldOut { wanted: count, most: free.len() });
-    }
-    let mut chosen = shuffled(free, seed.derive("free"));
-    chosen.truncate(count);
+    };
+    let mut chosen: Vec<usize> = chosen.into_iter().map(|group| places[group]).collect();
     chosen.sort_unstable();
     Ok(chosen)
 }
@@ -61,12 +70,12 @@ struct Cover {
 }
 
 impl Cover {
-    fn new(groups: &[Group]) -> Self {
+    fn new<'a>(groups: impl Iterator<Item = &'a Group>) -> Self {
         let mut numbers: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut attributes: Vec<&str> = Vec::new();
         let (mut attribute_of, mut groups_of) = (Vec::new(), Vec::<Vec<usize>>::new());
         let mut values_of = Vec::new();
-        for (place, group) in groups.iter().enumerate() {
+        for (place, group) in groups.enumerate() {
             let mut values = Vec::new();
             for (attribute, value) in group.pairs() {
                 let number = *numbers.entry((attribute, value)).or_insert_with(|| {
@@ -94,14 +103,12 @@ impl Cover {
             if chosen.len() == count {
                 break;
             }
-            // A group without attributes covers nothing, but somebody must stay.
             let free = chosen.len() + 1 < order.len() && self.values_of[group].iter().all(|&value| left[value] > 1);
             if free {
                 self.values_of[group].iter().for_each(|&value| left[value] -= 1);
                 chosen.push(group);
             }
         }
-        chosen.sort_unstable();
         (chosen.len() == count).then_some(chosen)
     }
 

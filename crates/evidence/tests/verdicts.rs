@@ -3,8 +3,8 @@
 
 use evenset_core::{Group, Seed, Silent};
 use evenset_evidence::{
-    Arm, ArmRun, Baseline, Error, Evidence, EvidenceConfig, EvidenceData, GroupOutcome, Labelled, Verdict, run_arm,
-    summarise,
+    Arm, ArmRun, Baseline, ClassifierKind, Error, Evidence, EvidenceConfig, EvidenceData, FeatureSet, GroupOutcome,
+    Labelled, Predictions, Variant, Verdict, arms_for, run_arm, run_share, summarise, summarise_sweep,
 };
 use evenset_nn::classifier::ImageSet;
 use rand::RngExt;
@@ -31,7 +31,8 @@ fn picture(standing: bool, blue: bool, number: u64) -> Vec<u8> {
 
 /// `(standing, blue, how many)`: pictures that differ from those of every other `first`.
 fn part(first: u64, groups: &[(bool, bool, u64)]) -> Labelled {
-    let mut part = Labelled { images: ImageSet::new(SIDE, SIDE, Vec::new()).unwrap(), labels: vec![], groups: vec![] };
+    let images = ImageSet::new(SIDE, SIDE, Vec::new()).unwrap();
+    let mut part = Labelled { images, labels: vec![], groups: vec![], features: None };
     let mut pixels = Vec::new();
     for &(standing, blue, count) in groups {
         for _ in 0..count {
@@ -51,9 +52,12 @@ fn data(generated: Labelled) -> EvidenceData {
         train: part(0, &[(false, false, 150), (false, true, 4), (true, false, 4), (true, true, 150)]),
         left_out: vec![],
         generated,
+        further: None,
+        validation: None,
         test: part(1_000_000, &[(false, false, 60), (false, true, 60), (true, false, 60), (true, true, 60)]),
         classes: vec!["lying".into(), "standing".into()],
         groups: vec![name("lying", "red"), name("lying", "blue"), name("standing", "red"), name("standing", "blue")],
+        label: "direction".into(),
     }
 }
 
@@ -61,6 +65,7 @@ fn config() -> EvidenceConfig {
     EvidenceConfig {
         seeds: 3,
         baselines: vec![Baseline::Oversample, Baseline::Reweight],
+        variants: vec![],
         steps: 150,
         batch: 32,
         width: 8,
@@ -121,21 +126,12 @@ fn the_same_run_has_the_same_outcomes_on_one_thread_and_on_two() {
 
 /// A run in which each group's share of 100 images is right, the same images for every seed but for a few.
 fn run(arm: Arm, seed: u32, right: [u32; 3]) -> ArmRun {
-    let groups: Vec<GroupOutcome> = ["red", "green", "blue"]
-        .iter()
-        .zip(right)
-        .map(|(&colour, right)| GroupOutcome {
-            group: Group::new([("colour", colour)]).unwrap(),
-            correct: right,
-            total: 100,
-            counts: true,
-            outcomes: (0..100).map(|i| (i + 3 * seed) % 100 < right).collect(),
-        })
-        .collect();
-    let shares = right.map(|right| f64::from(right) / 100.0);
-    let (worst, best) = (shares.iter().copied().fold(1.0, f64::min), shares.iter().copied().fold(0.0, f64::max));
-    let accuracy = shares.iter().sum::<f64>() / 3.0;
-    ArmRun { arm, seed, groups, accuracy, balanced_accuracy: accuracy, worst_group: worst, gap: best - worst }
+    let outcome = |(&colour, right): (&&str, u32)| {
+        let mut predictions = Predictions::new(2);
+        (0..100).for_each(|i| predictions.push(0, u32::from((i + 3 * seed) % 100 >= right), 0.9));
+        GroupOutcome { group: Group::of("colour", colour), counts: true, predictions }
+    };
+    ArmRun::new(arm, seed, "label", ["red", "green", "blue"].iter().zip(right).map(outcome).collect())
 }
 
 fn runs(arms: &[(Arm, [u32; 3])]) -> Vec<ArmRun> {
@@ -155,7 +151,11 @@ fn the_comparison_that_counts_is_with_the_best_baseline() {
     assert!((summary.against_best_baseline.worst_group - 0.01).abs() < 1e-12);
     assert!((summary.against_as_is.worst_group - 0.4).abs() < 1e-12);
     assert!(summary.against_as_is.worst_group_interval[0] > 0.2);
-    assert!(summary.sentence.contains("no measurable difference over the best baseline"), "{}", summary.sentence);
+    assert!(summary.sentence.contains("no difference seen"), "{}", summary.sentence);
+    assert!(summary.against_best_baseline.worst_group_p > 0.05 && summary.against_as_is.worst_group_p < 0.001);
+    assert!(summary.arms[2].against_best_baseline.is_none(), "the best baseline has nothing to be compared with");
+    assert_eq!(summary.arms[3].against_best_baseline.as_ref(), Some(&summary.against_best_baseline));
+    assert!(summary.arms[0].against_best_baseline.as_ref().unwrap().worst_group_interval[1] < 0.0);
     assert!(!summary.sentence.contains("too few"), "five seeds are enough");
     let names: Vec<Arm> = summary.arms.iter().map(|arm| arm.name).collect();
     assert_eq!(names, [Arm::AsIs, Arm::Oversample, Arm::Reweight, Arm::Balanced]);
@@ -166,6 +166,9 @@ fn the_comparison_that_counts_is_with_the_best_baseline() {
         (as_is.accuracy, as_is.accuracy_interval),
         (as_is.worst_group, as_is.worst_group_interval),
         (as_is.gap, as_is.gap_interval),
+        (as_is.balanced_accuracy, as_is.balanced_accuracy_interval),
+        (as_is.equalised_odds, as_is.equalised_odds_interval),
+        (as_is.calibration_error, as_is.calibration_error_interval),
     ] {
         assert!(low <= estimate && estimate <= high && low < high);
     }
@@ -173,10 +176,19 @@ fn the_comparison_that_counts_is_with_the_best_baseline() {
 
 #[test]
 fn clear_differences_are_called_helped_and_harmed() {
-    let verdict = |balanced| summarise(&runs(&[(Arm::AsIs, [90, 80, 50]), (Arm::Balanced, balanced)])).unwrap().verdict;
-    assert_eq!(verdict([85, 82, 80]), Verdict::Helped);
-    assert_eq!(verdict([90, 80, 25]), Verdict::Harmed);
-    assert_eq!(verdict([90, 80, 50]), Verdict::NoDifference);
+    for (balanced, verdict, words) in [
+        ([85, 82, 80], Verdict::Helped, "Balancing helped"),
+        ([90, 80, 25], Verdict::Harmed, "harmed"),
+        ([90, 80, 50], Verdict::NoDifference, "no difference seen"),
+    ] {
+        let evidence = summarise(&runs(&[(Arm::AsIs, [90, 80, 50]), (Arm::Balanced, balanced)])).unwrap();
+        assert_eq!(evidence.verdict, verdict);
+        assert!(evidence.sentence.contains(words), "{}", evidence.sentence);
+    }
+    // An arm with generated images is never a baseline, however good.
+    let arms = [(Arm::AsIs, [90, 80, 50]), (Arm::Balanced, [85, 82, 80]), (Arm::BalancedReweight, [95, 95, 95])];
+    let evidence = summarise(&runs(&arms)).unwrap();
+    assert_eq!((evidence.verdict, evidence.against_best_baseline.with), (Verdict::Helped, Arm::AsIs));
 }
 
 #[test]
@@ -207,4 +219,122 @@ fn parts_that_do_not_fit_are_named() {
     assert!(refuse(&wrong).contains("308 labels and 307 groups"));
     let empty = EvidenceData { test: none(), ..data(none()) };
     assert!(refuse(&empty).contains("the test part has no images"));
+    let mut validation = part(9_000, &[(true, true, 3)]);
+    validation.groups[1] = 4;
+    let wrong = EvidenceData { validation: Some(validation), ..data(none()) };
+    assert!(refuse(&wrong).contains("row 1 of the validation images has group number 4"));
+    let wrong = EvidenceData { left_out: vec![308], ..data(none()) };
+    assert!(refuse(&wrong).contains("training image 308 is to be left out, but there are only 308"));
+    let linear = EvidenceConfig { classifier: ClassifierKind::Linear, ..config };
+    let error = run_arm(Arm::AsIs, &data(none()), Seed(5), 0, &linear, &Silent).unwrap_err().to_string();
+    assert!(error.contains("the train images have no feature vectors") && error.contains("`cnn` or `mlp`"), "{error}");
+}
+
+/// Gives every part one feature that says the label loudly and one that says the colour.
+fn with_features(mut data: EvidenceData) -> EvidenceData {
+    for part in [&mut data.train, &mut data.generated, &mut data.test] {
+        let vector = |(i, &group): (usize, &u32)| {
+            let noise = Seed(8).index(i as u64).normal(2);
+            [(group / 2) as f32 + 0.3 * noise[0], (group % 2) as f32 + 0.3 * noise[1]]
+        };
+        let values = part.groups.iter().enumerate().flat_map(vector).collect();
+        part.features = Some(FeatureSet::new(2, values).unwrap());
+    }
+    data
+}
+
+#[test]
+fn every_arm_can_be_run_and_learns_something() {
+    let config = EvidenceConfig {
+        baselines: vec![
+            Baseline::Undersample,
+            Baseline::Oversample,
+            Baseline::Reweight,
+            Baseline::MatchWeights,
+            Baseline::Augment,
+            Baseline::Mixup,
+            Baseline::GroupDro,
+        ],
+        variants: vec![
+            Variant::GeneratedOnly,
+            Variant::BalancedReweight,
+            Variant::BalancedDiscount,
+            Variant::BalancedLastLayer,
+        ],
+        steps: 60,
+        ..config()
+    };
+    let data = data(part(5_000, &[(false, true, 60), (true, false, 60)]));
+    let (arms, skipped) = arms_for(&config, &data);
+    assert_eq!((arms.len(), skipped.len()), (13, 0));
+    for arm in arms {
+        let run = run_arm(arm, &data, Seed(5), 0, &config, &Silent).unwrap();
+        assert!(run.accuracy > 0.45, "{arm}: {}", run.accuracy);
+        // 15 of each large group and one of each small one.
+        assert_eq!(run.validation_images, 32, "{arm}");
+        assert!(run.kept_step.is_some_and(|step| (1..=60).contains(&step)), "{arm}");
+        let expected = match arm {
+            Arm::Undersample => (12, 0),
+            Arm::GeneratedOnly => (0, 120),
+            arm if arm.is_baseline() => (276, 0),
+            _ => (276, 120),
+        };
+        assert_eq!((run.real_images, run.generated_images), expected, "{arm}");
+        assert_eq!(serde_json::from_str::<ArmRun>(&serde_json::to_string(&run).unwrap()).unwrap(), run);
+    }
+    let none = EvidenceData { generated: part(0, &[]), ..data };
+    let (arms, skipped) = arms_for(&config, &none);
+    assert_eq!((arms.len(), skipped[0].arm), (12, Arm::GeneratedOnly));
+    assert!(matches!(run_arm(Arm::GeneratedOnly, &none, Seed(5), 0, &config, &Silent), Err(Error::Arm { .. })));
+}
+
+#[test]
+fn the_other_classifiers_learn_too() {
+    let data = with_features(data(part(5_000, &[(false, true, 60), (true, false, 60)])));
+    for classifier in [ClassifierKind::Mlp, ClassifierKind::Linear] {
+        let config = EvidenceConfig { classifier, hidden: vec![30, 20], steps: 80, ..config() };
+        let run = run_arm(Arm::Balanced, &data, Seed(5), 0, &config, &Silent).unwrap();
+        assert!(run.accuracy > 0.7, "{classifier:?}: {}", run.accuracy);
+        let last = EvidenceConfig { validation_share: 0.0, ..config };
+        let run = run_arm(Arm::BalancedLastLayer, &data, Seed(5), 0, &last, &Silent).unwrap();
+        assert_eq!((run.kept_step, run.validation_images, run.real_images), (None, 0, 308));
+    }
+    let linear = EvidenceConfig { classifier: ClassifierKind::Linear, baselines: vec![Baseline::Augment], ..config() };
+    assert_eq!(arms_for(&linear, &data).1[0].arm, Arm::Augment);
+}
+
+#[test]
+fn a_validation_split_takes_the_place_of_held_out_images() {
+    let config = EvidenceConfig { steps: 20, ..config() };
+    let mut data = data(part(5_000, &[]));
+    data.validation = Some(part(70_000, &[(false, true, 12), (true, false, 12)]));
+    let run = run_arm(Arm::AsIs, &data, Seed(5), 0, &config, &Silent).unwrap();
+    assert_eq!((run.real_images, run.validation_images), (308, 24));
+}
+
+#[test]
+fn a_sweep_goes_from_no_generated_image_to_more_than_the_plan_asks_for() {
+    let config = EvidenceConfig { steps: 60, sweep: vec![2.0, 0.0, 1.0], ..config() };
+    let mut data = data(part(5_000, &[(false, true, 40), (true, false, 40)]));
+    data.further = Some(part(6_000, &[(false, true, 40), (true, false, 30)]));
+    let run = |share: f64| run_share(share, &data, Seed(5), 0, &config, &Silent).unwrap();
+    let runs: Vec<_> = config.shares().into_iter().map(run).collect();
+    let summary = summarise_sweep(&runs).unwrap();
+    let counts: Vec<(f64, u32, u32)> =
+        summary.shares.iter().map(|share| (share.share, share.wanted, share.generated_images)).collect();
+    assert_eq!(counts, [(0.0, 0, 0), (1.0, 80, 80), (2.0, 160, 150)]);
+    assert!(summary.plateau >= 0.0 && summary.plateau <= 2.0);
+    let whole = run_arm(Arm::Balanced, &data, Seed(5), 0, &config, &Silent).unwrap();
+    assert_eq!(runs[1].run, whole, "a share of one is `balanced` itself");
+    assert!(run_share(4.0, &data, Seed(5), 0, &config, &Silent).is_err());
+}
+
+#[test]
+fn images_with_wrong_labels_do_not_help() {
+    let mut swapped = part(5_000, &[(false, true, 146), (true, false, 146)]);
+    for (label, group) in swapped.labels.iter_mut().zip(&mut swapped.groups) {
+        (*label, *group) = (1 - *label, (*group + 2) % 4);
+    }
+    let evidence = evidence(&data(swapped));
+    assert_ne!(evidence.verdict, Verdict::Helped, "{}", evidence.sentence);
 }

@@ -12,7 +12,7 @@ pub const IMAGES_PER_FEATURE: usize = 2;
 ///
 /// The last trace is the sum of the singular values of `R_a R_b^T` with `A = R_a^T R_a` and `B = R_b^T R_b`: no root of an
 /// unsymmetric matrix is taken, and covariances without full rank do no harm.
-pub fn frechet(a: &DMatrix<f64>, b: &DMatrix<f64>) -> Option<f64> {
+pub(crate) fn frechet(a: &DMatrix<f64>, b: &DMatrix<f64>) -> Option<f64> {
     let enough = |x: &DMatrix<f64>| x.nrows() >= (IMAGES_PER_FEATURE * x.ncols()).max(2);
     if !enough(a) || !enough(b) || a.ncols() != b.ncols() {
         return None;
@@ -29,7 +29,7 @@ fn moments(x: &DMatrix<f64>) -> (DVector<f64>, DMatrix<f64>) {
     let mean = x.row_mean().transpose();
     let mut centred = x.clone();
     centred.row_iter_mut().for_each(|mut row| row -= mean.transpose());
-    let covariance = centred.tr_mul(&centred) / (x.nrows() as f64 - 1.0);
+    let covariance = centred.transpose() * &centred / (x.nrows() as f64 - 1.0);
     (mean, covariance)
 }
 

@@ -17,7 +17,7 @@ pub struct KernelDistance {
 ///
 /// The standard error is the jackknife's for two samples (Arvesen 1969, "Jackknifing U-Statistics"), which needs nothing
 /// but each image's mean kernel with the others.
-pub fn kernel_distance(a: &DMatrix<f64>, b: &DMatrix<f64>) -> Option<KernelDistance> {
+pub(crate) fn kernel_distance(a: &DMatrix<f64>, b: &DMatrix<f64>) -> Option<KernelDistance> {
     if a.nrows() < 3 || b.nrows() < 3 || a.ncols() != b.ncols() || a.ncols() == 0 {
         return None;
     }

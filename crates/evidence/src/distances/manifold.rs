@@ -9,7 +9,7 @@ pub const NEIGHBOURS: usize = 3;
 
 /// The share of `generated` that lies in the surroundings of a real image, and the share of `real` that lies in those of a
 /// generated one, from the rows of matrices `[images, features]`; none where one has no more than [`NEIGHBOURS`] rows.
-pub fn precision_and_recall(real: &DMatrix<f64>, generated: &DMatrix<f64>) -> Option<[f64; 2]> {
+pub(crate) fn precision_and_recall(real: &DMatrix<f64>, generated: &DMatrix<f64>) -> Option<[f64; 2]> {
     if real.nrows() <= NEIGHBOURS || generated.nrows() <= NEIGHBOURS || real.ncols() != generated.ncols() {
         return None;
     }

@@ -8,9 +8,12 @@ mod frechet;
 mod kernel;
 mod manifold;
 
-pub use frechet::{IMAGES_PER_FEATURE, frechet};
-pub use kernel::{KernelDistance, kernel_distance};
-pub use manifold::{NEIGHBOURS, precision_and_recall};
+pub use frechet::IMAGES_PER_FEATURE;
+use frechet::frechet;
+pub use kernel::KernelDistance;
+use kernel::kernel_distance;
+pub use manifold::NEIGHBOURS;
+use manifold::precision_and_recall;
 
 use evenset_core::{Group, Seed};
 use evenset_nn::classifier::FeatureSet;
@@ -31,13 +34,15 @@ pub struct Distances {
     pub real: usize,
     /// Images on the other side: generated ones, or the real test images of a floor.
     pub others: usize,
-    /// [`frechet`]; none where a side has fewer than two images a feature.
+    /// The Fréchet distance between normal distributions (Heusel et al. 2017); none where a side has fewer than
+    /// [`IMAGES_PER_FEATURE`] images a feature.
     pub frechet: Option<f64>,
-    /// [`kernel_distance`]; none where a side has fewer than three images.
+    /// The kernel distance; none where a side has fewer than three images.
     pub kernel: Option<KernelDistance>,
-    /// Share of the others that look like a real image ([`precision_and_recall`]); none where a side has fewer than four.
+    /// Share of the others that lie in the surroundings of a real image, which reach to its third nearest neighbour
+    /// (Kynkäänniemi et al. 2019); none where a side has fewer than four.
     pub precision: Option<f64>,
-    /// Share of the real images that look like one of the others.
+    /// Share of the real images that lie in the surroundings of one of the others.
     pub recall: Option<f64>,
 }
 
@@ -162,7 +167,8 @@ mod tests {
             let (generated, floor) = (row.generated.as_ref().unwrap(), row.floor.as_ref().unwrap());
             assert!(generated.frechet.unwrap() > 2.0 && floor.frechet.unwrap() < 1.0);
             let (far, near) = (generated.kernel.unwrap(), floor.kernel.unwrap());
-            assert!(far.value > 5.0 * far.standard_error && near.value < 3.0 * near.standard_error);
+            assert!(far.value > 3.0 * far.standard_error, "{far:?}");
+            assert!(near.value.abs() < 3.0 * near.standard_error, "{near:?}");
             assert!(generated.precision < floor.precision);
         }
         assert_eq!((found[1].generated.as_ref().unwrap().real, found[1].floor.as_ref().unwrap().others), (100, 50));
