@@ -65,7 +65,7 @@ mod tests {
 
     fn noise(seed: u64) -> Vec<u8> {
         let coarse = Seed(seed).normal(36);
-        let value = |x: usize, y: usize| 120.0 + 30.0 * coarse[y / 4 * 6 + x / 4] + (x + y) as f32;
+        let value = |x: usize, y: usize| 90.0 + 25.0 * coarse[y / 4 * 6 + x / 4] + (x + y) as f32;
         (0..24 * 24).flat_map(|i| [value(i % 24, i / 24).clamp(0.0, 255.0) as u8; 3]).collect()
     }
 

@@ -22,8 +22,8 @@ const MEASURED: usize = 4096;
 /// Candidates that are compared with all kept before them at a time, and then one by one with each other.
 const CHUNK: usize = 256;
 
-/// How near real images come to each other. With one real image in so many that a share of the gate's `quantile` of the
-/// real images falls below one limit or another, all four are set at the same rank.
+/// How near real images come to each other. The four limits are set together: a share of the gate's `quantile` of the real
+/// images falls below one or more of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoveltyLimits {
@@ -73,15 +73,15 @@ fn joint_limits(closest: &[Closest], quantile: f64) -> [f32; 4] {
         distances.sort_by(f32::total_cmp);
         distances
     });
-    // An image falls below the limits of rank `r` if by some measure fewer than `r` images come nearer than it does.
+    // An image falls below the limits of rank `r` if by some measure at most `r` images come as near as it does.
     let rank = |closest: &Closest| {
         let ranks = sorted.iter().zip(closest.distances);
-        ranks.map(|(sorted, distance)| sorted.partition_point(|&other| other < distance)).min().unwrap_or(0)
+        ranks.map(|(sorted, distance)| sorted.partition_point(|&other| other <= distance)).min().unwrap_or(0)
     };
     let mut ranks: Vec<usize> = closest.iter().map(rank).collect();
     ranks.sort_unstable();
     let allowed = (quantile * closest.len() as f64).floor() as usize;
-    let limit = ranks.get(allowed).copied().unwrap_or(closest.len() - 1);
+    let limit = ranks.get(allowed).copied().unwrap_or(closest.len()).saturating_sub(1);
     // A distance that nothing was measured for limits nothing.
     sorted.map(|sorted| sorted.get(limit).copied().filter(|distance| distance.is_finite()).unwrap_or(0.0))
 }
