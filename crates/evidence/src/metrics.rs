@@ -191,10 +191,10 @@ impl Layout {
         for class in 0..self.classes {
             let mut recognised = Range::default();
             let mut taken_for = Range::default();
-            for attribute in 0..self.attributes {
+            for (attribute, all) in all.iter().enumerate() {
                 let at = attribute * self.classes + class;
                 recognised.add(right[at], images[at]);
-                taken_for.add(slot(self.cells.len() + at), all[attribute] - images[at]);
+                taken_for.add(slot(self.cells.len() + at), all - images[at]);
             }
             largest = largest.max(recognised.width()).max(taken_for.width());
         }

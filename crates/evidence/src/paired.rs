@@ -9,6 +9,8 @@
 //! p speaks of the trained classifiers as they are: the chance in which images were tested is in it, the chance in
 //! training is not. The bootstrap's intervals hold both, and the verdict rests on them alone.
 
+use std::collections::BTreeMap;
+
 use evenset_core::Seed;
 use rand::Rng;
 use rayon::prelude::*;
@@ -16,7 +18,7 @@ use rayon::prelude::*;
 use crate::ArmRun;
 
 /// Tosses; p is at least one over this number plus one.
-const TOSSES: u64 = 9999;
+const TOSSES: u64 = 1999;
 /// Tosses depend on the number of images alone, never on the job.
 const SEED: Seed = Seed(0x6576_656e_7061_6972);
 
@@ -33,8 +35,8 @@ struct Group {
     counts: bool,
     /// `[seed]`: images that the first and the second arm got right.
     right: Vec<[i32; 2]>,
-    /// `[image][seed]`, images that differ alone: what the first arm got right less what the second did.
-    differences: Vec<i32>,
+    /// What the first arm got right less what the second did, `[seed]`, and how many images have just these differences.
+    differences: Vec<(Vec<i32>, u32)>,
 }
 
 /// The p-values of the difference between two arms, from their runs with the same seeds over the same images.
@@ -42,18 +44,12 @@ pub(crate) fn sign_flip(first: &[&ArmRun], second: &[&ArmRun]) -> PValues {
     let seeds = first.len().min(second.len());
     let groups: Vec<Group> =
         (0..first.first().map_or(0, |run| run.groups.len())).map(|g| group(g, first, second)).collect();
-    let seen = differences(&groups, seeds, |_| false);
+    let seen = differences(&groups, seeds, |_| 0);
     let larger = (0..TOSSES)
         .into_par_iter()
         .map(|toss| {
-            let (mut rng, mut bits, mut left) = (SEED.index(toss).rng(), 0u64, 0u32);
-            let tossed = differences(&groups, seeds, |_| {
-                if left == 0 {
-                    (bits, left) = (rng.next_u64(), 64);
-                }
-                left -= 1;
-                bits >> left & 1 == 1
-            });
+            let mut rng = SEED.index(toss).rng();
+            let tossed = differences(&groups, seeds, |images| heads(images, &mut rng));
             // Sums in another order differ in their last digits.
             [0, 1].map(|i| u64::from(tossed[i].abs() >= seen[i].abs() - 1e-12))
         })
@@ -62,32 +58,48 @@ pub(crate) fn sign_flip(first: &[&ArmRun], second: &[&ArmRun]) -> PValues {
     PValues { accuracy, worst_group }
 }
 
+/// How many of so many coins show heads.
+fn heads(coins: u32, rng: &mut impl Rng) -> i32 {
+    let (words, rest) = (coins / 64, coins % 64);
+    let mut heads: u32 = (0..words).map(|_| rng.next_u64().count_ones()).sum();
+    if rest > 0 {
+        heads += (rng.next_u64() >> (64 - rest)).count_ones();
+    }
+    heads as i32
+}
+
 fn group(g: usize, first: &[&ArmRun], second: &[&ArmRun]) -> Group {
     let right = |run: &ArmRun| -> Vec<i32> {
         run.groups[g].predictions.iter().map(|prediction| i32::from(prediction.right())).collect()
     };
     let pairs: Vec<[Vec<i32>; 2]> = first.iter().zip(second).map(|(a, b)| [right(a), right(b)]).collect();
     let images = first.first().map_or(0, |run| run.groups[g].total());
-    let difference = |image: usize| pairs.iter().map(move |[a, b]| a[image] - b[image]);
+    let mut differences: BTreeMap<Vec<i32>, u32> = BTreeMap::new();
+    for image in 0..images {
+        let difference: Vec<i32> = pairs.iter().map(|[a, b]| a[image] - b[image]).collect();
+        if difference.iter().any(|&difference| difference != 0) {
+            *differences.entry(difference).or_default() += 1;
+        }
+    }
     Group {
         images: images as f64,
         counts: first.first().is_some_and(|run| run.groups[g].counts),
         right: pairs.iter().map(|[a, b]| [a.iter().sum(), b.iter().sum()]).collect(),
-        differences: (0..images).filter(|&i| difference(i).any(|d| d != 0)).flat_map(difference).collect(),
+        differences: differences.into_iter().collect(),
     }
 }
 
-/// The differences of the mean accuracies and of the mean worst groups, with the images swapped for which `swaps` says so.
-fn differences(groups: &[Group], seeds: usize, mut swaps: impl FnMut(usize) -> bool) -> [f64; 2] {
+/// The differences of the mean accuracies and of the mean worst groups, where `swapped` says how many of so many images
+/// that differ alike are swapped.
+fn differences(groups: &[Group], seeds: usize, mut swapped: impl FnMut(u32) -> i32) -> [f64; 2] {
     let (mut all, mut right) = (0.0, 0);
     let mut worst = vec![[f64::INFINITY; 2]; seeds];
     for group in groups {
         let mut counts = group.right.clone();
-        for (image, differences) in group.differences.chunks_exact(seeds.max(1)).enumerate() {
-            if swaps(image) {
-                for (count, difference) in counts.iter_mut().zip(differences) {
-                    *count = [count[0] - difference, count[1] + difference];
-                }
+        for (differences, images) in &group.differences {
+            let swapped = swapped(*images);
+            for (count, difference) in counts.iter_mut().zip(differences) {
+                *count = [count[0] - swapped * difference, count[1] + swapped * difference];
             }
         }
         all += group.images;
@@ -120,8 +132,8 @@ mod tests {
         let first = with(&[1, 2, 50]);
         let second = with(&[50, 11, 12, 13, 14, 15, 71, 72, 73, 74, 75]);
         let p = sign_flip(&[&first], &[&second]);
-        // The standard error of 9999 tosses is 0.0019.
-        assert!((p.accuracy - 0.03857).abs() < 0.006, "{p:?}");
+        // The standard error of 1999 tosses is 0.0043.
+        assert!((p.accuracy - 0.03857).abs() < 0.013, "{p:?}");
         let same = sign_flip(&[&first, &second], &[&first, &second]);
         assert_eq!(same, PValues { accuracy: 1.0, worst_group: 1.0 });
     }
@@ -136,6 +148,6 @@ mod tests {
         };
         let (good, bad, fair) = (rows(&[]), rows(&[3, 4, 5]), rows(&[3, 4]));
         let p = sign_flip(&[&good, &good], &[&bad, &fair]);
-        assert!((p.worst_group - 0.25).abs() < 0.015 && (p.accuracy - 0.25).abs() < 0.015, "{p:?}");
+        assert!((p.worst_group - 0.25).abs() < 0.03 && (p.accuracy - 0.25).abs() < 0.03, "{p:?}");
     }
 }

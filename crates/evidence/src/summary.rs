@@ -108,7 +108,7 @@ pub struct Comparison {
     /// best one, so that picking the best of several is paid for.
     pub worst_group_interval: Interval,
     /// Two-sided p of `worst_group`, by swapping what the two arms said about each test image at random, for all seeds
-    /// together (a paired permutation test with 9999 draws). It takes the trained classifiers as they are and so leaves
+    /// together (a paired permutation test with 1999 draws). It takes the trained classifiers as they are and so leaves
     /// out the luck of training, which the interval holds.
     pub worst_group_p: f64,
     /// Difference of the accuracies.

@@ -291,10 +291,10 @@ fn every_arm_can_be_run_and_learns_something() {
 #[test]
 fn the_other_classifiers_learn_too() {
     let data = with_features(data(part(5_000, &[(false, true, 60), (true, false, 60)])));
-    for classifier in [ClassifierKind::Mlp, ClassifierKind::Linear] {
-        let config = EvidenceConfig { classifier, hidden: vec![30, 20], steps: 80, ..config() };
+    for (classifier, enough) in [(ClassifierKind::Mlp, 0.6), (ClassifierKind::Linear, 0.9)] {
+        let config = EvidenceConfig { classifier, hidden: vec![30, 20], steps: 100, ..config() };
         let run = run_arm(Arm::Balanced, &data, Seed(5), 0, &config, &Silent).unwrap();
-        assert!(run.accuracy > 0.7, "{classifier:?}: {}", run.accuracy);
+        assert!(run.accuracy > enough, "{classifier:?}: {}", run.accuracy);
         let last = EvidenceConfig { validation_share: 0.0, ..config };
         let run = run_arm(Arm::BalancedLastLayer, &data, Seed(5), 0, &last, &Silent).unwrap();
         assert_eq!((run.kept_step, run.validation_images, run.real_images), (None, 0, 308));

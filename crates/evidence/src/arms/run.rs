@@ -76,7 +76,7 @@ impl GroupOutcome {
 }
 
 impl ArmRun {
-    /// A run with its figures; the numbers of images are zero.
+    /// A run with its figures, to twelve digits; the numbers of images are zero.
     pub fn new(arm: Arm, seed: u32, label: &str, groups: Vec<GroupOutcome>) -> Self {
         let mut run = Self {
             arm,
@@ -96,12 +96,14 @@ impl ArmRun {
             note: None,
         };
         let figures = figures_of(&run);
-        run.accuracy = figures.get(Metric::Accuracy);
-        run.balanced_accuracy = figures.get(Metric::BalancedAccuracy);
-        run.worst_group = figures.get(Metric::WorstGroup);
-        run.gap = figures.get(Metric::Gap);
-        run.equalised_odds = figures.get(Metric::EqualisedOdds);
-        run.calibration_error = figures.get(Metric::CalibrationError);
+        // So many digits are read back as they were written, whoever reads them.
+        let figure = |metric| (figures.get(metric) * 1e12).round() / 1e12;
+        run.accuracy = figure(Metric::Accuracy);
+        run.balanced_accuracy = figure(Metric::BalancedAccuracy);
+        run.worst_group = figure(Metric::WorstGroup);
+        run.gap = figure(Metric::Gap);
+        run.equalised_odds = figure(Metric::EqualisedOdds);
+        run.calibration_error = figure(Metric::CalibrationError);
         run
     }
 }
@@ -119,16 +121,18 @@ mod tests {
         let groups =
             [(&[("colour", "red")][..], &red[..]), (&[("colour", "blue")], &blue), (&[("colour", "tiny")], &tiny)];
         let all = run(&groups);
-        assert_eq!((all.accuracy, all.worst_group, all.gap), (4.0 / 7.0, 0.0, 0.75));
-        assert!((all.balanced_accuracy - 1.25 / 3.0).abs() < 1e-12);
+        assert_eq!((all.worst_group, all.gap), (0.0, 0.75));
+        assert!((all.accuracy - 4.0 / 7.0).abs() < 1e-11);
+        assert!((all.balanced_accuracy - 1.25 / 3.0).abs() < 1e-11);
         // Always sure, right in four of seven.
-        assert!((all.calibration_error - 3.0 / 7.0).abs() < 1e-12);
+        assert!((all.calibration_error - 3.0 / 7.0).abs() < 1e-11);
         // Class 0 is recognised in 3/4 of the red and in none of the tiny.
-        assert!((all.equalised_odds - 0.75).abs() < 1e-12);
+        assert!((all.equalised_odds - 0.75).abs() < 1e-11);
         let mut small = all.groups.clone();
         small[2].counts = false;
         let large = super::ArmRun::new(all.arm, 0, "label", small);
-        assert_eq!((large.accuracy, large.worst_group, large.gap), (4.0 / 7.0, 0.5, 0.25), "tiny is not the worst");
-        assert!((large.equalised_odds - 0.25).abs() < 1e-12);
+        assert_eq!((large.worst_group, large.gap), (0.5, 0.25), "tiny is not the worst");
+        assert_eq!(large.accuracy, all.accuracy);
+        assert!((large.equalised_odds - 0.25).abs() < 1e-11);
     }
 }

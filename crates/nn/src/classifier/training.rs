@@ -8,7 +8,7 @@ use evenset_core::{Progress, Seed};
 use super::inputs::{Changes, Inputs, batch};
 use super::objective::{Objective, Steering};
 use super::sampling::Rows;
-use super::{Classifier, ClassifierConfig, Head, Sampling};
+use super::{Architecture, Classifier, ClassifierConfig, Head, Sampling};
 use crate::{AdamW, AdamWConfig, Error, Result, ops};
 
 /// Gradients longer than this are scaled down.
@@ -52,6 +52,12 @@ pub struct Kept {
     /// What the judge said.
     pub score: [f64; 2],
 }
+
+/// How a batch is mixed: for each row the place of its partner, and the share of the row itself.
+type Mix<'a> = Option<(&'a [usize], f64)>;
+
+/// Gives a batch's features from its rows, the step's number and how it is mixed.
+type Features<'a> = &'a dyn Fn(&[usize], u32, Mix<'_>) -> Result<Tensor>;
 
 /// The best weights so far.
 struct Best {
@@ -97,9 +103,13 @@ impl Classifier {
         check(training)?;
         let Training { inputs, config, seed, .. } = *training;
         let classifier = Self::untrained(Self::describe(training), seed.derive("weights"))?;
+        if config.architecture == Architecture::Linear {
+            // Nothing to break the symmetry of: starting without an opinion, it has none to unlearn.
+            classifier.weights.vars().iter().try_for_each(|(_, var)| var.set(&var.zeros_like()?))?;
+        }
         let changes = Changes { augment: config.augment, rand_augment: config.rand_augment };
         let (description, device) = (&classifier.description, classifier.weights.device());
-        let features = |rows: &[usize], step: u32, mix: Option<(&[usize], f64)>| {
+        let features = |rows: &[usize], step: u32, mix: Mix<'_>| {
             let x = batch(&inputs, rows, changes, seed.derive("augment").index(step.into()), description, device)?;
             let x = match mix {
                 Some((partners, share)) => mixed(&x, partners, share)?,
@@ -128,7 +138,7 @@ impl Classifier {
         }
         let all = self.inspect_inputs(&training.inputs)?.features;
         let width = self.feature_width();
-        let features = |rows: &[usize], _: u32, _: Option<(&[usize], f64)>| {
+        let features = |rows: &[usize], _: u32, _: Mix<'_>| {
             let values: Vec<f32> = rows.iter().flat_map(|row| &all[row * width..(row + 1) * width]).copied().collect();
             Ok(Tensor::from_vec(values, (rows.len(), width), self.weights.device())?)
         };
@@ -141,12 +151,12 @@ impl Classifier {
         self.learn(training, vars, &features, best, checks, progress)
     }
 
-    /// The loop: `features` gives a batch's features from its rows, the step's number and how it is mixed.
+    /// The loop.
     fn learn(
         &self,
         training: &Training<'_>,
         vars: Vec<(String, Var)>,
-        features: &dyn Fn(&[usize], u32, Option<(&[usize], f64)>) -> Result<Tensor>,
+        features: Features<'_>,
         mut best: Option<Best>,
         checks: Option<&Checks<'_>>,
         progress: &dyn Progress,
