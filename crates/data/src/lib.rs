@@ -23,7 +23,6 @@ mod json;
 mod labels;
 mod layout;
 mod metadata;
-mod names;
 mod parquet_footer;
 mod parquet_layout;
 mod parquet_source;
@@ -45,7 +44,7 @@ pub use labels::{
     Derive, Filter, FilterError, Guess, LabelColumn, LabelInfo, LabelKind, LabelSpec, LabelTable, ResolvedView, Scalar,
     Scalars, View,
 };
-pub use names::nearest;
+pub use evenset_core::nearest;
 pub use resize::{fit, resize};
 pub use rows::{read_parquet, write_parquet};
 pub use table::Table;

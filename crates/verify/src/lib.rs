@@ -12,6 +12,7 @@ mod error;
 pub mod gates;
 mod nearest;
 mod real;
+pub mod recognise;
 mod sight;
 mod stored;
 mod verifier;

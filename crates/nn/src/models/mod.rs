@@ -15,6 +15,7 @@
 mod attention;
 mod autoencoder;
 mod blocks;
+pub mod clip;
 mod config;
 mod layers;
 mod load;

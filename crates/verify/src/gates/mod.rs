@@ -5,6 +5,7 @@ mod decode;
 mod in_distribution;
 mod looks;
 mod novelty;
+mod safety;
 
 pub use attributes::Attributes;
 pub(crate) use attributes::{Wish, wishes};
@@ -13,6 +14,7 @@ pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
 pub use novelty::{Novelty, NoveltyLimits};
+pub use safety::{OnnxSafetyConfig, Safety, SafetyConfig};
 
 use crate::{Candidate, VerifyError};
 
