@@ -3,7 +3,7 @@
 //! [`Verifier::train`] learns from real images only what real images look like: a classifier of their attributes, and the
 //! thresholds of every gate from a held-out part. [`Verifier::verify`] then shows each candidate to the gates, the
 //! cheapest first; a candidate that one gate drops is not shown to the next. [`Acceptance`] counts, group by group and
-//! gate by gate, who got through, because filters are biased too.
+//! gate by gate, who got through, because filters are biased too. [`recognise`] has models that were trained elsewhere.
 
 mod acceptance;
 mod calibration;
