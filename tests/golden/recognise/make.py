@@ -5,7 +5,8 @@ with inputs and what PyTorch, tokenizers, Pillow and onnxruntime make of them.
   make.py [DIR]     writes DIR/<name>/...; DIR is this script's folder by default
 
 Every weight is random, biases and normalisations too, which start at 0 and 1 and would hide mistakes. Outputs are computed
-in float32 from the stored values. Inputs are three texts or images.
+in float32 from the stored values. Inputs are three texts or images. The words that the tokenizers learn are not the same in
+every run, so all files are made together.
 
 Needs torch, transformers, diffusers, safetensors, tokenizers, pillow, onnx and onnxruntime (made with torch 2.15,
 transformers 5.23, diffusers 0.42, pillow 13.0, onnx 1.23 and onnxruntime 1.32).
@@ -213,7 +214,7 @@ def safety(dir):
         first = int((care > 0.001).any(1).nonzero()[0])
         model.concept_embeds_weights.copy_(torch.maximum(model.concept_embeds_weights, cos.max(0).values + 0.02))
         model.concept_embeds_weights[4] = cos[first, 4] + 0.006
-        model.concept_embeds_weights[7] = cos[:, 7].sort().values[-2] - 0.004
+        model.concept_embeds_weights[7] = cos[:, 7].max() - 0.004
         images = np.zeros((6, 8, 8, 3), dtype=np.float32)
         _, unsafe = model(pixels, images)
         io = {"pixels": pixels, "unsafe": torch.tensor(unsafe).to(torch.int32), "care": care.contiguous(),

@@ -36,6 +36,7 @@ pub(crate) fn values_of<'a>(
 /// # Errors
 /// [`VerifyError::Model`] with both lists, where a value is missing among the classes, a class is no value, or a class
 /// stands twice.
+#[cfg_attr(not(feature = "onnx"), allow(dead_code))]
 pub(crate) fn places(
     path: &Path,
     attribute: &str,
