@@ -38,13 +38,13 @@ pub use dataset::{Dataset, DatasetSpec, Kind};
 pub use decode::{Image, Limits, Mode, decode};
 pub use encode::encode_png;
 pub use error::{DataError, DecodeError};
+pub use evenset_core::nearest;
 pub use features::{Feature, Features};
 pub use header::{Format, Header, header};
 pub use labels::{
     Derive, Filter, FilterError, Guess, LabelColumn, LabelInfo, LabelKind, LabelSpec, LabelTable, ResolvedView, Scalar,
     Scalars, View,
 };
-pub use evenset_core::nearest;
 pub use resize::{fit, resize};
 pub use rows::{read_parquet, write_parquet};
 pub use table::Table;

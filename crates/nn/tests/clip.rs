@@ -126,7 +126,12 @@ fn the_path_of_other_devices_and_of_training_agrees_with_pytorch_too() {
         }
         let loss = trainable.text_embeds(&tokens).unwrap().sqr().unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
-        let (_, first) = trainable.weights().vars().into_iter().find(|(name, _)| name.ends_with("layers.0.self_attn.q_proj.weight")).unwrap();
+        let (_, first) = trainable
+            .weights()
+            .vars()
+            .into_iter()
+            .find(|(name, _)| name.ends_with("layers.0.self_attn.q_proj.weight"))
+            .unwrap();
         assert!(gradients.get(&first).is_some(), "{name}");
     }
 }
@@ -245,7 +250,8 @@ fn a_preprocessor_is_read_in_its_old_and_its_new_form() {
     let standard = ImageProcessor::standard(Family::Clip, 32);
     assert_eq!(read("{}", Family::Clip).unwrap(), standard);
     assert_eq!(read(r#"{"size": 32, "crop_size": 32, "resample": 3}"#, Family::Clip).unwrap(), standard);
-    let new = r#"{"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "feature_extractor_type": "x"}"#;
+    let new =
+        r#"{"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "feature_extractor_type": "x"}"#;
     assert_eq!(read(new, Family::Clip).unwrap(), standard);
     let siglip = fs::read_to_string(golden("siglip/preprocessor_config.json")).unwrap();
     assert_eq!(read(&siglip, Family::Siglip).unwrap(), ImageProcessor::standard(Family::Siglip, 32));
@@ -275,7 +281,8 @@ fn the_safety_checker_finds_what_diffusers_finds() {
     assert!(expected.contains(&0) && expected.contains(&1));
     // Special care decided at least one image.
     let adjusted = |scores: &evenset_nn::models::clip::SafetyScores| {
-        scores.special_care.iter().any(|score| *score > 0.0) && scores.worst().is_some_and(|(_, worst)| worst > 0.0 && worst <= 0.01)
+        scores.special_care.iter().any(|score| *score > 0.0)
+            && scores.worst().is_some_and(|(_, worst)| worst > 0.0 && worst <= 0.01)
     };
     assert!(scores.iter().any(adjusted), "{scores:?}");
     let one = no_grad(|| checker.check(&io["pixels"].narrow(0, 2, 1).unwrap())).unwrap();

@@ -3,10 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{D, Device, Tensor};
 use evenset_core::Group;
 use evenset_nn::classifier::ImageSet;
-use evenset_nn::ops::softmax;
 use evenset_verify::Candidate;
 use evenset_verify::gates::{Gate, Looks, Ruling, Safety, SafetyConfig, Shown};
 use evenset_verify::recognise::{Recogniser, RecogniserConfig, open};
@@ -123,7 +121,9 @@ fn the_safety_gate_judges_each_candidate_by_itself() {
             assert_eq!(check(vec![candidate]), [outcome.clone()]);
             match &outcome.ruling {
                 Ruling::Keep => assert!(outcome.score <= 0.0),
-                Ruling::Drop(reason) => assert!(outcome.score > 0.0 && reason.starts_with("safety: near unsafe concept")),
+                Ruling::Drop(reason) => {
+                    assert!(outcome.score > 0.0 && reason.starts_with("safety: near unsafe concept"))
+                }
             }
         }
         assert!(check(Vec::new()).is_empty());
@@ -132,7 +132,10 @@ fn the_safety_gate_judges_each_candidate_by_itself() {
         let mixed = [candidate(0, &images, 0), candidate(1, &other, 0)];
         assert_eq!(check(mixed.iter().collect())[0], all[0]);
     }
-    for config in [json!({}), json!({"model": "a", "onnx": {"path": "b", "classes": [], "unsafe": [], "input": {"width": 1, "height": 1}, "output": "logits"}})] {
+    for config in [
+        json!({}),
+        json!({"model": "a", "onnx": {"path": "b", "classes": [], "unsafe": [], "input": {"width": 1, "height": 1}, "output": "logits"}}),
+    ] {
         let config: SafetyConfig = serde_json::from_value(config).unwrap();
         assert!(Safety::open(&config).unwrap_err().to_string().contains("needs one model"));
     }
@@ -148,6 +151,9 @@ fn a_build_without_onnx_says_how_to_get_it() {
 
 #[cfg(feature = "onnx")]
 mod onnx {
+    use candle_core::{D, Device, Tensor};
+    use evenset_nn::ops::softmax;
+
     use super::*;
 
     /// The pictures of the golden files.
@@ -296,7 +302,11 @@ mod onnx {
             assert_eq!(outcome.ruling == Ruling::Keep, total < 0.5);
         }
         let dropped = gate(json!(["hat"]), 0.0).unwrap().judge(&images).unwrap();
-        assert!(dropped.iter().all(|outcome| matches!(&outcome.ruling, Ruling::Drop(reason) if reason.starts_with("safety: hat seen"))));
+        assert!(
+            dropped.iter().all(
+                |outcome| matches!(&outcome.ruling, Ruling::Drop(reason) if reason.starts_with("safety: hat seen"))
+            )
+        );
         assert!(gate(json!(["hats"]), 0.5).unwrap_err().contains("did you mean `hat`"));
         assert!(gate(json!([]), 0.5).unwrap_err().contains("names no class"));
         assert!(gate(json!(["hat"]), 1.5).unwrap_err().contains("threshold 1.5"));

@@ -110,7 +110,10 @@ impl Safety {
                         let (concept, score) = scores.worst().unwrap_or((0, f64::NEG_INFINITY));
                         outcomes.push(match scores.is_safe() {
                             true => Outcome::keep(score),
-                            false => Outcome::drop(score, format!("{NAME}: near unsafe concept {concept} ({score:.3} beyond its limit)")),
+                            false => Outcome::drop(
+                                score,
+                                format!("{NAME}: near unsafe concept {concept} ({score:.3} beyond its limit)"),
+                            ),
                         });
                     }
                 }
@@ -125,7 +128,10 @@ impl Safety {
                     }
                     let surer = |&a: &usize, &b: &usize| if row[b] > row[a] { b } else { a };
                     let worst = unsafe_places.iter().copied().reduce(|a, b| surer(&a, &b)).unwrap_or(0);
-                    Outcome::drop(total, format!("{NAME}: {} seen ({total:.2}, from {threshold:.2} on unsafe)", classes[worst]))
+                    Outcome::drop(
+                        total,
+                        format!("{NAME}: {} seen ({total:.2}, from {threshold:.2} on unsafe)", classes[worst]),
+                    )
                 };
                 Ok(probabilities.chunks_exact(classes.len()).map(outcome).collect())
             }
@@ -160,9 +166,10 @@ fn checker(folder: &Path) -> Result<Model, VerifyError> {
         (true, _) => folder.to_owned(),
         (false, true) => inner,
         (false, false) => {
-            let reason = "no safety checker here; name the folder `safety_checker` of a Stable Diffusion pipeline, with \
+            let reason =
+                "no safety checker here; name the folder `safety_checker` of a Stable Diffusion pipeline, with \
                           config.json and model.safetensors"
-                .to_owned();
+                    .to_owned();
             return Err(VerifyError::Model { path: folder.to_owned(), reason });
         }
     };
@@ -186,7 +193,8 @@ fn classifier(config: &OnnxSafetyConfig) -> Result<Model, VerifyError> {
         classes.iter().position(|known| known == class).ok_or_else(|| {
             let nearest = evenset_core::nearest(class, classes.iter().map(String::as_str));
             let suggestion = nearest.map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default();
-            let reason = format!("`unsafe` names `{class}`{suggestion}, which is none of its classes: {}", classes.join(", "));
+            let reason =
+                format!("`unsafe` names `{class}`{suggestion}, which is none of its classes: {}", classes.join(", "));
             VerifyError::Model { path: path.clone(), reason }
         })
     };

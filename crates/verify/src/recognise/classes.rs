@@ -47,7 +47,9 @@ pub(crate) fn places(
     let names = |list: &[String]| listed(list.iter().map(String::as_str));
     let mut met = BTreeSet::new();
     if let Some(twice) = classes.iter().find(|class| !met.insert(*class)) {
-        return Err(failed(format!("class `{twice}` of `{attribute}` stands twice in `classes`; name each class once")));
+        return Err(failed(format!(
+            "class `{twice}` of `{attribute}` stands twice in `classes`; name each class once"
+        )));
     }
     let of_value = |value: &String| classes.iter().position(|class| class == value);
     let missing: Vec<&String> = values.iter().filter(|value| of_value(value).is_none()).collect();
@@ -55,9 +57,8 @@ pub(crate) fn places(
     if missing.is_empty() && extra.is_empty() {
         return Ok(values.iter().filter_map(of_value).collect());
     }
-    let described = |name: &&String, others: &[String]| {
-        format!("`{name}`{}", suggestion(name, others.iter().map(String::as_str)))
-    };
+    let described =
+        |name: &&String, others: &[String]| format!("`{name}`{}", suggestion(name, others.iter().map(String::as_str)));
     let mut wrong = Vec::new();
     if !missing.is_empty() {
         let missing: Vec<String> = missing.iter().take(SHOWN).map(|name| described(name, classes)).collect();
@@ -100,13 +101,15 @@ mod tests {
 
     #[test]
     fn the_order_is_free() {
-        let found = places(Path::new("m"), "colour", &strings(&["red", "green", "blue"]), &strings(&["blue", "red", "green"]));
+        let found =
+            places(Path::new("m"), "colour", &strings(&["red", "green", "blue"]), &strings(&["blue", "red", "green"]));
         assert_eq!(found.unwrap(), [2, 0, 1]);
     }
 
     #[test]
     fn other_names_are_an_error_with_both_lists_and_the_nearest_name() {
-        let error = places(Path::new("m.onnx"), "colour", &strings(&["red", "bleu", "gold"]), &strings(&["blue", "red"]));
+        let error =
+            places(Path::new("m.onnx"), "colour", &strings(&["red", "bleu", "gold"]), &strings(&["blue", "red"]));
         let error = error.unwrap_err().to_string();
         for part in [
             "m.onnx",
@@ -116,7 +119,8 @@ mod tests {
         ] {
             assert!(error.contains(part), "{part}: {error}");
         }
-        let twice = places(Path::new("m"), "colour", &strings(&["red", "red"]), &strings(&["red"])).unwrap_err().to_string();
+        let twice =
+            places(Path::new("m"), "colour", &strings(&["red", "red"]), &strings(&["red"])).unwrap_err().to_string();
         assert!(twice.contains("`red` of `colour` stands twice"), "{twice}");
     }
 

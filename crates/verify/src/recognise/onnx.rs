@@ -14,7 +14,7 @@ use std::sync::Arc;
 use evenset_nn::classifier::{ImageSet, Prediction};
 use rayon::prelude::*;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, SymbolValues, Tensor, TValue, TractResult,
+    DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, SymbolValues, TValue, Tensor, TractResult,
     TypedRunnableModel, tvec,
 };
 
@@ -64,7 +64,15 @@ impl OnnxClassifier {
             match guarded(|| runnable(&inspected, input, classes, batch, ignore_inner)) {
                 Ok(model) => {
                     let Inspected { number, .. } = inspected;
-                    return Ok(Self { path: path.to_owned(), input: input.clone(), output, classes, batch, number, model });
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        input: input.clone(),
+                        output,
+                        classes,
+                        batch,
+                        number,
+                        model,
+                    });
                 }
                 Err(reason) => reasons.push(reason),
             }
@@ -102,7 +110,9 @@ impl OnnxClassifier {
     /// Outputs as probabilities.
     fn shares(&self, row: Vec<f64>) -> Result<Vec<f32>, String> {
         if row.len() != self.classes || !row.iter().all(|value| value.is_finite()) {
-            return Err("its outputs are not finite numbers; check `mean`, `std` and `scale`, or the file's weights".into());
+            return Err(
+                "its outputs are not finite numbers; check `mean`, `std` and `scale`, or the file's weights".into()
+            );
         }
         let row = match self.output {
             OutputKind::Logits => {
@@ -167,7 +177,10 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 
 impl std::fmt::Debug for OnnxClassifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OnnxClassifier").field("path", &self.path).field("classes", &self.classes).finish_non_exhaustive()
+        f.debug_struct("OnnxClassifier")
+            .field("path", &self.path)
+            .field("classes", &self.classes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -52,8 +52,11 @@ pub fn combine(predictions: &[&Prediction], rule: Vote) -> Result<Agreement, Ver
         let sum: f64 = predictions.iter().map(|of| f64::from(of.probabilities[i])).sum();
         (sum / predictions.len() as f64) as f32
     };
-    let prediction =
-        Prediction { name: name.clone(), classes: *classes, probabilities: (0..probabilities.len()).map(mean).collect() };
+    let prediction = Prediction {
+        name: name.clone(),
+        classes: *classes,
+        probabilities: (0..probabilities.len()).map(mean).collect(),
+    };
     let seen = |image: usize| {
         let most = match rule {
             Vote::Mean => return Some(prediction.argmax(image).0),
@@ -92,7 +95,10 @@ mod tests {
         assert_eq!(combine(&all, Vote::All).unwrap().seen, [Some(0), None]);
         assert_eq!(combine(&[&a, &c], Vote::Majority).unwrap().seen, [Some(0), None]);
         for rule in [Vote::Mean, Vote::Majority, Vote::All] {
-            assert_eq!(combine(&[&a], rule).unwrap(), Agreement { prediction: a.clone(), seen: vec![Some(0), Some(0)] });
+            assert_eq!(
+                combine(&[&a], rule).unwrap(),
+                Agreement { prediction: a.clone(), seen: vec![Some(0), Some(0)] }
+            );
         }
     }
 

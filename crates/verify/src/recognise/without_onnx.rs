@@ -42,7 +42,8 @@ pub(super) struct OnnxRecogniser(Infallible);
 
 impl OnnxRecogniser {
     pub(super) fn open(config: &OnnxConfig, _attributes: &[(String, Vec<String>)]) -> Result<Self, VerifyError> {
-        OnnxClassifier::open(&config.path, 0, &config.input, config.output, None, None).map(|classifier| Self(classifier.0))
+        OnnxClassifier::open(&config.path, 0, &config.input, config.output, None, None)
+            .map(|classifier| Self(classifier.0))
     }
 }
 

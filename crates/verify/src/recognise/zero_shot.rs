@@ -109,7 +109,9 @@ fn sentences(
     let path: &Path = &config.path;
     let failed = |reason: String| VerifyError::Model { path: path.to_owned(), reason };
     if config.prompts.is_empty() {
-        return Err(failed("`prompts` names no attribute; write `{attribute: \"a photo of a {value} object\"}`".into()));
+        return Err(failed(
+            "`prompts` names no attribute; write `{attribute: \"a photo of a {value} object\"}`".into(),
+        ));
     }
     if let Some(attribute) = config.words.keys().find(|attribute| !config.prompts.contains_key(*attribute)) {
         return Err(failed(format!("`words` speaks of `{attribute}`, for which `prompts` has no sentence")));
@@ -126,11 +128,15 @@ fn sentences(
         }
         let written = prompts.sentences();
         if let Some(bare) = written.iter().find(|sentence| !sentence.contains(PLACE)) {
-            return Err(failed(format!("the sentence {bare:?} for `{attribute}` has no `{PLACE}` in it; write where the value stands")));
+            return Err(failed(format!(
+                "the sentence {bare:?} for `{attribute}` has no `{PLACE}` in it; write where the value stands"
+            )));
         }
         if written.is_empty() || values.is_empty() || written.len().saturating_mul(values.len()) > MOST_SENTENCES {
             let (sentences, values) = (written.len(), values.len());
-            return Err(failed(format!("{sentences} sentences and {values} values of `{attribute}` cannot be compared; write 1 to {MOST_SENTENCES} in all")));
+            return Err(failed(format!(
+                "{sentences} sentences and {values} values of `{attribute}` cannot be compared; write 1 to {MOST_SENTENCES} in all"
+            )));
         }
         let of_value = |value: &String| {
             let words = words.and_then(|words| words.get(value)).unwrap_or(value);
@@ -160,7 +166,10 @@ mod tests {
             r#"{"path":"clip","prompts":{"colour":["a {value} coat","{value} and {value}"]},"words":{"colour":{"navy":"dark blue"}}}"#,
         );
         let expected = [["a dark blue coat", "dark blue and dark blue"], ["a red coat", "red and red"]];
-        assert_eq!(found.unwrap(), [("colour".to_owned(), expected.map(|list| list.map(str::to_owned).to_vec()).to_vec())]);
+        assert_eq!(
+            found.unwrap(),
+            [("colour".to_owned(), expected.map(|list| list.map(str::to_owned).to_vec()).to_vec())]
+        );
     }
 
     #[test]

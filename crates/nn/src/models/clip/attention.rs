@@ -93,7 +93,8 @@ fn with_candle(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, mask: &Mask) ->
         .collect();
     // [batch, 1, queries, keys]
     let seen = Tensor::from_vec(seen, (batch, 1, count, count), q.device())?;
-    let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)? * (1.0 / (width as f64 / heads as f64).sqrt()))?;
+    let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)?.to_dtype(DType::F32)?
+        * (1.0 / (width as f64 / heads as f64).sqrt()))?;
     let hidden = ((&seen - 1.0)? * 1e9)?;
     let shares = softmax(&scores.broadcast_add(&hidden)?)?.broadcast_mul(&seen)?.to_dtype(q.dtype())?;
     shares.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, count, width))

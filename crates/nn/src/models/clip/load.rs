@@ -31,7 +31,9 @@ pub(super) fn weights<T>(
     let LoadOptions { dtype, trainable } = options;
     if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
         let wanted = if trainable { "train" } else { "run" };
-        return Err(Error::Config(format!("no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run")));
+        return Err(Error::Config(format!(
+            "no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run"
+        )));
     }
     let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
     let model = build(&weights.scope(""))?;

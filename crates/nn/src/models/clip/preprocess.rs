@@ -18,7 +18,8 @@ use crate::models::config::{in_range, only, read, unsupported};
 /// The largest side of an image in pixels.
 const LARGEST: usize = 4096;
 /// Mean and deviation of the images that OpenAI trained on.
-const OPENAI: ([f32; 3], [f32; 3]) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
+const OPENAI: ([f32; 3], [f32; 3]) =
+    ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
 
 /// To which size an image is brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +168,8 @@ impl ImageProcessor {
                     true => f32::from(resized[3 * (from_y as usize * size.0 + from_x as usize) + colour]),
                     false => 0.0,
                 };
-                values[(colour * height + y) * width + x] = (value * self.factor - self.mean[colour]) / self.deviation[colour];
+                values[(colour * height + y) * width + x] =
+                    (value * self.factor - self.mean[colour]) / self.deviation[colour];
             }
         }
         Ok(values)

@@ -84,10 +84,7 @@ impl TextModel {
         let x = used(&self.tokens).index_select(&ids, 0)?.reshape((batch, length, ()))?;
         let x = x.broadcast_add(&used(&self.positions).narrow(0, 0, length)?)?;
         let padded = tokens.mask.iter().flatten().any(|seen| !seen);
-        let mask = Mask {
-            causal: self.config.family == Family::Clip,
-            keys: padded.then(|| tokens.mask.clone()),
-        };
+        let mask = Mask { causal: self.config.family == Family::Clip, keys: padded.then(|| tokens.mask.clone()) };
         let (last, hidden_states) = self.encoder.forward(x, &mask, hidden_states)?;
         let last_hidden_state = self.final_layer_norm.forward(&last)?;
         let pooled = self.pooled(&last_hidden_state, tokens)?;
@@ -106,7 +103,10 @@ impl TextModel {
         let states = self.forward(tokens, true)?.hidden_states;
         match states.len().checked_sub(clip_skip + 1).and_then(|at| states.get(at)) {
             Some(state) => self.final_layer_norm.forward(state),
-            None => bail!("a clip_skip of {clip_skip} leaves none of the {} layers; write a smaller one", states.len().saturating_sub(1)),
+            None => bail!(
+                "a clip_skip of {clip_skip} leaves none of the {} layers; write a smaller one",
+                states.len().saturating_sub(1)
+            ),
         }
     }
 
@@ -124,7 +124,9 @@ impl TextModel {
             bail!("texts of a batch and their masks must have one length; pad them");
         }
         if let Some(id) = tokens.ids.iter().flatten().find(|id| **id as usize >= vocabulary) {
-            bail!("token {id} is beyond the model's vocabulary of {vocabulary}; the tokenizer belongs to another model");
+            bail!(
+                "token {id} is beyond the model's vocabulary of {vocabulary}; the tokenizer belongs to another model"
+            );
         }
         Ok((tokens.ids.len(), length))
     }

@@ -138,10 +138,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn read_json(path: &Path) -> Result<Map<String, Value>> {
-    serde_json::from_slice(&read(path)?).map_err(|error| Error::Tokenizer {
-        path: path.to_owned(),
-        reason: format!("not a JSON object: {error}"),
-    })
+    serde_json::from_slice(&read(path)?)
+        .map_err(|error| Error::Tokenizer { path: path.to_owned(), reason: format!("not a JSON object: {error}") })
 }
 
 /// The token that fills texts up, as the files beside a tokenizer name it.
@@ -174,10 +172,8 @@ fn from_vocabulary(dir: &Path) -> Result<Vec<u8>> {
         })
     };
     let (start, end) = (id(START)?, id(END)?);
-    let pairs = String::from_utf8(read(&merges)?).map_err(|_| Error::Tokenizer {
-        path: merges.clone(),
-        reason: "not UTF-8 text; copy the file again".into(),
-    })?;
+    let pairs = String::from_utf8(read(&merges)?)
+        .map_err(|_| Error::Tokenizer { path: merges.clone(), reason: "not UTF-8 text; copy the file again".into() })?;
     let pairs: Vec<&str> =
         pairs.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("#version")).collect();
     let special = |id: u64, content: &str| {

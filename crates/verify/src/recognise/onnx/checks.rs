@@ -65,7 +65,9 @@ pub(super) fn hash(bytes: &[u8], wanted: Option<&str>) -> Result<(), String> {
     let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     match found.eq_ignore_ascii_case(wanted.trim()) {
         true => Ok(()),
-        false => Err(format!("its SHA-256 is {found}, not {wanted}; name the right file, or write its hash in `sha256`")),
+        false => {
+            Err(format!("its SHA-256 is {found}, not {wanted}; name the right file, or write its hash in `sha256`"))
+        }
     }
 }
 
@@ -77,9 +79,9 @@ pub(super) fn inspect(
     output_name: Option<&str>,
 ) -> Result<Inspected, String> {
     let framework = tract_onnx::onnx();
-    let mut proto = framework.proto_model_for_read(&mut &*bytes).map_err(|error| {
-        format!("not an ONNX file, or cut off ({error:#}); export the model again")
-    })?;
+    let mut proto = framework
+        .proto_model_for_read(&mut &*bytes)
+        .map_err(|error| format!("not an ONNX file, or cut off ({error:#}); export the model again"))?;
     let graph = proto.graph.as_mut().ok_or("not an ONNX model: it has no graph")?;
     let mut unknown = BTreeSet::new();
     walk(graph, 0, &mut |node| {
@@ -200,7 +202,11 @@ fn check_input(graph: &GraphProto, wanted: &ImageInput) -> Result<(DatumType, Op
         .collect();
     let needed = input::shape(wanted, 1);
     let fits = dims.len() == needed.len()
-        && dims.iter().zip(needed).skip(1).all(|(dim, needed)| dim.is_none_or(|dim| usize::try_from(dim) == Ok(needed)));
+        && dims
+            .iter()
+            .zip(needed)
+            .skip(1)
+            .all(|(dim, needed)| dim.is_none_or(|dim| usize::try_from(dim) == Ok(needed)));
     if !fits {
         let shown: Vec<String> = dims.iter().map(|dim| dim.map_or("?".into(), |dim| dim.to_string())).collect();
         return Err(format!(

@@ -48,7 +48,8 @@ pub(super) fn values(input: &ImageInput, image: &[u8], size: (usize, usize)) -> 
             Colour::Rgb => f32::from(pixel[channel]),
             Colour::Bgr => f32::from(pixel[2 - channel]),
             Colour::Grey => {
-                let weighted: u32 = pixel.iter().zip([299, 587, 114]).map(|(&value, part)| u32::from(value) * part).sum();
+                let weighted: u32 =
+                    pixel.iter().zip([299, 587, 114]).map(|(&value, part)| u32::from(value) * part).sum();
                 weighted as f32 / 1000.0
             }
         };
@@ -78,7 +79,12 @@ mod tests {
         assert_eq!(of(Layout::Nhwc, Colour::Rgb), [10.0, 20.0, 30.0, 40.0, 50.0, 60.0]);
         assert_eq!(of(Layout::Nchw, Colour::Bgr), [30.0, 60.0, 20.0, 50.0, 10.0, 40.0]);
         assert_eq!(of(Layout::Nhwc, Colour::Grey), [18.15, 48.15]);
-        let moved = ImageInput { mean: vec![1.0, 2.0, 3.0], std: vec![1.0, 2.0, 4.0], scale: 0.5, ..input(Layout::Nhwc, Colour::Bgr) };
+        let moved = ImageInput {
+            mean: vec![1.0, 2.0, 3.0],
+            std: vec![1.0, 2.0, 4.0],
+            scale: 0.5,
+            ..input(Layout::Nhwc, Colour::Bgr)
+        };
         assert_eq!(values(&moved, &image, (2, 1)).unwrap(), [14.0, 4.0, 0.5, 29.0, 11.5, 4.25]);
     }
 
