@@ -9,6 +9,7 @@
 mod fingerprint;
 mod group;
 mod interval;
+mod names;
 mod progress;
 mod sample;
 pub mod seed;
@@ -16,6 +17,7 @@ pub mod seed;
 pub use fingerprint::Fingerprint;
 pub use group::{Group, GroupError, Pattern};
 pub use interval::{Z95, wilson};
+pub use names::nearest;
 pub use progress::{Interrupted, Progress, Silent};
 pub use sample::{ParseSampleIdError, SampleId};
 pub use seed::Seed;

@@ -23,7 +23,6 @@ mod json;
 mod labels;
 mod layout;
 mod metadata;
-mod names;
 mod parquet_footer;
 mod parquet_layout;
 mod parquet_source;
@@ -39,13 +38,13 @@ pub use dataset::{Dataset, DatasetSpec, Kind};
 pub use decode::{Image, Limits, Mode, decode};
 pub use encode::encode_png;
 pub use error::{DataError, DecodeError};
+pub use evenset_core::nearest;
 pub use features::{Feature, Features};
 pub use header::{Format, Header, header};
 pub use labels::{
     Derive, Filter, FilterError, Guess, LabelColumn, LabelInfo, LabelKind, LabelSpec, LabelTable, ResolvedView, Scalar,
     Scalars, View,
 };
-pub use names::nearest;
 pub use resize::{fit, resize};
 pub use rows::{read_parquet, write_parquet};
 pub use table::Table;

@@ -5,8 +5,8 @@ use arrow_array::{Array, RecordBatch};
 use crate::columns::{bytes_at, child, float_at, integer_at, text_at};
 use crate::error::DataError;
 use crate::features::Features;
-use crate::names::nearest;
 use crate::values::values;
+use evenset_core::nearest;
 
 /// Rows with their image files, as [`Dataset::read`](crate::Dataset::read) gives them.
 #[derive(Clone, Debug)]

@@ -48,6 +48,22 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
+    /// A folder in transformers' layout holds no weights that can be read.
+    #[error("{}: {reason}", dir.display())]
+    NoModel {
+        /// The folder.
+        dir: PathBuf,
+        /// What is there instead, and what to do about it.
+        reason: String,
+    },
+    /// A tokenizer's files cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -159,10 +159,17 @@ impl WeightFiles {
             .map_err(|source| Error::File { path: shard.path.clone(), source })
     }
 
-    /// An error where the files hold a tensor that nobody has read.
+    /// Whether there is a tensor `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// An error where the files hold a tensor that nobody has read. Counted positions, which early versions of
+    /// transformers stored beside the weights, are none.
     pub(crate) fn finish(&self) -> Result<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.entries.iter().find(|(name, _)| !used.contains(*name)) {
+        let left = |name: &str| !used.contains(name) && !name.ends_with("embeddings.position_ids");
+        match self.entries.iter().find(|(name, _)| left(name)) {
             Some((name, entry)) => {
                 let path = self.shards.get(entry.shard).map_or(&self.path, |shard| &shard.path);
                 Err(Error::Unexpected { path: path.clone(), name: name.clone() })

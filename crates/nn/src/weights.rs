@@ -221,6 +221,15 @@ impl Scope {
         &self.weights
     }
 
+    /// Whether the files that weights come from hold `name` in this scope; where they come from a seed, nothing is there
+    /// before it is asked for.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match &*self.weights.source {
+            Source::Seed(_) => false,
+            Source::Files { files, .. } => files.has(&self.full(name)),
+        }
+    }
+
     /// The number type of activations.
     pub(crate) fn compute_dtype(&self) -> DType {
         self.weights.compute_dtype()

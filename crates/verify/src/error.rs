@@ -96,6 +96,28 @@ pub enum VerifyError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A recogniser's model cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Model {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
+    /// A recogniser of type `trained` was to be opened.
+    #[error("a recogniser of type `trained` is trained on the job's real images and not opened from a file")]
+    Untrained,
+    /// The gate `safety` has no model, or two.
+    #[error("the gate `safety` needs one model: write `model` (a folder) or `onnx` (a classifier), one of the two")]
+    SafetyModel,
+    /// Recognisers cannot be asked together.
+    #[error("recognisers of `{attribute}`: {reason}")]
+    Vote {
+        /// The attribute.
+        attribute: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The classifier failed.
     #[error(transparent)]
     Classifier(#[from] evenset_nn::Error),

@@ -7,6 +7,8 @@
 //!
 //! Two reports look at whole sets and drop nothing: [`shortcut_report`] says whether something trivial tells generated
 //! images from real ones, [`diversity_report`] how diverse the accepted images of a group are next to the real ones.
+//!
+//! [`recognise`] has models that were trained elsewhere.
 
 mod acceptance;
 mod bias;
@@ -20,6 +22,7 @@ mod nearest;
 mod phash;
 mod program;
 mod real;
+pub mod recognise;
 mod shortcut;
 mod sight;
 mod stored;

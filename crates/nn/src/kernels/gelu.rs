@@ -30,7 +30,7 @@ fn lower_share(x: f32) -> (f32, f32) {
 
 /// The share of a normal distribution below `x`, and `exp(-x^2 / 2)`.
 #[inline(always)]
-fn share_below(x: f32) -> (f32, f32) {
+pub(super) fn share_below(x: f32) -> (f32, f32) {
     let (share, bell) = lower_share(x);
     (if x > 0.0 { 1.0 - share } else { share }, bell)
 }

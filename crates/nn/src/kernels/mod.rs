@@ -7,6 +7,7 @@
 // Register tiles are loops over constant ranges that index several arrays at once.
 #![allow(clippy::needless_range_loop)]
 
+pub(crate) mod activate;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
 pub(crate) mod conv;
@@ -14,6 +15,7 @@ pub(crate) mod flash;
 pub(crate) mod gelu;
 pub(crate) mod gemm;
 pub(crate) mod last_norm;
+pub(crate) mod masked;
 pub(crate) mod math;
 pub(crate) mod norm;
 pub(crate) mod pack;

@@ -6,6 +6,8 @@
 //! name both. Resolving it gives the checked one, in which every block is spelled out and diffusers' historical
 //! readings of a key (`attention_head_dim`, above all) are settled.
 //!
+//! [`clip`] has CLIP and SigLIP, as transformers writes them.
+//!
 //! [`UNet`] is the same network with an embedding of noise levels and no configuration of diffusers': the one that this
 //! project trains itself.
 //!
@@ -15,6 +17,7 @@
 mod attention;
 mod autoencoder;
 mod blocks;
+pub mod clip;
 mod config;
 mod layers;
 mod load;

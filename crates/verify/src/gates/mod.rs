@@ -8,6 +8,7 @@ mod diversity;
 mod in_distribution;
 mod looks;
 mod novelty;
+mod safety;
 mod thresholds;
 
 pub use attributes::Attributes;
@@ -20,6 +21,7 @@ pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
 pub use novelty::{Novelty, NoveltyLimits};
+pub use safety::{OnnxSafetyConfig, Safety, SafetyConfig};
 pub(crate) use thresholds::{Aim, Seen, seen};
 pub use thresholds::{GroupThreshold, Threshold, Thresholds, images_needed};
 

@@ -1,0 +1,71 @@
+//! Where a model's weights lie in a folder that transformers wrote.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+
+use crate::error::{Error, Result};
+use crate::files::WeightFiles;
+use crate::models::load::LoadOptions;
+use crate::weights::{Scope, Weights};
+
+/// The names that transformers gives a model's weights, in the order of preference.
+const NAMES: [&str; 5] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "model.fp16.safetensors.index.json",
+];
+
+/// Names of weights in a form that is never read, since reading it can run any program.
+const PICKLES: [&str; 3] = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model.fp16.bin"];
+
+/// Builds a model from the weights in `dir`: `build` must ask for every tensor that the files hold.
+pub(super) fn weights<T>(
+    dir: &Path,
+    device: &Device,
+    options: LoadOptions,
+    build: impl FnOnce(&Scope) -> Result<T>,
+) -> Result<T> {
+    let LoadOptions { dtype, trainable } = options;
+    if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
+        let wanted = if trainable { "train" } else { "run" };
+        return Err(Error::Config(format!(
+            "no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run"
+        )));
+    }
+    let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
+    let model = build(&weights.scope(""))?;
+    weights.finish()?;
+    Ok(model)
+}
+
+/// The scope of a model's inside: newer files leave the name of a model that stands alone away.
+pub(super) fn inner(scope: &Scope, name: &str) -> Scope {
+    let outer = scope.sub(name);
+    match outer.has("encoder.layers.0.layer_norm1.weight") || !scope.has("encoder.layers.0.layer_norm1.weight") {
+        true => outer,
+        false => scope.clone(),
+    }
+}
+
+fn find(dir: &Path) -> Result<PathBuf> {
+    let there = |name: &&str| dir.join(name).is_file();
+    if let Some(name) = NAMES.iter().find(|name| there(name)) {
+        return Ok(dir.join(name));
+    }
+    let reason = match PICKLES.iter().find(|name| there(name)) {
+        Some(name) => format!(
+            "the weights are {name}, a pickle, which is never read since it can run any program; convert it: python -c \
+             \"import torch; from safetensors.torch import save_file; weights = torch.load('{name}', \
+             weights_only=True); save_file({{k: v.contiguous().clone() for k, v in weights.items()}}, \
+             'model.safetensors')\""
+        ),
+        None if dir.is_dir() => {
+            "no weights; expected model.safetensors, its .fp16 variant or model.safetensors.index.json".to_owned()
+        }
+        None => "there is no such folder; name a folder with config.json and model.safetensors".to_owned(),
+    };
+    Err(Error::NoModel { dir: dir.to_owned(), reason })
+}

@@ -1,0 +1,201 @@
+//! Texts as tokens, as transformers' `CLIPTokenizer` and SigLIP's make them.
+//!
+//! A folder holds `tokenizer.json`, which says everything, or CLIP's `vocab.json` and `merges.txt`, from which the same
+//! description is built that transformers builds. What transformers does with `ftfy` where that package is installed
+//! (mending text that was decoded wrongly) is not done.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use tokenizers::{Tokenizer as Inner, TruncationParams};
+
+use super::config::Family;
+use crate::error::{Error, Result};
+
+/// The longest file of a tokenizer that is read; the largest published one has 35 MB.
+const CAP: u64 = 256 << 20;
+/// CLIP's words for the ends of a text.
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+/// Where CLIP's byte-level pairs may not cross; the pattern of transformers' converter.
+const PATTERN: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// Texts of one length as numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// `[batch][tokens]`.
+    pub ids: Vec<Vec<u32>>,
+    /// `[batch][tokens]`: false for a token that others must not see. All are seen where a model was trained so.
+    pub mask: Vec<Vec<bool>>,
+}
+
+impl Tokens {
+    /// Texts of one length whose every token is seen.
+    pub fn unmasked(ids: Vec<Vec<u32>>) -> Self {
+        Self { mask: ids.iter().map(|ids| vec![true; ids.len()]).collect(), ids }
+    }
+}
+
+/// A tokenizer of CLIP or SigLIP.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    inner: Inner,
+    family: Family,
+    length: usize,
+    pad: u32,
+}
+
+impl Tokenizer {
+    /// The tokenizer in `dir`, for texts of `length` tokens: longer ones are cut, shorter ones filled up.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] and [`Error::File`], naming the file, where files are missing, too long or damaged.
+    pub fn from_folder(dir: &Path, family: Family, length: usize) -> Result<Self> {
+        let whole = dir.join("tokenizer.json");
+        let (path, text) = match (whole.is_file(), dir.join("vocab.json").is_file()) {
+            (true, _) => (whole.clone(), read(&whole)?),
+            (false, true) if family == Family::Clip => (dir.join("vocab.json"), from_vocabulary(dir)?),
+            (false, _) => return Err(nothing(dir, family)),
+        };
+        let unusable = |reason: String| Error::Tokenizer {
+            path: path.clone(),
+            reason: format!("not a usable tokenizer ({reason}); write it again with transformers' save_pretrained"),
+        };
+        let mut inner = Inner::from_bytes(text).map_err(|error| unusable(error.to_string()))?;
+        let truncation = TruncationParams { max_length: length, ..TruncationParams::default() };
+        inner.with_truncation(Some(truncation)).map_err(|error| unusable(error.to_string()))?;
+        inner.with_padding(None);
+        let pad = pad_token(dir)?.unwrap_or_else(|| default_pad(family).to_owned());
+        let Some(pad) = inner.token_to_id(&pad) else {
+            return Err(unusable(format!("there is no token `{pad}` to fill texts up with")));
+        };
+        Ok(Self { inner, family, length, pad })
+    }
+
+    /// The length of every text in tokens.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The texts with the tokens of their ends, cut and filled up to [`length`](Self::length).
+    ///
+    /// The filling is masked for CLIP, whose texts do not see it anyway; SigLIP was trained to see it. SigLIP's texts are
+    /// in small letters, as in its training.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] where a text holds a piece that the tokenizer has no word for.
+    pub fn encode<T: AsRef<str>>(&self, texts: &[T]) -> Result<Tokens> {
+        let mut tokens = Tokens { ids: Vec::new(), mask: Vec::new() };
+        for text in texts {
+            let text = match self.family {
+                Family::Clip => text.as_ref().to_owned(),
+                Family::Siglip => text.as_ref().to_lowercase(),
+            };
+            let encoding = self.inner.encode(text.as_str(), true).map_err(|error| Error::Tokenizer {
+                path: PathBuf::from("tokenizer"),
+                reason: format!("cannot read {text:?}: {error}"),
+            })?;
+            let mut ids = encoding.get_ids().to_vec();
+            let filled = ids.len();
+            ids.resize(self.length, self.pad);
+            tokens.mask.push((0..self.length).map(|i| i < filled || self.family == Family::Siglip).collect());
+            tokens.ids.push(ids);
+        }
+        Ok(tokens)
+    }
+}
+
+fn nothing(dir: &Path, family: Family) -> Error {
+    let expected = match family {
+        Family::Clip => "tokenizer.json, or vocab.json with merges.txt",
+        Family::Siglip => "tokenizer.json",
+    };
+    let remedy = match ["spiece.model", "tokenizer.model"].iter().find(|name| dir.join(name).is_file()) {
+        Some(name) => format!(
+            " ({name} alone is not read; convert it: python -c \"from transformers import AutoTokenizer; \
+             AutoTokenizer.from_pretrained('.', use_fast=True).save_pretrained('.')\")"
+        ),
+        None => String::new(),
+    };
+    Error::Tokenizer { path: dir.to_owned(), reason: format!("no tokenizer; expected {expected}{remedy}") }
+}
+
+fn default_pad(family: Family) -> &'static str {
+    match family {
+        Family::Clip => END,
+        Family::Siglip => "</s>",
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > CAP {
+        let reason = format!("{length} bytes are too many for a tokenizer's file");
+        return Err(Error::Tokenizer { path: path.to_owned(), reason });
+    }
+    std::fs::read(path).map_err(failed)
+}
+
+fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_slice(&read(path)?)
+        .map_err(|error| Error::Tokenizer { path: path.to_owned(), reason: format!("not a JSON object: {error}") })
+}
+
+/// The token that fills texts up, as the files beside a tokenizer name it.
+fn pad_token(dir: &Path) -> Result<Option<String>> {
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        let path = dir.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let token = match read_json(&path)?.remove("pad_token") {
+            Some(Value::String(token)) => Some(token),
+            Some(Value::Object(token)) => token.get("content").and_then(Value::as_str).map(str::to_owned),
+            _ => None,
+        };
+        if token.is_some() {
+            return Ok(token);
+        }
+    }
+    Ok(None)
+}
+
+/// CLIP's tokenizer from its words and the pairs that are joined: what transformers' `CLIPConverter` writes.
+fn from_vocabulary(dir: &Path) -> Result<Vec<u8>> {
+    let (vocabulary, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
+    let words = read_json(&vocabulary)?;
+    let id = |token: &str| {
+        words.get(token).and_then(Value::as_u64).ok_or_else(|| Error::Tokenizer {
+            path: vocabulary.clone(),
+            reason: format!("the word `{token}` is missing; this is not the vocabulary of a CLIP model"),
+        })
+    };
+    let (start, end) = (id(START)?, id(END)?);
+    let pairs = String::from_utf8(read(&merges)?)
+        .map_err(|_| Error::Tokenizer { path: merges.clone(), reason: "not UTF-8 text; copy the file again".into() })?;
+    let pairs: Vec<&str> =
+        pairs.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("#version")).collect();
+    let special = |id: u64, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let description = json!({
+        "version": "1.0",
+        "added_tokens": [special(start, START), special(end, END)],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "post_processor": {"type": "RobertaProcessing", "sep": [END, end], "cls": [START, start],
+                           "trim_offsets": false, "add_prefix_space": false},
+        "model": {"type": "BPE", "unk_token": END, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
+                  "fuse_unk": false, "vocab": words, "merges": pairs},
+    });
+    Ok(description.to_string().into_bytes())
+}
