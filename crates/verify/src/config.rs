@@ -9,6 +9,8 @@ use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::VerifyError;
+use crate::gates::SafetyConfig;
+use crate::recognise::{RecogniserConfig, Vote};
 
 /// One gate of the cascade: its name, or a map with `type` and settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +22,8 @@ pub enum GateConfig {
     Attributes(AttributesConfig),
     /// The image lies where real images of its label lie.
     InDistribution(InDistributionConfig),
+    /// No image that a safety model holds for unsafe.
+    Safety(SafetyConfig),
     /// The image is no near copy of a training image or of an earlier accepted candidate.
     Novelty(NoveltyConfig),
     /// The image adds something to its group, once the group has enough images.
@@ -67,11 +71,23 @@ pub struct AttributesConfig {
     pub width: u32,
     /// Whether a mirrored image keeps its labels; set it to false for text, digits, or left and right.
     pub flip: bool,
+    /// Who says what an image shows. Default: the classifier trained on the job's own real images alone.
+    pub recognisers: Vec<RecogniserConfig>,
+    /// When several recognisers have agreed.
+    pub vote: Vote,
 }
 
 impl Default for AttributesConfig {
     fn default() -> Self {
-        Self { false_accept: 0.05, threshold: None, steps: 1200, width: 8, flip: true }
+        Self {
+            false_accept: 0.05,
+            threshold: None,
+            steps: 1200,
+            width: 8,
+            flip: true,
+            recognisers: Vec::new(),
+            vote: Vote::Mean,
+        }
     }
 }
 
@@ -183,6 +199,13 @@ impl Default for ShortcutConfig {
     }
 }
 
+/// The settings of the gate `attributes`, or the usual ones where another gate needs its classifier.
+pub(crate) fn attributes_config(gates: &[GateConfig]) -> AttributesConfig {
+    let config =
+        |gate: &GateConfig| if let GateConfig::Attributes(config) = gate { Some(config.clone()) } else { None };
+    gates.iter().find_map(config).unwrap_or_default()
+}
+
 /// What stands in a file: [`GateConfig`] as a map.
 #[derive(Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -193,6 +216,8 @@ enum Written {
     Attributes(AttributesConfig),
     /// The image lies where real images of its label lie.
     InDistribution(InDistributionConfig),
+    /// No image that a safety model holds for unsafe.
+    Safety(SafetyConfig),
     /// The image is no near copy of a training image or of an earlier accepted candidate.
     Novelty(NoveltyConfig),
     /// The image adds something to its group, once the group has enough images.
@@ -227,6 +252,7 @@ impl GateConfig {
             Self::Decode(_) => "decode",
             Self::Attributes(_) => "attributes",
             Self::InDistribution(_) => "in-distribution",
+            Self::Safety(_) => "safety",
             Self::Novelty(_) => "novelty",
             Self::Diversity(_) => "diversity",
             Self::Command(CommandConfig { name, .. }) => name.as_deref().unwrap_or("command"),
@@ -241,6 +267,7 @@ impl GateConfig {
             Self::Decode(_) => 0,
             Self::Attributes(_) => 1,
             Self::InDistribution(_) => 2,
+            Self::Safety(_) => 3,
             Self::Novelty(_) => 10,
             Self::Diversity(_) => 11,
             Self::Command(_) => 20,
@@ -251,7 +278,7 @@ impl GateConfig {
     /// Whether it needs what a trained classifier sees in images.
     pub(crate) fn needs_sight(&self) -> bool {
         match self {
-            Self::Decode(_) | Self::Command(_) | Self::Shortcut(_) => false,
+            Self::Decode(_) | Self::Safety(_) | Self::Command(_) | Self::Shortcut(_) => false,
             Self::Attributes(_) | Self::InDistribution(_) | Self::Novelty(_) | Self::Diversity(_) => true,
         }
     }
@@ -267,6 +294,8 @@ impl GateConfig {
         let settings = match self {
             Self::Decode(config) => vec![quantile(config.quantile)],
             Self::Novelty(config) => vec![quantile(config.quantile)],
+            // What a safety model needs is checked where it is opened.
+            Self::Safety(_) => Vec::new(),
             Self::Diversity(config) => vec![quantile(config.quantile)],
             Self::Command(config) => {
                 config.check()?;
@@ -344,6 +373,7 @@ impl From<Written> for GateConfig {
             Written::Decode(config) => Self::Decode(config),
             Written::Attributes(config) => Self::Attributes(config),
             Written::InDistribution(config) => Self::InDistribution(config),
+            Written::Safety(config) => Self::Safety(config),
             Written::Novelty(config) => Self::Novelty(config),
             Written::Diversity(config) => Self::Diversity(config),
             Written::Command(config) => Self::Command(config),

@@ -5,6 +5,9 @@
 //! in which they part are too few to teach it better, however often they are drawn. Grey forms take away the most common
 //! such shortcut, colour, from attributes that are not about colour; an attribute that is about colour loses by them.
 //! Which view an attribute gets is not guessed: held-out real images decide, all groups counting alike.
+//!
+//! Where the job names other recognisers (ONNX, CLIP), they vote with the trained classifier or in its place. Its features
+//! are the gates' features in any case.
 
 use std::path::Path;
 
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::AttributeCalibration;
 use crate::gates::{Looks, Scale, Seen, seen};
 use crate::nearest::Points;
+use crate::recognise::{Agreement, Recogniser, RecogniserConfig, Vote, combine, open};
 use crate::{AttributesConfig, RealImages, VerifyError};
 
 /// An attribute that is recognised at least this well, over all groups, is not tried in grey.
@@ -43,6 +47,57 @@ pub(crate) struct Sight {
     views: Vec<View>,
     /// How the features are brought to mean 0 and deviation 1; as they are until the real images were looked at.
     pub(crate) scale: Option<Scale>,
+    /// Who else is asked what an image shows.
+    council: Council,
+}
+
+/// Recognisers that vote with the trained classifier, or in its place.
+pub(crate) struct Council {
+    others: Vec<Box<dyn Recogniser>>,
+    /// Whether the trained classifier has a vote.
+    trained: bool,
+    vote: Vote,
+}
+
+impl Council {
+    /// Opens the job's recognisers.
+    pub(crate) fn open(config: &AttributesConfig, attributes: &[(String, Vec<String>)]) -> Result<Self, VerifyError> {
+        let is_trained = |recogniser: &&RecogniserConfig| matches!(recogniser, RecogniserConfig::Trained(_));
+        let trained = config.recognisers.is_empty() || config.recognisers.iter().any(|r| is_trained(&r));
+        let others = config.recognisers.iter().filter(|r| !is_trained(r));
+        let others = others.map(|recogniser| open(recogniser, attributes)).collect::<Result<_, _>>()?;
+        Ok(Self { others, trained, vote: config.vote })
+    }
+
+    /// What all see together. An attribute that no other recogniser covers is the trained classifier's in any case.
+    fn consult(&self, heads: &mut [Prediction], images: &ImageSet) -> Result<(), VerifyError> {
+        let seen = self.others.iter().map(|other| other.recognise(images)).collect::<Result<Vec<_>, _>>()?;
+        for head in heads {
+            let own = self.trained.then_some(&*head);
+            let others = seen.iter().flatten().filter(|prediction| prediction.name == head.name);
+            let votes: Vec<&Prediction> = own.into_iter().chain(others).collect();
+            if votes.len() > usize::from(self.trained) {
+                *head = agreed(combine(&votes, self.vote)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The mean prediction, changed so that its likeliest value is the one agreed on: likelier ones are taken away, and
+/// everything where there is no agreement.
+fn agreed(agreement: Agreement) -> Prediction {
+    let Agreement { mut prediction, seen } = agreement;
+    for (row, seen) in prediction.probabilities.chunks_exact_mut(prediction.classes.max(1)).zip(seen) {
+        let most = seen.and_then(|class| row.get(class as usize).copied()).unwrap_or(-1.0);
+        let own = seen.map(|class| class as usize);
+        for (class, probability) in row.iter_mut().enumerate() {
+            if *probability >= most && Some(class) != own {
+                *probability = 0.0;
+            }
+        }
+    }
+    prediction
 }
 
 impl Sight {
@@ -82,7 +137,8 @@ impl Sight {
             grey = found.iter().any(|found| found.view == View::Grey).then_some(classifier);
         }
         let views = found.iter().map(|found| found.view).collect();
-        Ok((Self { colour, grey, views, scale: None }, found))
+        let council = Council::open(config, &real.attributes)?;
+        Ok((Self { colour, grey, views, scale: None, council }, found))
     }
 
     /// What the images look like.
@@ -97,6 +153,7 @@ impl Sight {
                 }
             }
         }
+        self.council.consult(&mut inspection.heads, images)?;
         Ok(Looks::new(inspection, self.colour.feature_width(), self.scale.as_ref(), images))
     }
 
@@ -130,10 +187,13 @@ impl Sight {
         Ok(())
     }
 
-    pub(crate) fn load(folder: &Path, views: Vec<View>) -> Result<Self, VerifyError> {
+    pub(crate) fn load(folder: &Path, views: Vec<View>, config: &AttributesConfig) -> Result<Self, VerifyError> {
         let colour = Classifier::load(folder)?;
         let grey = if views.contains(&View::Grey) { Some(Classifier::load(&folder.join(GREY))?) } else { None };
-        Ok(Self { colour, grey, views, scale: None })
+        let attributes: Vec<(String, Vec<String>)> =
+            colour.heads().map(|(name, values)| (name.to_owned(), values.to_vec())).collect();
+        let council = Council::open(config, &attributes)?;
+        Ok(Self { colour, grey, views, scale: None, council })
     }
 }
 

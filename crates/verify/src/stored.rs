@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use evenset_core::SampleId;
 use serde::{Deserialize, Serialize};
 
+use crate::config::attributes_config;
 use crate::gates::{DiversityLimit, Looks, Scale};
 use crate::nearest::Points;
 use crate::sight::{Sight, View};
@@ -73,7 +74,7 @@ impl Stored {
             return Ok((stored, None));
         }
         let views: Vec<View> = stored.calibration.attributes.iter().map(|attribute| attribute.view).collect();
-        let mut sight = Sight::load(folder, views)?;
+        let mut sight = Sight::load(folder, views, &attributes_config(&stored.gates))?;
         if sight.attributes() != stored.attributes || stored.calibration.attributes.len() != stored.attributes.len() {
             return Err(malformed(&path, &"its attributes are not those of the classifier beside it"));
         }

@@ -8,16 +8,17 @@ use evenset_core::{Group, Progress, Seed};
 use evenset_nn::classifier::{FeatureSet, ImageSet};
 use serde::{Deserialize, Serialize};
 
-use crate::calibration::{Calibration, GroupRecall};
+use crate::calibration::{AttributeCalibration, Calibration, GroupRecall};
+use crate::config::attributes_config;
 use crate::corrected::{CorrectedCount, Sighting, corrected};
 use crate::gates::{
     Aim, Attributes, Decode, DecodeLimits, Diversity, DiversityLimit, Gate, InDistribution, InDistributionLimit, Looks,
-    Novelty, NoveltyLimits, OrderedGate, Outcome, ProgramGate, Ruling, Scale, Shown, Wish, wishes,
+    Novelty, NoveltyLimits, OrderedGate, Outcome, ProgramGate, Ruling, Safety, Scale, Shown, Wish, wishes,
 };
 use crate::nearest::Points;
 use crate::sight::{Sight, sightings};
 use crate::stored::{References, Stored};
-use crate::{AttributesConfig, DecodeConfig, GateConfig, RealImages, Share, ShortcutConfig, VerifyError};
+use crate::{DecodeConfig, GateConfig, RealImages, Share, ShortcutConfig, VerifyError};
 
 /// A generated image and what it was asked to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +126,7 @@ impl Verifier {
         if let Some(folder) = folder {
             stored.save(folder, trained.as_ref())?;
         }
-        Ok(Self::assemble(stored, trained))
+        Self::assemble(stored, trained)
     }
 
     /// Reads what [`train`](Self::train) wrote.
@@ -134,7 +135,7 @@ impl Verifier {
     /// [`VerifyError::File`], [`VerifyError::Malformed`] and [`VerifyError::Classifier`], naming the file.
     pub fn load(folder: &Path) -> Result<Self, VerifyError> {
         let (stored, trained) = Stored::load(folder)?;
-        Ok(Self::assemble(stored, trained))
+        Self::assemble(stored, trained)
     }
 
     /// Asks the gates about candidates. `earlier` are candidates that were accepted in earlier rounds: copies of them are
@@ -282,7 +283,7 @@ impl Verifier {
         self.known.as_ref()
     }
 
-    fn assemble(stored: Stored, trained: Option<(Sight, References)>) -> Self {
+    fn assemble(stored: Stored, trained: Option<(Sight, References)>) -> Result<Self, VerifyError> {
         let Stored { width, height, gates, attributes, calibration, diversity } = stored;
         let attributes = Arc::new(attributes);
         let (sight, known, labels) = match trained {
@@ -296,6 +297,7 @@ impl Verifier {
         for gate in gates {
             match (gate, &known) {
                 (GateConfig::Decode(_), _) => cascade.push(Box::new(Decode::new(width, height, calibration.decode))),
+                (GateConfig::Safety(config), _) => cascade.push(Box::new(Safety::open(&config)?)),
                 (GateConfig::Command(config), _) => programs.push(ProgramGate::new(config)),
                 (GateConfig::Shortcut(config), _) => shortcut = Some(config),
                 (GateConfig::Attributes(_), Some(_)) => {
@@ -320,7 +322,19 @@ impl Verifier {
                 (_, None) => {}
             }
         }
-        Self { width, height, attributes, calibration, sight, known, diversity, shortcut, cascade, ordered, programs }
+        Ok(Self {
+            width,
+            height,
+            attributes,
+            calibration,
+            sight,
+            known,
+            diversity,
+            shortcut,
+            cascade,
+            ordered,
+            programs,
+        })
     }
 
     /// What images of the right size look like; nothing without classifiers.
@@ -448,12 +462,6 @@ fn decode_config(gates: &[GateConfig]) -> DecodeConfig {
     gates.iter().find_map(config).unwrap_or_default()
 }
 
-fn attributes_config(gates: &[GateConfig]) -> AttributesConfig {
-    let config =
-        |gate: &GateConfig| if let GateConfig::Attributes(config) = gate { Some(config.clone()) } else { None };
-    gates.iter().find_map(config).unwrap_or_default()
-}
-
 /// Measures on real images what the gates need, and gathers the real images' looks.
 fn calibrate(
     stored: &mut Stored,
@@ -474,12 +482,15 @@ fn calibrate(
     }
     for gate in &stored.gates {
         match gate {
-            GateConfig::Decode(_) | GateConfig::Command(_) | GateConfig::Shortcut(_) => {}
+            GateConfig::Decode(_) | GateConfig::Safety(_) | GateConfig::Command(_) | GateConfig::Shortcut(_) => {}
             GateConfig::Attributes(config) => {
                 let aim = Aim { false_accept: config.false_accept, fixed: config.threshold };
                 for (a, attribute) in stored.calibration.attributes.iter_mut().enumerate() {
                     if let Some(head) = apart.heads.get(a) {
-                        attribute.set_thresholds(&sightings(real, held_out, a, head), aim);
+                        let seen = sightings(real, held_out, a, head);
+                        *attribute =
+                            AttributeCalibration::new(&attribute.attribute, &attribute.classes, attribute.view, &seen);
+                        attribute.set_thresholds(&seen, aim);
                     }
                 }
                 let gate = Attributes::new(real.attributes.clone(), stored.calibration.thresholds());

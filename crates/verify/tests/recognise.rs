@@ -93,6 +93,7 @@ fn candidate(request_index: usize, images: &ImageSet, i: usize) -> Candidate {
         group: Group::new([("colour", "red")]).unwrap(),
         width: images.width() as u32,
         height: images.height() as u32,
+        finite: true,
         rgb: images.image(i).to_vec(),
     }
 }
@@ -113,7 +114,7 @@ fn the_safety_gate_judges_each_candidate_by_itself() {
         let candidates: Vec<Candidate> = (0..5).map(|i| candidate(i, &images, i)).collect();
         let none = Looks::default();
         let check = |candidates: Vec<&Candidate>| {
-            gate.check(&Shown { candidates, looks: Looks::default(), earlier: &none }).unwrap()
+            gate.check(&Shown { candidates, looks: Looks::default(), earlier: &none, earlier_candidates: &[] }).unwrap()
         };
         let all = check(candidates.iter().collect());
         assert_eq!((gate.name(), all.len()), ("safety", 5));

@@ -67,7 +67,7 @@ impl Attributes {
                     let seen = value(seen as usize);
                     format!("attributes: {name}={} wanted, {seen} seen ({probability:.2})", value(wanted))
                 });
-            } else if given < least {
+            } else if given < least || given <= 0.0 {
                 reason.get_or_insert_with(|| {
                     format!("attributes: {name}={} not sure enough ({given:.4}, at least {least:.4})", value(wanted))
                 });

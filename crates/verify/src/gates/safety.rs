@@ -187,7 +187,12 @@ fn checker(folder: &Path) -> Result<Model, VerifyError> {
 fn classifier(config: &OnnxSafetyConfig) -> Result<Model, VerifyError> {
     let OnnxSafetyConfig { path, classes, unsafe_classes, threshold, input, output, output_name, sha256 } = config;
     if !(0.0..=1.0).contains(threshold) {
-        return Err(VerifyError::Setting { gate: NAME, key: "threshold", value: *threshold, expected: "write 0 to 1" });
+        return Err(VerifyError::Setting {
+            gate: NAME.to_owned(),
+            key: "threshold",
+            value: *threshold,
+            expected: "write 0 to 1",
+        });
     }
     let place = |class: &String| {
         classes.iter().position(|known| known == class).ok_or_else(|| {

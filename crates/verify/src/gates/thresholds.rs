@@ -156,7 +156,9 @@ fn least(wrong: &[f32], false_accept: f64) -> Option<f32> {
 /// What a prediction says about an image of known value.
 pub(crate) fn seen(prediction: &Prediction, row: usize, truth: u32, rest: Group) -> Seen {
     let (first, probability) = prediction.argmax(row);
-    Seen { truth: truth as usize, first: first as usize, probability, rest }
+    // Where recognisers do not agree, nothing is seen.
+    let first = if probability > 0.0 { first as usize } else { usize::MAX };
+    Seen { truth: truth as usize, first, probability, rest }
 }
 
 #[cfg(test)]
