@@ -180,10 +180,11 @@ mod tests {
         let logits = Tensor::zeros((4, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
         let groups = [0, 0, 0, 2];
         let mut steering = Steering::new(Objective::GroupDro { groups: &groups, step: 0.01 }, Seed(1));
-        let weights = steering.weights(vec![1.0; 4], &[0, 1, 2, 3], &[head.clone()], &[logits.clone()]).unwrap();
+        let (heads, logits) = (&[head][..], &[logits][..]);
+        let weights = steering.weights(vec![1.0; 4], &[0, 1, 2, 3], heads, logits).unwrap();
         let expected = [4.0 / 6.0, 4.0 / 6.0, 4.0 / 6.0, 2.0];
         assert!(weights.iter().zip(expected).all(|(weight, expected): (&f32, f32)| (weight - expected).abs() < 1e-6));
-        let losses = row_losses(&[head], &[logits], &[0]).unwrap();
+        let losses = row_losses(heads, logits, &[0]).unwrap();
         assert!((losses[0] - 2f64.ln()).abs() < 1e-9);
     }
 }
