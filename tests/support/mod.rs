@@ -106,7 +106,7 @@ verify:
   gates: []
   rounds: 3
 write: {{formats: [parquet, webdataset]}}
-evidence: {{seeds: 2, steps: 20, baselines: [as-is]}}
+evidence: {{seeds: 2, steps: 20, baselines: [as-is], variants: []}}
 {extra}"
     );
     let path = root.join("job.yaml");
