@@ -1,0 +1,136 @@
+//! The gates and the evidence as a job meets them: programs, groups that cannot be filled, biased gates, guides, test
+//! images that are no test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use support::{fail, job, run, shapes, stderr, succeed};
+
+fn read(path: &Path) -> Vec<RecordBatch> {
+    let file = File::open(path).unwrap();
+    ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|batch| batch.unwrap()).collect()
+}
+
+/// A file of the only stage folder of the run whose name begins like this.
+fn of_stage(root: &Path, stage: &str, file: &str) -> std::path::PathBuf {
+    let runs = root.join("runs/shapes");
+    let mut folders: Vec<_> = std::fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(stage));
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders.remove(0).join(file)
+}
+
+/// A gate that drops every image of a group and keeps all others.
+const AGAINST_RED_DISCS: &str = r#"verify.gates=[{type: command, run: [sh, -c, "sed -E 's/.*\"index\":([0-9]+).*(disc.*red|red.*disc).*/{\"index\":\\1,\"keep\":false,\"reason\":\"no red discs\"}/; s/^\\{\"index\":([0-9]+),\"group.*/{\"index\":\\1,\"keep\":true}/'"]}]"#;
+
+#[cfg(unix)]
+#[test]
+fn a_group_that_a_program_never_accepts_is_given_up_with_its_reason() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 4, 4, 16);
+    job(root.path(), "");
+    let set = ["--set", AGAINST_RED_DISCS, "--set", "verify.floor=0.2", "--set", "verify.keep_rejected=5"];
+    let output = run(root.path(), &[&["verify", "job.yaml", "--json"], &set[..]].concat());
+    assert_eq!(output.status.code(), Some(3), "a target was missed: {}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let groups = found["groups"].as_array().unwrap();
+    let of = |name: &str| groups.iter().find(|group| group["group"].to_string().contains(name)).unwrap();
+    let (red, blue) = (of("\"red\""), of("\"blue\""));
+    assert_eq!((red["accepted"].as_u64(), red["dropped"]["command"].as_u64()), (Some(0), red["requested"].as_u64()));
+    let why = red["unreachable"].as_str().unwrap();
+    assert!(why.contains("under the floor of 20.0 %") && why.contains("dropped by command"), "{why}");
+    assert_eq!((blue["accepted"].as_u64(), blue["unreachable"].is_null()), (blue["add"].as_u64(), true));
+
+    let kept: usize = read(&of_stage(root.path(), "verify-1", "rejected.parquet")).iter().map(|b| b.num_rows()).sum();
+    assert_eq!(kept, 5, "rejected images are kept for review, but no more than the job says");
+    let rejected = &read(&of_stage(root.path(), "verify-1", "rejected.parquet"))[0];
+    let reason = rejected.column_by_name("reject_reason").unwrap().as_string::<i32>();
+    assert_eq!(reason.value(0), "command: no red discs");
+
+    let error = fail(root.path(), &[&["write", "job.yaml", "--set", "verify.on_bias=fail"], &set[..]].concat(), 1);
+    assert!(error.contains("shape=disc & colour=red") && error.contains("verify.on_bias"), "{error}");
+    assert!(!root.path().join("out").exists(), "nothing is written");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    for (script, expected) in
+        [("sleep 30", "1 second"), ("echo broken >&2; exit 7", "7"), ("cat > /dev/null; echo hello", "hello")]
+    {
+        let gate = format!("verify.gates=[{{type: command, run: [sh, -c, '{script}'], timeout: 1}}]");
+        let error = fail(root.path(), &["verify", "job.yaml", "--set", &gate], 1);
+        assert!(error.contains("sh -c") && error.contains(expected), "{script}: {error}");
+    }
+    let gate = "verify.gates=[{type: command, run: [sh, -c, 'exit 7'], on_error: keep}]";
+    succeed(root.path(), &["verify", "job.yaml", "--set", gate]);
+}
+
+#[test]
+fn candidates_of_small_groups_start_from_real_images_that_are_named() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 4, 4, 16);
+    job(root.path(), "");
+    let guides = "generate.guides={below: 10, strengths: [0.4, 0.8], noise: false, guidances: [1, 2]}";
+    succeed(root.path(), &["write", "job.yaml", "--set", guides]);
+    let mut guided = 0;
+    for batch in read(&root.path().join("out/shapes/data/train-00000-of-00001.parquet")) {
+        let made = batch.column_by_name("is_synthetic").unwrap().as_boolean();
+        let source = batch.column_by_name("source_id").unwrap();
+        let real: std::collections::BTreeSet<String> = (0..batch.num_rows())
+            .filter(|&row| !made.value(row))
+            .map(|row| source.as_string::<i32>().value(row).to_owned())
+            .collect();
+        for row in (0..batch.num_rows()).filter(|&row| made.value(row)) {
+            assert!(real.contains(source.as_string::<i32>().value(row)), "a guide is a real training image");
+            guided += 1;
+        }
+    }
+    assert_eq!(guided, 40);
+    let checks = std::fs::read_to_string(of_stage(root.path(), "checks", "checks.json")).unwrap();
+    let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
+    let ways = checks["guides"].as_array().unwrap();
+    assert_eq!(ways.len(), 2 * 2 * 2, "two sources, two strengths, two guidances");
+    assert_eq!(ways.iter().map(|way| way[1]["shown"].as_u64().unwrap()).sum::<u64>(), 40);
+    assert!(ways[0][0].as_str().unwrap().contains("same-group at strength 0.4, guidance 1"), "{}", ways[0]);
+}
+
+#[test]
+fn a_test_split_that_repeats_the_training_split_proves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dataset = shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    for entry in std::fs::read_dir(dataset.join("test")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "png") {
+            std::fs::copy(dataset.join("train").join(path.file_name().unwrap()), &path).unwrap();
+        }
+    }
+    let said = succeed(root.path(), &["evidence", "job.yaml"]);
+    assert!(said.contains("no evidence: 16 of 16 test images stand"), "{said}");
+}
+
+#[test]
+fn a_useless_generator_is_not_said_to_help() {
+    // Three steps of training draw noise; without gates all of it fills the targets.
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 40, 6, 30, 16);
+    job(root.path(), "");
+    let settings =
+        ["generate.model.steps=3", "evidence.seeds=3", "evidence.steps=150", "evidence.baselines=[oversample]"];
+    let set: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let said = succeed(root.path(), &[&["evidence", "job.yaml", "--json"], &set[..]].concat());
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let verdict = found["evidence"]["verdict"].as_str().unwrap();
+    assert!(["no-difference", "harmed"].contains(&verdict), "{verdict}: {}", found["evidence"]["sentence"]);
+}
