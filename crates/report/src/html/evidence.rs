@@ -338,16 +338,10 @@ mod tests {
     #[test]
     fn the_plateau_is_told_wherever_it_lies() {
         let share = |share: f64| SweepShare { share, generated_images: (share * 100.0) as u64, ..SweepShare::default() };
-        let at = |plateau: f64| {
-            plateau_of(&Sweep { seeds: 5, shares: [0.0, 0.5, 1.0].map(share).to_vec(), plateau })
-        };
+        let at = |place: f64| plateau(&Sweep { seeds: 5, shares: [0.0, 0.5, 1.0].map(share).to_vec(), plateau: place });
         assert!(at(0.0).starts_with("No number of generated images"));
         assert!(at(0.5).starts_with("From 50 generated images on (0.5 times what the plan adds)"));
         assert!(at(1.0).starts_with("The worst group still gains"));
         assert_eq!(at(7.0), "");
-    }
-
-    fn plateau_of(sweep: &Sweep) -> String {
-        plateau(sweep)
     }
 }
