@@ -19,8 +19,11 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value};
 use serde::Serialize;
 
+pub(crate) use checks::biased;
 pub(crate) use counts::step;
+pub(crate) use evidence::{left_out, plateau};
 pub use headline::{Headline, headline};
+pub(crate) use likeness::found;
 
 use crate::data::NoteLevel;
 use crate::{ReportData, ReportError};

@@ -87,7 +87,9 @@ pub(crate) fn cue(cue: &str, more: bool) -> String {
         "exact black" => ("more pixels that are exactly black", "fewer pixels that are exactly black"),
         "exact white" => ("more pixels that are exactly white", "fewer pixels that are exactly white"),
         "grey levels" => ("more different grey levels", "fewer different grey levels"),
-        "border against middle" => ("borders that are brighter than the middle", "borders that are darker than the middle"),
+        "border against middle" => {
+            ("borders that are brighter than the middle", "borders that are darker than the middle")
+        }
         other => return format!("{} of “{other}”", if more { "more" } else { "less" }),
     };
     if more { with_more.to_owned() } else { with_less.to_owned() }

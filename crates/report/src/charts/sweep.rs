@@ -40,7 +40,12 @@ pub fn sweep_chart(sweep: &Sweep, description: &str) -> Option<String> {
         let anchor = if place > 80.0 { "end" } else { "start" };
         svg.text(anchor, [if place > 80.0 { place } else { place - 0.4 }, TOP - 11.0], "plateau");
     }
-    svg.polyline("curve made", &shares.iter().map(|share| at(share, share.worst_group)).collect::<Vec<_>>(), TOP, BOTTOM);
+    svg.polyline(
+        "curve made",
+        &shares.iter().map(|share| at(share, share.worst_group)).collect::<Vec<_>>(),
+        TOP,
+        BOTTOM,
+    );
     for share in &shares {
         svg.dot("dot made", [x(share.share), y(share.worst_group)], 4.5);
     }

@@ -132,7 +132,8 @@ pub fn biased(warning: &BiasWarning) -> String {
 /// The ways to start an image, the one with the highest rate first; those that were never tried are last.
 fn guides(data: &ReportData) -> Vec<GuideView> {
     let mut guides: Vec<_> = data.checks.iter().flat_map(|checks| &checks.guides).collect();
-    guides.sort_by(|a, b| b.accepted.rate().total_cmp(&a.accepted.rate()).then(b.accepted.shown.cmp(&a.accepted.shown)));
+    guides
+        .sort_by(|a, b| b.accepted.rate().total_cmp(&a.accepted.rate()).then(b.accepted.shown.cmp(&a.accepted.shown)));
     let view = |guide: &&crate::GuideRow| {
         let tried = guide.accepted.shown > 0;
         let interval = guide.accepted.interval.filter(|_| tried);

@@ -6,9 +6,7 @@ use serde::Serialize;
 use super::{Folded, safe, unbroken, values};
 use crate::charts::{Scale, axis, dot_on_interval, paired_dots, sweep_chart};
 use crate::data::{Arm, Evidence, Gain, Interval, SkippedArm, Sweep};
-use crate::text::{
-    count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points,
-};
+use crate::text::{count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
 use crate::words::{arm_explained, sees_generated};
 
 /// The evidence as it is shown.
@@ -204,7 +202,7 @@ fn measured(arm: &Arm) -> MeasuredRow {
 }
 
 /// Test images that no arm was tried on; empty where there are none.
-fn left_out(evidence: &Evidence) -> String {
+pub(crate) fn left_out(evidence: &Evidence) -> String {
     let because = |images: u64, why: &str| {
         (images > 0).then(|| format!("{} left out because {why}", plural(images, "test image was", "test images were")))
     };
@@ -337,7 +335,8 @@ mod tests {
 
     #[test]
     fn the_plateau_is_told_wherever_it_lies() {
-        let share = |share: f64| SweepShare { share, generated_images: (share * 100.0) as u64, ..SweepShare::default() };
+        let share =
+            |share: f64| SweepShare { share, generated_images: (share * 100.0) as u64, ..SweepShare::default() };
         let at = |place: f64| plateau(&Sweep { seeds: 5, shares: [0.0, 0.5, 1.0].map(share).to_vec(), plateau: place });
         assert!(at(0.0).starts_with("No number of generated images"));
         assert!(at(0.5).starts_with("From 50 generated images on (0.5 times what the plan adds)"));

@@ -157,7 +157,9 @@ fn distance(row: &GroupDistances) -> DistanceRow {
         far: above_the_floor(row).is_some_and(|(_, far)| far),
         figures: vec![
             against(&|of| of.frechet.map(|value| (significant(value, 3), String::new()))),
-            against(&|of| of.kernel.map(|kernel| (significant(kernel.value, 2), significant(kernel.standard_error, 1)))),
+            against(&|of| {
+                of.kernel.map(|kernel| (significant(kernel.value, 2), significant(kernel.standard_error, 1)))
+            }),
             against(&|of| share(of.precision)),
             against(&|of| share(of.recall)),
         ],
@@ -240,7 +242,10 @@ fn diversity(rows: &[Diversity]) -> Option<DiversityView> {
     );
     if known.len() < rows.len() {
         let few = (rows.len() - known.len()) as u64;
-        summary.push_str(&format!(" {} with too few images to compare.", plural(few, "group is left out", "groups are left out")));
+        summary.push_str(&format!(
+            " {} with too few images to compare.",
+            plural(few, "group is left out", "groups are left out")
+        ));
     }
     let row = |(row, real, accepted): &(&Diversity, f64, f64)| DiversityRow {
         values: values(&row.group),
@@ -281,7 +286,10 @@ mod tests {
         assert_eq!(told, [("blue", true), ("red", false), ("grey", false)]);
         assert!(view.summary.starts_with("In 1 of 2 groups"), "{}", view.summary);
         let kernel = &view.rows.shown[0].figures[1];
-        assert_eq!([&*kernel.value, &*kernel.error, &*kernel.floor, &*kernel.floor_error], ["0.2", "0.01", "0.02", "0.01"]);
+        assert_eq!(
+            [&*kernel.value, &*kernel.error, &*kernel.floor, &*kernel.floor_error],
+            ["0.2", "0.01", "0.02", "0.01"]
+        );
         assert_eq!(view.rows.shown[2].figures[1].value, "–");
         assert!(distances(&[]).is_none());
     }
@@ -313,7 +321,8 @@ mod tests {
             real_score: scores.map(|scores| scores[0]),
             accepted_score: scores.map(|scores| scores[1]),
         };
-        let view = diversity(&[row("red", Some([4.0, 4.4])), row("blue", Some([5.0, 2.0])), row("grey", None)]).unwrap();
+        let view =
+            diversity(&[row("red", Some([4.0, 4.4])), row("blue", Some([5.0, 2.0])), row("grey", None)]).unwrap();
         assert_eq!(view.rows.shown[0].values, ["blue"]);
         assert!(view.summary.starts_with("In 1 of 2 groups") && view.summary.contains("1 group is left out"));
         assert!(diversity(&[row("grey", None)]).is_none());

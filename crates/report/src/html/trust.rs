@@ -145,7 +145,8 @@ fn value(name: &str, threshold: Option<&Threshold>, counted: Option<&CorrectedCo
             .and_then(|(_, interval)| interval)
             .map(|[low, high]| format!("{} to {}", images(low), images(high)))
             .unwrap_or_default(),
-        chart: known.map(|(right, interval)| safe(rate_bar(share(right), interval.map(|ends| ends.map(share)), "made"))),
+        chart: known
+            .map(|(right, interval)| safe(rate_bar(share(right), interval.map(|ends| ends.map(share)), "made"))),
     }
 }
 
