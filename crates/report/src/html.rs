@@ -104,14 +104,14 @@ impl<'a> Page<'a> {
 /// What the looks at the gates call for at the top of the page.
 fn alarms(data: &ReportData) -> Vec<String> {
     let Some(checks) = &data.checks else { return Vec::new() };
-    let mut alarms: Vec<String> = checks.bias.iter().take(MOST_ALARMS).map(checks::biased).collect();
+    let mut alarms: Vec<String> = checks.bias.iter().take(MOST_ALARMS).map(biased).collect();
     if checks.bias.len() > MOST_ALARMS {
         alarms.push(format!(
             "{} more groups are thrown away far more often than the others; the part on the checks names them.",
             checks.bias.len() - MOST_ALARMS
         ));
     }
-    alarms.extend(checks.shortcut.as_ref().filter(|shortcut| shortcut.found).map(likeness::found));
+    alarms.extend(checks.shortcut.as_ref().filter(|shortcut| shortcut.found).map(found));
     alarms
 }
 
@@ -150,9 +150,9 @@ fn spoken(group: &Group) -> String {
     if group.is_empty() { "all images".to_owned() } else { values(group).join(", ") }
 }
 
-/// A sentence whose numbers stay on one line with their percent signs.
+/// A sentence whose numbers stay on one line with their percent signs, and probabilities with their `p`.
 fn unbroken(sentence: &str) -> String {
-    sentence.replace(" %", "\u{a0}%")
+    sentence.replace(" %", "\u{a0}%").replace("p < ", "p\u{a0}<\u{a0}").replace("p = ", "p\u{a0}=\u{a0}")
 }
 
 /// Part of a whole, 0 where there is no whole.

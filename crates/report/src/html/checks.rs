@@ -109,8 +109,8 @@ pub fn checks(data: &ReportData) -> Option<Checks> {
 pub fn biased(warning: &BiasWarning) -> String {
     let BiasWarning { group, accepted, others, p, gate, gate_dropped, gate_dropped_others } = warning;
     let rate = |rate: &crate::Rate| {
-        let interval = rate.interval.map(|interval| format!(", {}", percent_interval(interval))).unwrap_or_default();
-        format!("{} (of {}{interval})", percent(rate.rate()), plural(rate.shown, "candidate", "candidates"))
+        let interval = rate.interval.map(|interval| format!(" ({})", percent_interval(interval))).unwrap_or_default();
+        format!("{} of {}{interval}", percent(rate.rate()), plural(rate.shown, "candidate", "candidates"))
     };
     let mut text = format!(
         "The checks throw away far more of {} than of the others: {} are accepted, against {} elsewhere ({}).",

@@ -117,7 +117,7 @@ pub fn evidence(evidence: &Evidence) -> Option<EvidenceView> {
             name: arm.name.clone(),
             explained: arm_explained(&arm.name),
             mark: match arm.name.as_str() {
-                name if name == balanced.name => "the answer",
+                name if name == balanced.name => "the verdict",
                 name if Some(name) == best => "best baseline",
                 _ => "",
             },
