@@ -38,6 +38,8 @@ fn demo(attributes: usize, values: usize) -> Result<ReportData, Box<dyn Error>> 
     let accepted = groups.iter().map(|group| group.accepted).sum();
     let candidates = groups.iter().map(|group| group.generated).sum();
     let real: u64 = groups.iter().map(|group| group.before).sum();
+    let missed = groups.iter().filter(|group| group.unreachable.is_some());
+    let remaining = missed.map(|group| TARGET - group.accepted).sum();
     let mut grouping = vec!["garment".to_owned(), "colour".to_owned()];
     grouping.extend(MORE.map(str::to_owned));
     grouping.truncate(attributes);
@@ -89,7 +91,7 @@ fn demo(attributes: usize, values: usize) -> Result<ReportData, Box<dyn Error>> 
                 remaining: accepted * 3 / 10,
             },
             Round { round: 2, requested: candidates * 3 / 10, accepted: accepted / 4, remaining: accepted / 20 },
-            Round { round: 3, requested: candidates / 10, accepted: accepted / 20, remaining: 0 },
+            Round { round: 3, requested: candidates / 10, accepted: accepted / 20, remaining },
         ],
         generator: Some(generator()?),
         calibration: calibration(),

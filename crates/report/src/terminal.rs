@@ -11,7 +11,7 @@ use evenset_core::Group;
 pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
-use crate::data::{Acceptance, Arm, Checks, Evidence, Interval, ReportData};
+use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
 use crate::html::{biased, found, left_out, plateau};
 use crate::text::{
     count, number, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
@@ -170,7 +170,10 @@ pub fn checks_text(checks: &Checks, width: usize) -> String {
         {
             let ends = [low, high].map(|end| count(end.round().max(0.0) as u64)).join(" to ");
             let (accepted, right) = (count(value.accepted), count(right.round().max(0.0) as u64));
-            say(format!("  least sure: {}, {accepted} accepted, of which {right} truly ({ends})", value.value));
+            say(format!(
+                "least sure of {}: {}, {accepted} accepted, of which {right} truly ({ends})",
+                attribute.attribute, value.value
+            ));
         }
     }
     let shares = checks.diversity.iter().filter_map(|row| Some((row, row.accepted_score? / row.real_score?)));
@@ -200,15 +203,6 @@ pub fn given_up(groups: &[(Group, String)], width: usize) -> String {
         let others = plural((groups.len() - NAMED) as u64, "other group was", "other groups were");
         text.push_str(&format!("{others} given up too; the report names them\n"));
     }
-    text
-}
-
-/// What `evenset verify` says of a report's gates: the gates, the looks at them, and the groups that were given up.
-pub fn gates_text(data: &ReportData, width: usize, color: bool) -> String {
-    let mut text = data.acceptance.as_ref().map(|gates| gates_table(gates, width, color)).unwrap_or_default();
-    text.push_str(&data.checks.as_ref().map(|checks| checks_text(checks, width)).unwrap_or_default());
-    let missed = data.groups.iter().filter_map(|group| Some((group.values.clone(), group.unreachable.clone()?)));
-    text.push_str(&given_up(&missed.collect::<Vec<_>>(), width));
     text
 }
 
@@ -373,46 +367,38 @@ mod tests {
     #[test]
     fn the_gates_are_told_with_their_warnings_and_hostile_names_stay_harmless() {
         let rate = |kept, shown| crate::Rate { kept, shown, interval: None };
-        let data = ReportData {
-            acceptance: Some(Acceptance {
-                gates: vec![crate::GateRow { gate: "decode".into(), checked: 10, dropped: 4, ..Default::default() }],
-                ..Acceptance::default()
-            }),
-            checks: Some(Checks {
-                bias: vec![crate::BiasWarning {
-                    group: group("co\u{1b}[2Jat", "blue"),
-                    accepted: rate(1, 10),
-                    others: rate(9, 10),
-                    p: 0.0001,
-                    ..Default::default()
-                }],
-                corrected: vec![crate::CorrectedAttribute {
-                    attribute: "colour".into(),
-                    values: vec![crate::CorrectedCount {
-                        value: "blue".into(),
-                        accepted: 80,
-                        corrected: Some(76.0),
-                        interval: Some([70.0, 80.0]),
-                    }],
-                }],
-                guides: vec![crate::GuideRow { name: "from noise".into(), accepted: rate(1, 2) }],
-                ..Checks::default()
-            }),
-            groups: (0..7)
-                .map(|i| crate::GroupRow {
-                    values: group("coat", &i.to_string()),
-                    unreachable: Some("too few".into()),
-                    ..Default::default()
-                })
-                .collect(),
-            ..ReportData::default()
+        let gates = Acceptance {
+            gates: vec![crate::GateRow { gate: "decode".into(), checked: 10, dropped: 4, ..Default::default() }],
+            ..Acceptance::default()
         };
-        let text = gates_text(&data, 120, false);
+        let checks = Checks {
+            bias: vec![crate::BiasWarning {
+                group: group("co\u{1b}[2Jat", "blue"),
+                accepted: rate(1, 10),
+                others: rate(9, 10),
+                p: 0.0001,
+                ..Default::default()
+            }],
+            corrected: vec![crate::CorrectedAttribute {
+                attribute: "colour".into(),
+                values: vec![crate::CorrectedCount {
+                    value: "blue".into(),
+                    accepted: 80,
+                    corrected: Some(76.0),
+                    interval: Some([70.0, 80.0]),
+                }],
+            }],
+            guides: vec![crate::GuideRow { name: "from noise".into(), accepted: rate(1, 2) }],
+            ..Checks::default()
+        };
+        let missed: Vec<(Group, String)> =
+            (0..7).map(|i| (group("coat", &i.to_string()), "too few".to_owned())).collect();
+        let text = gates_table(&gates, 120, false) + &checks_text(&checks, 120) + &given_up(&missed, 120);
         assert!(!text.contains('\u{1b}'), "{text}");
         for part in [
             "40 %",
             "warning: The checks throw away far more of co",
-            "least sure: blue, 80 accepted, of which 76 truly (70 to 80)",
+            "least sure of colour: blue, 80 accepted, of which 76 truly (70 to 80)",
             "accepted by how images were started: from noise 1 of 2 (50 %)",
             "given up: garment=coat & colour=0: too few",
             "2 other groups were given up too",

@@ -186,14 +186,18 @@ fn measured(arm: &Arm) -> MeasuredRow {
         value: value.map(percent).unwrap_or_default(),
         interval: interval.map(percent_interval).unwrap_or_default(),
     };
+    let difference = |value: Option<f64>, interval: Option<Interval>| Measure {
+        value: value.map(points).unwrap_or_default(),
+        interval: interval.map(percent_interval).unwrap_or_default(),
+    };
     let images = |images: Option<u64>| images.map(count).unwrap_or_default();
     MeasuredRow {
         name: arm.name.clone(),
         figures: vec![
             share(Some(arm.accuracy), arm.accuracy_interval),
             share(arm.balanced_accuracy, arm.balanced_accuracy_interval),
-            share(arm.gap, arm.gap_interval),
-            share(arm.equalised_odds, arm.equalised_odds_interval),
+            difference(arm.gap, arm.gap_interval),
+            difference(arm.equalised_odds, arm.equalised_odds_interval),
             share(arm.calibration_error, arm.calibration_error_interval),
         ],
         real: images(arm.real_images),

@@ -3,7 +3,7 @@
 use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, safe, unbroken, values};
+use super::{Folded, safe, spoken, unbroken, values};
 use crate::ReportData;
 use crate::charts::{Scale, dot_on_interval, rate_bar};
 use crate::data::{Auc, Distances, Diversity, Evidence, GroupDistances, Shortcut, ShortcutFigures};
@@ -170,7 +170,7 @@ fn shortcut(shortcut: &Shortcut) -> ShortcutView {
     let scale = Scale::new(0.4, 1.0);
     let row = |values: Vec<String>, figures: &ShortcutFigures| ShortcutRow {
         values,
-        auc: number(figures.auc.value, 2),
+        auc: fixed(figures.auc.value),
         interval: interval(&figures.auc),
         chart: safe(dot_on_interval(figures.auc.value, Some(figures.auc.interval), &scale, "made")),
         cue: cue(&figures.best.cue, figures.best.more_in_generated),
@@ -196,10 +196,16 @@ pub(crate) fn found(shortcut: &Shortcut) -> String {
     let best = format!(
         "what tells most is that generated images have {} ({} by itself)",
         cue(&overall.best.cue, overall.best.more_in_generated),
-        number(overall.best.auc.value, 2)
+        fixed(overall.best.auc.value)
     );
-    let groups = shortcut.groups.iter().filter(|group| group.figures.found).count() as u64;
-    let (limit, auc) = (number(shortcut.limit, 2), told(&overall.auc));
+    let groups: Vec<String> =
+        shortcut.groups.iter().filter(|group| group.figures.found).map(|group| spoken(&group.group)).collect();
+    let named = match groups.as_slice() {
+        [one] => one.clone(),
+        many if many.len() <= 3 => many.join("; "),
+        many => plural(many.len() as u64, "group", "groups"),
+    };
+    let (limit, auc) = (fixed(shortcut.limit), told(&overall.auc));
     match (shortcut.found, overall.found) {
         (true, true) => format!(
             "Something trivial gives generated images away: a small classifier that sees only brightness, colour, \
@@ -207,9 +213,8 @@ pub(crate) fn found(shortcut: &Shortcut) -> String {
              trains on them can learn this instead of what the images show."
         ),
         (true, false) => format!(
-            "Over all groups trivial differences stay below the limit of {limit}: {auc}; but in {} they do not. Over all, \
-             {best}.",
-            plural(groups, "group", "groups")
+            "In {named} something trivial gives generated images away: brightness, colour, sharpness or the like. Over all \
+             groups it stays below the limit of {limit}, with {auc}; {best}."
         ),
         (false, _) => format!(
             "Nothing trivial gives generated images away: a small classifier that sees only brightness, colour, sharpness \
@@ -219,11 +224,16 @@ pub(crate) fn found(shortcut: &Shortcut) -> String {
 }
 
 fn told(auc: &Auc) -> String {
-    format!("{} ({})", number(auc.value, 2), interval(auc))
+    format!("{} ({})", fixed(auc.value), interval(auc))
+}
+
+/// Two decimals always, so that figures under each other line up.
+fn fixed(value: f64) -> String {
+    if value.is_finite() { format!("{value:.2}") } else { "–".to_owned() }
 }
 
 fn interval(auc: &Auc) -> String {
-    auc.interval.map(|end| number(end, 2)).join(" to ")
+    auc.interval.map(fixed).join(" to ")
 }
 
 fn diversity(rows: &[Diversity]) -> Option<DiversityView> {
@@ -306,11 +316,11 @@ mod tests {
         let group = |found| GroupShortcut { group: Group::of("colour", "red"), figures: figures(0.9, found) };
         let mut shortcut = Shortcut { limit: 0.7, overall: Some(figures(0.6, false)), ..Shortcut::default() };
         assert!(found(&shortcut).starts_with("Nothing trivial"));
-        assert!(found(&shortcut).contains("generated images have softer details (0.6 by itself)"));
+        assert!(found(&shortcut).contains("generated images have softer details (0.60 by itself)"));
         (shortcut.found, shortcut.groups) = (true, vec![group(true)]);
-        assert!(found(&shortcut).contains("but in 1 group they do not"));
+        assert!(found(&shortcut).starts_with("In red something trivial"));
         shortcut.overall = Some(figures(0.8, true));
-        assert!(found(&shortcut).contains("with 0.8 (0.75 to 0.85), above the limit of 0.7"));
+        assert!(found(&shortcut).contains("with 0.80 (0.75 to 0.85), above the limit of 0.70"));
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn truly(calibration: &Calibration, corrected: &[CorrectedCount]) -> String {
     let known: Option<f64> = corrected.iter().map(|value| value.corrected).sum();
     match known.filter(|_| accepted > 0) {
         Some(right) => format!(
-            "{} were accepted by this check; corrected for its errors, {} of them ({}) truly show the {} that they are \
+            "{} were accepted; corrected for the errors of this check, {} of them ({}) truly show the {} that they are \
              recorded with.",
             plural(accepted, "image", "images"),
             count(right.round() as u64),
@@ -235,7 +235,7 @@ mod tests {
                 ["pink", "", "19", "70 to 80"]
             ]
         );
-        assert!(view.truly.starts_with("100 images were accepted by this check; corrected for its errors, 95 of them"));
+        assert!(view.truly.starts_with("100 images were accepted; corrected for the errors of this check, 95 of them"));
         let unknown = calibration(&of, &[counted("red", 80, None)]);
         assert_eq!((unknown.truly.as_str(), unknown.values.shown[0].truly.as_str()), ("", "not known"));
     }
