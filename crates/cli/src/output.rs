@@ -33,11 +33,11 @@ pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
                 writeln!(text, "candidates: {candidates}")?;
             }
         }
-        Goal::Verify => verify(&mut text, finished)?,
+        Goal::Verify => verify(&mut text, job, finished)?,
         Goal::Write => written(&mut text, job, finished)?,
-        Goal::Evidence => evidence(&mut text, job, finished)?,
+        Goal::Evidence => evidence(&mut text, finished),
         Goal::Report => {
-            verify(&mut text, finished)?;
+            verify(&mut text, job, finished)?;
             text.push('\n');
             text.push_str(&headline(&stages::report::read(&job.run)?));
             written(&mut text, job, finished)?;
@@ -46,7 +46,12 @@ pub fn text(job: &Job, goal: Goal, finished: &Finished) -> Result<String> {
             }
         }
     }
-    for note in &finished.notes {
+    // What the looks at the gates call for stands with the gates, in plainer words.
+    let checks = finished.checks.as_ref().map(|checks| &checks.output);
+    let told = checks.into_iter().flat_map(|checks| checks.bias.iter().map(|warning| &warning.sentence));
+    let shortcut = checks.and_then(|checks| checks.shortcut.as_ref()).map(|shortcut| &shortcut.sentence);
+    let told: Vec<&String> = told.chain(shortcut).filter(|_| matches!(goal, Goal::Verify | Goal::Report)).collect();
+    for note in finished.notes.iter().filter(|note| !told.contains(note)) {
         writeln!(text, "note: {note}")?;
     }
     Ok(text)
@@ -66,6 +71,7 @@ pub fn json(job: &Job, goal: Goal, finished: &Finished) -> Result<Value> {
                 "accepted": round.verdicts.iter().filter(|verdict| verdict.accepted).count(),
                 "remaining": round.remaining,
             })).collect::<Vec<_>>(),
+            "checks": finished.checks.as_ref().map(|checks| &checks.output),
         }),
         Goal::Write => json!({
             "path": job.write.out,
@@ -82,9 +88,7 @@ pub fn headline(data: &ReportData) -> String {
     let (width, color) = canvas();
     let mut text = String::new();
     if let Some(evidence) = &data.evidence {
-        text.push_str(&terminal::evidence_table(&evidence.arms, width, color));
-        text.push_str(&evidence.sentence);
-        text.push('\n');
+        text.push_str(&terminal::evidence_text(evidence, width, color));
     }
     text
 }
@@ -142,7 +146,7 @@ pub fn plan_json(plan: &Plan, price: Option<&Price>) -> Result<Value> {
     Ok(value)
 }
 
-fn verify(text: &mut String, finished: &Finished) -> Result<()> {
+fn verify(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
     let (width, color) = canvas();
     let rows: Vec<AcceptanceRow> = finished
         .progress
@@ -168,6 +172,14 @@ fn verify(text: &mut String, finished: &Finished) -> Result<()> {
             round.round
         )?;
     }
+    if let Some(acceptance) = stages::report::acceptance(job, finished) {
+        text.push_str(&terminal::gates_table(&acceptance, width, color));
+    }
+    if let Some(checks) = &finished.checks {
+        text.push_str(&terminal::checks_text(&stages::report::checks(&checks.output), width));
+    }
+    let given_up = finished.progress.groups.iter().filter_map(|g| Some((g.group.clone(), g.unreachable.clone()?)));
+    text.push_str(&terminal::given_up(&given_up.collect::<Vec<_>>(), width));
     if !finished.targets_met() {
         writeln!(text, "a target was not reached (exit code 3); the report says which and why")?;
     }
@@ -182,17 +194,9 @@ fn written(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
     Ok(())
 }
 
-fn evidence(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
-    if let Some(evidence) = &finished.evidence {
-        let _ = job;
-        for arm in &evidence.output.evidence.arms {
-            writeln!(
-                text,
-                "{:<12} accuracy {:.3}  worst group {:.3} [{:.3}, {:.3}]",
-                arm.name, arm.accuracy, arm.worst_group, arm.worst_group_interval[0], arm.worst_group_interval[1]
-            )?;
-        }
-        writeln!(text, "{}", evidence.output.evidence.sentence)?;
+fn evidence(text: &mut String, finished: &Finished) {
+    let (width, color) = canvas();
+    if let Some(proof) = &finished.evidence {
+        text.push_str(&terminal::evidence_text(&stages::report::evidence(&proof.output), width, color));
     }
-    Ok(())
 }

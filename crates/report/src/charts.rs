@@ -9,8 +9,10 @@ mod dots;
 mod line;
 mod scale;
 mod svg;
+mod sweep;
 
 pub use bars::{part_bar, rate_bar, stacked_bar};
 pub use dots::{axis, dot_on_interval, paired_dots};
 pub use line::line_chart;
 pub use scale::Scale;
+pub use sweep::sweep_chart;

@@ -3,10 +3,22 @@
 //! Every part that a stage produces is optional, so that a run that is not finished still has a report. Numbers are
 //! finite: what has no value (a ratio with an empty group, an association with one attribute) is `None`.
 
+mod checks;
+mod evidence;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use evenset_core::Group;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use checks::{
+    Acceptance, Auc, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount, Cue, Diversity, GateRow,
+    GroupShortcut, GuideRow, Rate, Shortcut, ShortcutFigures, Threshold,
+};
+pub use evidence::{
+    Arm, Distances, Evidence, Gain, GroupAccuracy, GroupDistances, KernelDistance, SkippedArm, Sweep, SweepShare,
+    Verdict,
+};
 
 /// A 95 % interval `[low, high]`, in the unit of the number it belongs to.
 pub type Interval = [f64; 2];
@@ -43,6 +55,8 @@ pub struct ReportData {
     pub generator: Option<Generator>,
     /// How well the verifier's classifier does on real images that it did not train on, one entry an attribute.
     pub calibration: Vec<Calibration>,
+    /// What was found when the gates themselves were looked at (checks).
+    pub checks: Option<Checks>,
     /// Whether the balanced dataset trains a better classifier (evidence).
     pub evidence: Option<Evidence>,
     /// What was written (write).
@@ -115,6 +129,9 @@ pub struct GroupRow {
     pub acceptance_interval: Option<Interval>,
     /// Why candidates of this group were dropped, most frequent first.
     pub reasons: Vec<ReasonCount>,
+    /// Why no more was asked for it, where its acceptance stayed too low.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
     /// Some real images.
     pub samples_real: Vec<Picture>,
     /// Some accepted generated images.
@@ -198,34 +215,6 @@ pub struct Plan {
     pub unreachable: Vec<String>,
 }
 
-/// What the gates did with the candidates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Acceptance {
-    /// Candidates that were drawn.
-    pub candidates: u64,
-    /// Those that passed every gate.
-    pub accepted: u64,
-    /// Those that a gate dropped.
-    pub rejected: u64,
-    /// The gates in the order in which they are asked.
-    pub gates: Vec<GateRow>,
-}
-
-/// One gate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GateRow {
-    /// The gate's name, as in the job file.
-    pub gate: String,
-    /// Candidates that it was asked about.
-    pub checked: u64,
-    /// Candidates that it dropped.
-    pub dropped: u64,
-    /// Why, most frequent first.
-    pub reasons: Vec<ReasonCount>,
-}
-
 /// One round of plan, generate, verify.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -276,104 +265,6 @@ pub struct LossPoint {
     pub step: u64,
     /// Loss, smoothed over the steps since the point before.
     pub loss: f64,
-}
-
-/// How far to trust the verifier on one attribute: measured on real images that it did not train on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Calibration {
-    /// The attribute that it recognises.
-    pub attribute: String,
-    /// Share of held-out real images that it names rightly, 0 to 1.
-    pub accuracy: f64,
-    /// How many held-out images that is measured on.
-    pub images: u64,
-    /// The attribute's values, the order of the rows and columns of the matrix.
-    pub classes: Vec<String>,
-    /// `confusion[truth][prediction]`: counts.
-    pub confusion: Vec<Vec<u64>>,
-}
-
-/// Whether it helped: classifiers trained with and without the generated images, tried on real held-out images.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Evidence {
-    /// The answer.
-    pub verdict: Verdict,
-    /// The answer in one sentence, with numbers and their intervals.
-    pub sentence: String,
-    /// How many times each arm was trained, with different seeds.
-    pub seeds: u32,
-    /// The difference that the verdict rests on.
-    pub gain: Option<Gain>,
-    /// Training sets that were compared; the data as it was comes first, the balanced one last.
-    pub arms: Vec<Arm>,
-}
-
-/// The answer to "did it help?".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Better than the strongest arm without generated images, beyond chance.
-    Helped,
-    /// No difference beyond chance.
-    #[default]
-    NoDifference,
-    /// Worse, beyond chance.
-    Harmed,
-}
-
-/// A paired difference in accuracy of the worst group, in points from -1 to 1.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Gain {
-    /// The arm that the balanced data is compared with.
-    pub over: String,
-    /// Worst-group accuracy of the balanced arm minus that of the other.
-    pub worst_group: f64,
-    /// 95 % interval of it.
-    pub interval: Interval,
-}
-
-/// One training set and how the classifier trained on it does on the real test split. Shares are from 0 to 1.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Arm {
-    /// `as-is`, `oversample`, `reweight`, `balanced`, ...
-    pub name: String,
-    /// Accuracy over all test images, mean over the seeds.
-    pub accuracy: f64,
-    /// 95 % interval of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy_interval: Option<Interval>,
-    /// Accuracy in the group that it does worst on, mean over the seeds.
-    pub worst_group: f64,
-    /// 95 % interval of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worst_group_interval: Option<Interval>,
-    /// Accuracy in the best group minus accuracy in the worst.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<f64>,
-    /// 95 % interval of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap_interval: Option<Interval>,
-    /// Accuracy of every group.
-    pub groups: Vec<GroupAccuracy>,
-}
-
-/// How an arm does on one group.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct GroupAccuracy {
-    /// The group.
-    pub values: Group,
-    /// Accuracy on the group's test images, mean over the seeds.
-    pub accuracy: f64,
-    /// 95 % interval of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<Interval>,
-    /// The group's test images.
-    pub images: u64,
 }
 
 /// What was written.

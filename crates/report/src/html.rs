@@ -7,9 +7,11 @@ mod checks;
 mod counts;
 mod evidence;
 mod headline;
+mod likeness;
 mod limits;
 mod made;
 mod samples;
+mod trust;
 
 use evenset_core::Group;
 use minijinja::syntax::SyntaxConfig;
@@ -17,11 +19,17 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value};
 use serde::Serialize;
 
+pub(crate) use checks::biased;
 pub(crate) use counts::step;
+pub(crate) use evidence::{left_out, plateau};
 pub use headline::{Headline, headline};
+pub(crate) use likeness::found;
 
 use crate::data::NoteLevel;
 use crate::{ReportData, ReportError};
+
+/// Groups that the top of the page warns about one by one.
+const MOST_ALARMS: usize = 3;
 
 /// The report as one self-contained HTML page.
 ///
@@ -42,18 +50,20 @@ struct Page<'a> {
     evenset: &'a str,
     headline: Headline,
     figures: Vec<headline::Figure>,
-    warnings: Vec<&'a str>,
+    warnings: Vec<String>,
     remarks: Vec<&'a str>,
     counts: Option<counts::Counts>,
     balance: Vec<counts::BalanceRow>,
     plan: Option<&'a crate::Plan>,
+    unreachable: Folded<&'a str>,
     audit_page: Option<&'a str>,
     evidence: Option<evidence::EvidenceView>,
     samples: Folded<samples::Card>,
     checks: Option<checks::Checks>,
     rejected: Vec<samples::RejectedCard>,
     rounds: Vec<checks::RoundRow>,
-    calibration: Vec<checks::CalibrationView>,
+    calibration: Vec<trust::CalibrationView>,
+    likeness: Option<likeness::Likeness>,
     made: made::Made<'a>,
     limits: Vec<String>,
 }
@@ -67,22 +77,42 @@ impl<'a> Page<'a> {
             evenset: &data.evenset,
             headline: headline(data).unbroken(),
             figures: headline::figures(data),
-            warnings: notes(NoteLevel::Warning).map(|note| note.text.as_str()).collect(),
+            warnings: notes(NoteLevel::Warning).map(|note| unbroken(&note.text)).chain(alarms(data)).collect(),
             remarks: notes(NoteLevel::Info).map(|note| note.text.as_str()).collect(),
             counts: counts::counts(data),
             balance: counts::balance(data),
             plan: data.plan.as_ref(),
+            unreachable: Folded::new(
+                data.plan.iter().flat_map(|plan| &plan.unreachable).map(String::as_str).collect(),
+                10,
+                6,
+            ),
             audit_page: data.audit_page.as_deref(),
             evidence: data.evidence.as_ref().and_then(evidence::evidence),
             samples: samples::cards(data),
             checks: checks::checks(data),
             rejected: samples::rejected(data),
             rounds: checks::rounds(data),
-            calibration: data.calibration.iter().map(checks::calibration).collect(),
+            calibration: trust::trust(data),
+            likeness: likeness::likeness(data),
             made: made::made(data),
             limits: limits::limits(data),
         }
     }
+}
+
+/// What the looks at the gates call for at the top of the page.
+fn alarms(data: &ReportData) -> Vec<String> {
+    let Some(checks) = &data.checks else { return Vec::new() };
+    let mut alarms: Vec<String> = checks.bias.iter().take(MOST_ALARMS).map(biased).collect();
+    if checks.bias.len() > MOST_ALARMS {
+        alarms.push(format!(
+            "{} more groups are thrown away far more often than the others; the part on the checks names them.",
+            checks.bias.len() - MOST_ALARMS
+        ));
+    }
+    alarms.extend(checks.shortcut.as_ref().filter(|shortcut| shortcut.found).map(found));
+    alarms
 }
 
 /// Rows that are shown at once, and the others, which open on demand.
@@ -120,9 +150,9 @@ fn spoken(group: &Group) -> String {
     if group.is_empty() { "all images".to_owned() } else { values(group).join(", ") }
 }
 
-/// A sentence whose numbers stay on one line with their percent signs.
+/// A sentence whose numbers stay on one line with their percent signs, and probabilities with their `p`.
 fn unbroken(sentence: &str) -> String {
-    sentence.replace(" %", "\u{a0}%")
+    sentence.replace(" %", "\u{a0}%").replace("p < ", "p\u{a0}<\u{a0}").replace("p = ", "p\u{a0}=\u{a0}")
 }
 
 /// Part of a whole, 0 where there is no whole.

@@ -12,12 +12,15 @@ mod html;
 pub mod terminal;
 pub mod text;
 mod train_py;
+mod words;
 
 pub use card::{CardData, CardGenerator, CardGroup, CardSplit, Feature, FeatureKind, dataset_card};
 pub use data::{
-    Acceptance, Arm, Balance, BalanceChange, Calibration, Dataset, Evidence, Gain, GateRow, Generator, GroupAccuracy,
-    GroupRow, Hook, Interval, LossPoint, Note, NoteLevel, OutputFile, Outputs, Picture, Plan, ReasonCount,
-    RejectedPicture, RejectedRows, ReportData, Round, SplitRows, Verdict,
+    Acceptance, Arm, Auc, Balance, BalanceChange, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount,
+    Cue, Dataset, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
+    GroupShortcut, GuideRow, Hook, Interval, KernelDistance, LossPoint, Note, NoteLevel, OutputFile, Outputs, Picture,
+    Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures, SkippedArm,
+    SplitRows, Sweep, SweepShare, Threshold, Verdict,
 };
 pub use html::{Headline, headline, render};
 pub use train_py::train_py;

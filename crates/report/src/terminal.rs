@@ -11,8 +11,15 @@ use evenset_core::Group;
 pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
-use crate::data::{Arm, Interval};
-use crate::text::{count, percent, percent_interval, points};
+use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
+use crate::html::{biased, found, left_out, plateau};
+use crate::text::{
+    count, number, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
+};
+use crate::words::sees_generated;
+
+/// Groups that are named one by one in a remark.
+const NAMED: usize = 5;
 
 /// A group and what the gates did with its candidates.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,23 +54,156 @@ pub fn acceptance_table(rows: &[AcceptanceRow], width: usize, color: bool) -> St
     table.render(width, color)
 }
 
-/// The arms of the evidence: accuracy and worst group with 95 % intervals, and the worst group as a dot on its interval.
+/// What `evenset evidence` says: the arms, the verdict, and what else was measured, in short.
+pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
+    let mut text = evidence_table(&evidence.arms, width, color);
+    let mut say = |line: String| text.push_str(&wrap(&plain(&line), width, "  "));
+    say(evidence.sentence.clone());
+    if let Some(arm) = evidence.arm("generated-only") {
+        let interval = arm.accuracy_interval.map(|i| format!(" ({})", percent_interval(i))).unwrap_or_default();
+        say(format!("classification accuracy score (generated images alone): {}{interval}", percent(arm.accuracy)));
+    }
+    if let Some(sweep) = &evidence.sweep {
+        let share = |share: &crate::SweepShare| format!("{}: {}", number(share.share, 2), percent(share.worst_group));
+        let shares: Vec<String> = sweep.shares.iter().map(share).collect();
+        say(format!("worst group by share of the plan's images: {}", shares.join(", ")));
+        say(plateau(sweep));
+    }
+    let all = evidence.distances.iter().find(|row| row.group.is_none());
+    let kernel = |of: &Option<crate::Distances>| of.as_ref().and_then(|of| of.kernel);
+    if let Some((generated, floor)) = all.and_then(|row| kernel(&row.generated).zip(kernel(&row.floor))) {
+        let told = |kernel: crate::KernelDistance| {
+            format!("{} ± {}", significant(kernel.value, 2), significant(kernel.standard_error, 1))
+        };
+        say(format!(
+            "kernel distance of generated to real images {}, of real test images {} (in the verifier's own features)",
+            told(generated),
+            told(floor)
+        ));
+    }
+    for skipped in &evidence.skipped {
+        say(format!("not run: {} ({})", skipped.name, skipped.why));
+    }
+    for note in evidence.arms.iter().filter_map(|arm| arm.note.as_ref().map(|note| format!("{}: {note}", arm.name))) {
+        say(note);
+    }
+    let left_out = left_out(evidence);
+    if !left_out.is_empty() {
+        say(left_out);
+    }
+    text
+}
+
+/// The arms of the evidence: accuracy and worst group, each arm's difference to the best baseline with its 95 % interval,
+/// and the worst group as a dot on its interval. Arms with generated images are marked by `+`.
 pub fn evidence_table(arms: &[Arm], width: usize, color: bool) -> String {
-    let mut table = Table::new().left("trained on").right("accuracy").right("95 %").right("worst group").right("95 %");
-    table = table.right("gap").bar();
+    let mut table = Table::new().left("trained on").right("accuracy").right("worst group").right("95 %");
+    table = table.right("to best baseline").right("gap").bar();
+    let compared = arms.iter().any(|arm| arm.against_best.is_some());
     for arm in arms {
         let interval = arm.worst_group_interval.unwrap_or([arm.worst_group; 2]);
+        let (mark, style) = if sees_generated(&arm.name) { ("+ ", Style::Made) } else { ("  ", Style::Real) };
+        let answer = arm.name == "balanced";
+        let name = format!("{mark}{}", arm.name);
+        let against = match &arm.against_best {
+            Some(gain) => format!("{} ({})", signed_points(gain.worst_group), signed_interval(gain.interval)),
+            None if compared => "the best baseline".to_owned(),
+            None => String::new(),
+        };
         table.row(vec![
-            Cell::text(arm.name.clone()),
+            if answer { Cell::styled(name, Style::Bold) } else { Cell::text(name) },
             Cell::text(percent(arm.accuracy)),
-            Cell::dim(arm.accuracy_interval.map(percent_interval).unwrap_or_default()),
             Cell::text(percent(arm.worst_group)),
             Cell::dim(arm.worst_group_interval.map(percent_interval).unwrap_or_default()),
+            Cell::dim(against),
             Cell::text(arm.gap.map(points).unwrap_or_default()),
-            Cell::whisker(interval[0], arm.worst_group, interval[1]),
+            Cell::whisker(interval[0], arm.worst_group, interval[1], style),
         ]);
     }
     table.render(width, color)
+}
+
+/// The gates in their order: how many candidates each was asked about and dropped, and mostly why.
+pub fn gates_table(acceptance: &Acceptance, width: usize, color: bool) -> String {
+    let mut table = Table::new().left("gate").right("asked").right("dropped").right("share").bar().left("mostly for");
+    for gate in &acceptance.gates {
+        let share = ratio(gate.dropped, gate.checked);
+        table.row(vec![
+            Cell::text(gate.gate.clone()),
+            Cell::text(count(gate.checked)),
+            Cell::text(count(gate.dropped)),
+            Cell::text(percent(share)),
+            Cell::bar([(share, Style::Bad)]),
+            Cell::dim(gate.reasons.first().map(|reason| reason.reason.clone()).unwrap_or_default()),
+        ]);
+    }
+    table.render(width, color)
+}
+
+/// What was found when the gates themselves were looked at: warnings first, then corrected counts, shortcuts, variety and
+/// the ways to start an image, in short.
+pub fn checks_text(checks: &Checks, width: usize) -> String {
+    let mut text = String::new();
+    let mut say = |line: String| text.push_str(&wrap(&plain(&line.replace('\u{a0}', " ")), width, "  "));
+    for warning in &checks.bias {
+        say(format!("warning: {}", biased(warning)));
+    }
+    if let Some(shortcut) = &checks.shortcut {
+        say(format!("{}{}", if shortcut.found { "warning: " } else { "" }, found(shortcut)));
+    }
+    for attribute in &checks.corrected {
+        let accepted: u64 = attribute.values.iter().map(|value| value.accepted).sum();
+        let right: Option<f64> = attribute.values.iter().map(|value| value.corrected).sum();
+        if let Some(right) = right.filter(|_| accepted > 0) {
+            let name = &attribute.attribute;
+            let right = count(right.round().max(0.0) as u64);
+            say(format!(
+                "{name}: {} accepted, of which {right} truly, corrected for the check's errors",
+                count(accepted)
+            ));
+        }
+        let share = |value: &crate::CorrectedCount| Some(value.corrected? / value.accepted as f64);
+        let worst = attribute.values.iter().filter(|value| value.accepted > 0 && value.corrected.is_some());
+        let worst = worst.min_by(|a, b| share(a).unwrap_or(1.0).total_cmp(&share(b).unwrap_or(1.0)));
+        if let Some((value, right, [low, high])) =
+            worst.and_then(|value| Some((value, value.corrected?, value.interval?)))
+        {
+            let ends = [low, high].map(|end| count(end.round().max(0.0) as u64)).join(" to ");
+            let (accepted, right) = (count(value.accepted), count(right.round().max(0.0) as u64));
+            say(format!(
+                "least sure of {}: {}, {accepted} accepted, of which {right} truly ({ends})",
+                attribute.attribute, value.value
+            ));
+        }
+    }
+    let shares = checks.diversity.iter().filter_map(|row| Some((row, row.accepted_score? / row.real_score?)));
+    if let Some((row, share)) = shares.filter(|(_, share)| share.is_finite()).min_by(|(_, a), (_, b)| a.total_cmp(b)) {
+        say(format!("least varied: {}, {} of as many real images' variety", row.group, percent(share)));
+    }
+    let tried = checks.guides.iter().filter(|guide| guide.accepted.shown > 0);
+    let tried = tried.map(|guide| {
+        let of = &guide.accepted;
+        let interval = of.interval.map(|i| format!(", {}", percent_interval(i))).unwrap_or_default();
+        format!("{} {} of {} ({}{interval})", guide.name, count(of.kept), count(of.shown), percent(of.rate()))
+    });
+    let tried: Vec<String> = tried.collect();
+    if !tried.is_empty() {
+        say(format!("accepted by how images were started: {}", tried.join("; ")));
+    }
+    text
+}
+
+/// Groups that were given up, with their reasons; the first few of many.
+pub fn given_up(groups: &[(Group, String)], width: usize) -> String {
+    let mut text = String::new();
+    for (group, why) in groups.iter().take(NAMED) {
+        text.push_str(&wrap(&plain(&format!("given up: {group}: {why}")), width, "  "));
+    }
+    if groups.len() > NAMED {
+        let others = plural((groups.len() - NAMED) as u64, "other group was", "other groups were");
+        text.push_str(&format!("{others} given up too; the report names them\n"));
+    }
+    text
 }
 
 /// The attributes of the first group (all groups of a grouping share them) and a table that begins with them.
@@ -191,11 +331,80 @@ mod tests {
             gap: Some(0.5),
             ..Arm::default()
         };
-        let text = evidence_table(&[arm("as-is", 0.0, [0.0, 0.5]), arm("balanced", 0.75, [0.5, 1.0])], 78, false);
+        let text = evidence_table(&[arm("as-is", 0.0, [0.0, 0.5]), arm("balanced", 0.75, [0.5, 1.0])], 90, false);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("●─"), "{text}");
         assert!(lines[2].contains("─●─"), "{text}");
         assert!(lines[2].contains("50 to 100"), "{text}");
+        assert!(lines[1].starts_with("  as-is") && lines[2].starts_with("+ balanced"), "{text}");
+    }
+
+    #[test]
+    fn the_evidence_says_what_was_compared_and_what_was_not() {
+        let gain = crate::Gain { over: "as-is".into(), worst_group: 0.12, interval: [0.05, 0.2], p: None };
+        let arm = |name: &str| Arm { name: name.into(), accuracy: 0.7, ..Arm::default() };
+        let evidence = Evidence {
+            sentence: "Balancing helped.".into(),
+            arms: vec![arm("as-is"), Arm { against_best: Some(gain), ..arm("balanced") }, arm("generated-only")],
+            skipped: vec![crate::SkippedArm { name: "augment".into(), why: "features are given".into() }],
+            overlapping: 2,
+            ..Evidence::default()
+        };
+        let text = evidence_text(&evidence, 100, false);
+        for part in [
+            "+12 (+5 to +20)",
+            "the best baseline",
+            "Balancing helped.",
+            "classification accuracy score (generated images alone): 70 %",
+            "not run: augment (features are given)",
+            "2 test images were left out",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.width() <= 100));
+    }
+
+    #[test]
+    fn the_gates_are_told_with_their_warnings_and_hostile_names_stay_harmless() {
+        let rate = |kept, shown| crate::Rate { kept, shown, interval: None };
+        let gates = Acceptance {
+            gates: vec![crate::GateRow { gate: "decode".into(), checked: 10, dropped: 4, ..Default::default() }],
+            ..Acceptance::default()
+        };
+        let checks = Checks {
+            bias: vec![crate::BiasWarning {
+                group: group("co\u{1b}[2Jat", "blue"),
+                accepted: rate(1, 10),
+                others: rate(9, 10),
+                p: 0.0001,
+                ..Default::default()
+            }],
+            corrected: vec![crate::CorrectedAttribute {
+                attribute: "colour".into(),
+                values: vec![crate::CorrectedCount {
+                    value: "blue".into(),
+                    accepted: 80,
+                    corrected: Some(76.0),
+                    interval: Some([70.0, 80.0]),
+                }],
+            }],
+            guides: vec![crate::GuideRow { name: "from noise".into(), accepted: rate(1, 2) }],
+            ..Checks::default()
+        };
+        let missed: Vec<(Group, String)> =
+            (0..7).map(|i| (group("coat", &i.to_string()), "too few".to_owned())).collect();
+        let text = gates_table(&gates, 120, false) + &checks_text(&checks, 120) + &given_up(&missed, 120);
+        assert!(!text.contains('\u{1b}'), "{text}");
+        for part in [
+            "40 %",
+            "warning: The checks throw away far more of co",
+            "least sure of colour: blue, 80 accepted, of which 76 truly (70 to 80)",
+            "accepted by how images were started: from noise 1 of 2 (50 %)",
+            "given up: garment=coat & colour=0: too few",
+            "2 other groups were given up too",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 
     #[test]

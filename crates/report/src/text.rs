@@ -64,6 +64,29 @@ pub fn number(value: f64, decimals: usize) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
+/// A number with so many digits that count: `0.0123`, `1.23`, `12.3`, `1,230`.
+pub fn significant(value: f64, digits: usize) -> String {
+    if !value.is_finite() || value == 0.0 {
+        return number(value, 0);
+    }
+    let before_point = value.abs().log10().floor() as i32 + 1;
+    let decimals = digits as i32 - before_point;
+    if decimals <= 0 && value >= 1000.0 {
+        return count(value.round() as u64);
+    }
+    number(value, decimals.clamp(0, 12) as usize).replace('-', "−")
+}
+
+/// A probability of chance: `p < 0.001`, `p = 0.03`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {}", number(p, if p < 0.1 { 3 } else { 2 })) }
+}
+
+/// An interval of differences in points: `+8 to +19`.
+pub fn signed_interval([low, high]: Interval) -> String {
+    format!("{} to {}", signed_points(low), signed_points(high))
+}
+
 /// A large number in short: `850`, `1.2 M`.
 pub fn short_count(n: u64) -> String {
     match n {
@@ -114,5 +137,11 @@ mod tests {
     fn numbers_drop_zeros_that_say_nothing() {
         assert_eq!([0.97, 38.0, -0.0001].map(|v| number(v, 2)), ["0.97", "38", "0"]);
         assert_eq!(number(f64::INFINITY, 2), "–");
+        assert_eq!(
+            [0.01234, -0.5, 1.234, 123.4, 12_345.6, 0.0].map(|v| significant(v, 3)),
+            ["0.0123", "−0.5", "1.23", "123", "12,346", "0"]
+        );
+        assert_eq!(significant(f64::NAN, 3), "–");
+        assert_eq!([0.0002, 0.0123, 0.456].map(p_value), ["p < 0.001", "p = 0.012", "p = 0.46"]);
     }
 }

@@ -3,9 +3,11 @@
 
 use evenset_core::{Group, MISSING};
 use evenset_report::{
-    Acceptance, Arm, Balance, BalanceChange, Calibration, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupRow,
-    Hook, LossPoint, Note, OutputFile, Outputs, Picture, Plan, ReasonCount, RejectedPicture, RejectedRows, ReportData,
-    Round, Verdict, headline, render,
+    Acceptance, Arm, Auc, Balance, BalanceChange, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount,
+    Cue, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
+    GroupShortcut, GuideRow, Hook, KernelDistance, LossPoint, Note, OutputFile, Outputs, Picture, Plan, Rate,
+    ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures, SkippedArm, Sweep,
+    SweepShare, Threshold, Verdict, headline, render,
 };
 
 const ATTRIBUTES: [&str; 4] = ["garment", "colour", "season", "fabric"];
@@ -23,6 +25,12 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
     let groups: Vec<Group> = (0..values.pow(attributes as u32)).map(group).collect();
     let picture =
         || Picture::png(vec![137, 80, 78, 71, 13, 10, 26, 10, 0, 0, 0, 13, 73, 72, 68, 82, 0, 0, 0, 28], text);
+    let gain = |over: &str, by: f64| Gain {
+        over: format!("{over}{text}"),
+        worst_group: by,
+        interval: [by - 0.05, by + 0.05],
+        p: Some(0.004),
+    };
     let arm = |name: &str, accuracy: f64| Arm {
         name: format!("{name}{text}"),
         accuracy,
@@ -30,14 +38,22 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
         worst_group: accuracy / 2.0,
         worst_group_interval: None,
         gap: Some(0.3),
-        gap_interval: None,
+        balanced_accuracy: Some(accuracy),
+        equalised_odds: Some(0.2),
+        calibration_error: Some(0.05),
+        real_images: Some(1_000),
+        generated_images: Some(20),
+        against_best: Some(gain("as-is", 0.1)),
+        note: Some(text.into()),
         groups: groups
             .iter()
             .map(|group| GroupAccuracy { values: group.clone(), accuracy, ..GroupAccuracy::default() })
             .collect(),
+        ..Arm::default()
     };
     ReportData {
         name: text.into(),
+        checks: Some(checks(&groups, text)),
         evenset: text.into(),
         label: Some(text.into()),
         attributes: vec![text.into()],
@@ -86,13 +102,45 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
             images: 10,
             classes: vec![text.into(), "b".into()],
             confusion: vec![vec![4, 1], vec![0, 5]],
+            group_accuracy: Some(0.85),
+            thresholds: (0..values)
+                .map(|value| Threshold {
+                    value: format!("{value}{text}"),
+                    least: 0.6,
+                    calibrated: value > 0,
+                    false_accept: RATE,
+                    recall: RATE,
+                    groups: 2,
+                })
+                .collect(),
         }],
         evidence: Some(Evidence {
             verdict: Verdict::Helped,
             sentence: text.into(),
             seeds: 3,
-            gain: Some(Gain { over: format!("as-is{text}"), worst_group: 0.1, interval: [0.05, 0.15] }),
-            arms: vec![arm("as-is", 0.6), arm("balanced", 0.8)],
+            test_images: 400,
+            gain: Some(gain("as-is", 0.1)),
+            gain_as_is: Some(gain("oversample", 0.1)),
+            arms: vec![arm("as-is", 0.6), arm("balanced", 0.8), arm("balanced-discount", 0.7)],
+            skipped: vec![SkippedArm { name: text.into(), why: text.into() }],
+            overlapping: 1,
+            unlabelled: 2,
+            sweep: Some(Sweep {
+                seeds: 3,
+                shares: [0.0, 0.5, 1.0]
+                    .map(|share| SweepShare {
+                        share,
+                        wanted: 10,
+                        generated_images: 10,
+                        accuracy: 0.8,
+                        accuracy_interval: None,
+                        worst_group: 0.5,
+                        worst_group_interval: Some([0.4, 0.6]),
+                    })
+                    .to_vec(),
+                plateau: 0.5,
+            }),
+            distances: std::iter::once(None).chain(groups.iter().cloned().map(Some)).map(distances).collect(),
         }),
         outputs: Some(Outputs {
             path: text.into(),
@@ -115,12 +163,69 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
                 after: Some(i as u64 % 5 + 6),
                 acceptance_interval: Some([0.5, 0.7]),
                 reasons: vec![ReasonCount { reason: text.into(), count: 4 }],
+                unreachable: Some(text.into()),
                 samples_real: vec![picture()],
                 samples_generated: vec![picture()],
                 samples_rejected: vec![RejectedPicture { picture: picture(), reason: text.into() }],
             })
             .collect(),
         ..ReportData::default()
+    }
+}
+
+const RATE: Rate = Rate { kept: 1, shown: 10, interval: Some([0.02, 0.4]) };
+
+fn distances(group: Option<Group>) -> GroupDistances {
+    let of = |value: f64| Distances {
+        real: 40,
+        others: 50,
+        frechet: Some(value),
+        kernel: Some(KernelDistance { value, standard_error: 0.01 }),
+        precision: Some(0.8),
+        recall: None,
+    };
+    GroupDistances { group, generated: Some(of(0.2)), floor: Some(of(0.01)) }
+}
+
+/// Looks at the gates that found something everywhere, `text` wherever a name can stand.
+fn checks(groups: &[Group], text: &str) -> Checks {
+    let auc = Auc { value: 0.8, interval: [0.75, 0.85] };
+    let best = Cue { cue: text.into(), more_in_generated: true, auc };
+    let figures = ShortcutFigures { real: 50, generated: 50, auc, best, found: true };
+    let bias = |group: &Group| BiasWarning {
+        group: group.clone(),
+        accepted: RATE,
+        others: RATE,
+        p: 0.001,
+        gate: Some(text.into()),
+        gate_dropped: 0.8,
+        gate_dropped_others: 0.1,
+    };
+    let value =
+        |corrected| CorrectedCount { value: text.into(), accepted: 80, corrected, interval: Some([70.0, 80.0]) };
+    Checks {
+        bias: groups.iter().map(bias).collect(),
+        corrected: vec![CorrectedAttribute { attribute: text.into(), values: vec![value(Some(76.0)), value(None)] }],
+        shortcut: Some(Shortcut {
+            found: true,
+            limit: 0.7,
+            overall: Some(figures.clone()),
+            groups: groups
+                .iter()
+                .map(|group| GroupShortcut { group: group.clone(), figures: figures.clone() })
+                .collect(),
+            features: Some(auc),
+        }),
+        diversity: groups
+            .iter()
+            .map(|group| Diversity {
+                group: group.clone(),
+                compared: 20,
+                real_score: Some(5.0),
+                accepted_score: Some(2.0),
+            })
+            .collect(),
+        guides: vec![GuideRow { name: text.into(), accepted: RATE }],
     }
 }
 
@@ -215,14 +320,15 @@ fn a_run_that_has_not_begun_or_is_half_way_still_has_a_page() {
 fn the_headline_names_the_gain_its_interval_and_what_it_is_compared_with() {
     let mut data = full(2, 2, "");
     let evidence = data.evidence.as_mut().unwrap();
-    evidence.gain = Some(Gain { over: "as-is".into(), worst_group: 0.19, interval: [0.12, 0.26] });
+    evidence.gain = Some(Gain { over: "as-is".into(), worst_group: 0.19, interval: [0.12, 0.26], p: Some(0.002) });
     let helped = headline(&data);
     assert_eq!((helped.chip.as_str(), helped.tone.as_str()), ("Helped", "good"));
     assert_eq!(
         helped.sentence,
         "It helped: accuracy in the worst group is 40 % with the generated images and 30 % without them."
     );
-    assert!(helped.detail.contains("+19 points over “as-is” (95 % interval +12 to +26)"), "{}", helped.detail);
+    let gain = "+19 points over “as-is” (95 % interval +12 to +26, p = 0.002)";
+    assert!(helped.detail.contains(gain), "{}", helped.detail);
     assert!(helped.detail.contains("3 trainings of each kind"), "{}", helped.detail);
 
     for (verdict, begin) in [(Verdict::NoDifference, "No clear difference"), (Verdict::Harmed, "It did harm")] {
@@ -274,7 +380,17 @@ fn numbers_that_are_not_finite_do_not_break_the_page() {
     for arm in &mut evidence.arms {
         (arm.accuracy, arm.worst_group, arm.worst_group_interval) = (f64::NAN, f64::INFINITY, Some([f64::NAN; 2]));
         arm.groups.iter_mut().for_each(|group| group.accuracy = f64::NAN);
+        arm.balanced_accuracy = Some(f64::NAN);
     }
+    evidence.sweep.as_mut().unwrap().shares[1].worst_group = f64::NAN;
+    for distances in &mut evidence.distances {
+        let generated = distances.generated.as_mut().unwrap();
+        generated.kernel = Some(KernelDistance { value: f64::NAN, standard_error: f64::INFINITY });
+        generated.frechet = Some(f64::NAN);
+    }
+    let checks = data.checks.as_mut().unwrap();
+    checks.diversity[0].real_score = Some(0.0);
+    checks.corrected[0].values[0].corrected = Some(f64::NAN);
     data.groups.iter_mut().for_each(|group| group.acceptance_interval = Some([f64::NEG_INFINITY, f64::NAN]));
     let page = render(&data).unwrap();
     tags(&page);
@@ -287,4 +403,60 @@ fn images_of_other_types_are_left_out() {
     data.groups[0].samples_real[0].mime = "image/svg+xml".into();
     let page = render(&data).unwrap();
     assert!(!page.contains("image/svg"));
+}
+
+#[test]
+fn every_part_of_the_evidence_and_the_checks_is_on_the_page() {
+    let mut data = full(2, 3, "");
+    data.evidence.as_mut().unwrap().arms.push(Arm { name: "generated-only".into(), accuracy: 0.7, ..Arm::default() });
+    let page = render(&data).unwrap();
+    for part in [
+        "best baseline",
+        "the verdict",
+        "the verdict rests on “balanced”",
+        "1 test image was left out because the same image",
+        "2 test images were left out because a value",
+        "Not run:",
+        "equalised odds",
+        "calibration error",
+        "How many generated images are enough?",
+        "From 10 generated images on (0.5 times what the plan adds)",
+        "Classification accuracy score: a classifier that saw generated images alone names 70\u{a0}%",
+        "features of the verifier's own classifier",
+        "floor 0.01",
+        "The checks throw away far more of",
+        "6 more groups are thrown away far more often",
+        "Groups that were given up",
+        "How images were started",
+        "wrong ones let in",
+        "not calibrated",
+        "70 to 80",
+        "Something trivial gives generated images away",
+        "less than half as varied",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("plateau</span>").count(), 1);
+}
+
+#[test]
+fn the_arm_called_balanced_answers_wherever_it_stands() {
+    let mut data = full(1, 2, "");
+    let evidence = data.evidence.as_mut().unwrap();
+    evidence.arms.reverse();
+    let sentence = headline(&data).sentence;
+    assert!(sentence.contains("is 40 % with the generated images and 30 % without them"), "{sentence}");
+}
+
+#[test]
+fn a_report_of_an_older_run_still_has_its_page() {
+    let json = r#"{"evidence": {"verdict": "helped", "seeds": 5, "sentence": "It helped by much.",
+        "arms": [{"name": "as-is", "accuracy": 0.81, "worst_group": 0.42, "worst_group_interval": [0.36, 0.47]},
+                 {"name": "balanced", "accuracy": 0.85, "worst_group": 0.6, "worst_group_interval": [0.5, 0.7]}]},
+        "calibration": [{"attribute": "colour", "accuracy": 0.9, "images": 10, "classes": ["red"], "confusion": [[9]]}]}"#;
+    let data: ReportData = serde_json::from_str(json).unwrap();
+    let page = render(&data).unwrap();
+    tags(&page);
+    assert!(page.contains("It helped by much.") && page.contains("36 to 47"));
+    assert!(!page.contains("id=\"likeness\"") && !page.contains("Every value of"));
 }

@@ -8,7 +8,6 @@ use evenset_report as page;
 use evenset_report::{Note, Picture, ReasonCount, ReportData};
 use evenset_verify::{Verdict, wilson};
 
-use super::evidence::Proof;
 use super::generate::Candidate;
 use super::model::sample_grid;
 use super::scan::Row;
@@ -16,6 +15,10 @@ use crate::engine::Finished;
 use crate::error::{PipelineError, Result};
 use crate::job::{Job, Model, Role};
 use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
+
+mod found;
+
+pub use found::{checks, evidence};
 
 /// The page, in the stage's folder and, as a copy, at the top of the run.
 pub const PAGE: &str = "report.html";
@@ -51,6 +54,7 @@ impl Stage for ReportStage<'_> {
             finished.plan.as_ref().map(|done| &done.fingerprint),
             finished.written.as_ref().map(|done| &done.fingerprint),
             finished.hook.as_ref().map(|done| &done.fingerprint),
+            finished.checks.as_ref().map(|done| &done.fingerprint),
             finished.evidence.as_ref().map(|done| &done.fingerprint),
         ]
         .into_iter()
@@ -106,21 +110,31 @@ impl ReportStage<'_> {
             groups: self.groups(&grouping)?,
             balance: self.balance(&grouping),
             plan: self.plan(),
-            acceptance: self.acceptance(),
+            acceptance: acceptance(job, finished),
             rounds: self.rounds(),
             generator: self.generator()?,
             calibration: self.calibration(),
-            evidence: finished.evidence.as_ref().map(|evidence| self.evidence(&evidence.output)),
+            checks: finished.checks.as_ref().map(|checks| found::checks(&checks.output)),
+            evidence: finished.evidence.as_ref().map(|evidence| found::evidence(&evidence.output)),
             outputs: self.outputs(),
             hook: finished.hook.as_ref().map(|hook| page::Hook {
                 command: hook.output.command.clone(),
                 exit_code: hook.output.exit_code,
                 output_tail: hook.output.output_tail.clone(),
             }),
-            notes: finished.notes.iter().map(Note::warning).collect(),
+            notes: self.notes(),
             audit_page: finished.counts.as_ref().map(|_| AUDIT_PAGE.to_owned()),
             job: job.to_yaml(),
         })
+    }
+
+    /// The run's remarks, without those that the page words itself.
+    fn notes(&self) -> Vec<Note> {
+        let checks = self.finished.checks.as_ref().map(|checks| &checks.output);
+        let bias = checks.into_iter().flat_map(|checks| &checks.bias).map(|warning| &warning.sentence);
+        let shortcut = checks.and_then(|checks| checks.shortcut.as_ref()).map(|shortcut| &shortcut.sentence);
+        let worded: Vec<&String> = bias.chain(shortcut).collect();
+        self.finished.notes.iter().filter(|note| !worded.contains(note)).map(Note::warning).collect()
     }
 
     fn dataset(&self) -> page::Dataset {
@@ -159,6 +173,7 @@ impl ReportStage<'_> {
         let judged = self.judged();
         let row = |(group, before): (Group, u64)| {
             let planned = finished.plan.as_ref().and_then(|plan| plan.output.groups.iter().find(|g| g.values == group));
+            let progress = finished.progress.groups.iter().find(|progress| progress.group == group);
             let mine: &[(&Candidate, &Verdict)] = judged.get(&group).map_or(&[], Vec::as_slice);
             let accepted = mine.iter().filter(|(_, verdict)| verdict.accepted).count() as u64;
             let used = finished.accepted.iter().filter(|a| a.candidate.request.group == group).count() as u64;
@@ -172,6 +187,7 @@ impl ReportStage<'_> {
                 after: finished.written.as_ref().map(|_| before + used),
                 acceptance_interval: (!mine.is_empty()).then(|| wilson(accepted, mine.len() as u64)),
                 reasons: reasons(mine.iter().map(|(_, verdict)| *verdict)),
+                unreachable: progress.and_then(|progress| progress.unreachable.clone()),
                 samples_real: real.get(&group).cloned().unwrap_or_default(),
                 samples_generated: finished
                     .accepted
@@ -259,14 +275,13 @@ impl ReportStage<'_> {
         if !self.finished.rounds.is_empty() {
             let missed = self.finished.progress.groups.iter().filter(|group| group.remaining() > 0);
             unreachable.extend(missed.map(|group| {
+                let (missing, add, rounds) = (group.remaining(), group.add, self.finished.rounds.len());
+                let why = if group.unreachable.is_some() { "it was given up" } else { "the rounds ended" };
+                let (accepted, requested) = (group.accepted, group.requested);
                 format!(
-                    "{}: {} of {} images are missing after {} rounds ({} of {} candidates were accepted)",
-                    group.group,
-                    group.remaining(),
-                    group.add,
-                    self.finished.rounds.len(),
-                    group.accepted,
-                    group.requested
+                    "{}: {missing} of {add} images are missing after {rounds} rounds, since {why} ({accepted} of \
+                     {requested} candidates were accepted)",
+                    group.group
                 )
             }));
         }
@@ -277,35 +292,6 @@ impl ReportStage<'_> {
             satisfied: self.finished.targets_met(),
             unreachable,
         })
-    }
-
-    fn acceptance(&self) -> Option<page::Acceptance> {
-        let verdicts: Vec<&Verdict> = self.finished.rounds.iter().flat_map(|round| &round.verdicts).collect();
-        if verdicts.is_empty() {
-            return None;
-        }
-        let mut asked = verdicts.len() as u64;
-        let gates = self
-            .job
-            .verify
-            .gates
-            .iter()
-            .map(|gate| {
-                let dropped: Vec<&Verdict> =
-                    verdicts.iter().copied().filter(|verdict| verdict.gate.as_deref() == Some(gate.name())).collect();
-                let row = page::GateRow {
-                    gate: gate.name().to_owned(),
-                    checked: asked,
-                    dropped: dropped.len() as u64,
-                    reasons: reasons(dropped.into_iter()),
-                };
-                asked = asked.saturating_sub(row.dropped);
-                row
-            })
-            .collect();
-        let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
-        let candidates = verdicts.len() as u64;
-        Some(page::Acceptance { candidates, accepted, rejected: candidates - accepted, gates })
     }
 
     fn rounds(&self) -> Vec<page::Round> {
@@ -345,61 +331,7 @@ impl ReportStage<'_> {
 
     fn calibration(&self) -> Vec<page::Calibration> {
         let Some(verifier) = &self.finished.verifier else { return Vec::new() };
-        verifier
-            .output
-            .calibration()
-            .attributes
-            .iter()
-            .map(|attribute| page::Calibration {
-                attribute: attribute.attribute.clone(),
-                accuracy: attribute.accuracy,
-                images: attribute.images,
-                classes: attribute.classes.clone(),
-                confusion: attribute.confusion.clone(),
-            })
-            .collect()
-    }
-
-    fn evidence(&self, proof: &Proof) -> page::Evidence {
-        use evenset_evidence::Verdict;
-        let evidence = &proof.evidence;
-        page::Evidence {
-            verdict: match evidence.verdict {
-                Verdict::Helped => page::Verdict::Helped,
-                Verdict::NoDifference => page::Verdict::NoDifference,
-                Verdict::Harmed => page::Verdict::Harmed,
-            },
-            sentence: evidence.sentence.clone(),
-            seeds: u32::try_from(evidence.seeds).unwrap_or(u32::MAX),
-            gain: Some(page::Gain {
-                over: evidence.against_best_baseline.with.to_string(),
-                worst_group: evidence.against_best_baseline.worst_group,
-                interval: evidence.against_best_baseline.worst_group_interval,
-            }),
-            arms: evidence
-                .arms
-                .iter()
-                .map(|arm| page::Arm {
-                    name: arm.name.to_string(),
-                    accuracy: arm.accuracy,
-                    accuracy_interval: Some(arm.accuracy_interval),
-                    worst_group: arm.worst_group,
-                    worst_group_interval: Some(arm.worst_group_interval),
-                    gap: Some(arm.gap),
-                    gap_interval: Some(arm.gap_interval),
-                    groups: arm
-                        .per_group
-                        .iter()
-                        .map(|group| page::GroupAccuracy {
-                            values: group.group.clone(),
-                            accuracy: group.accuracy,
-                            interval: Some(group.interval),
-                            images: group.total.into(),
-                        })
-                        .collect(),
-                })
-                .collect(),
-        }
+        verifier.output.calibration().attributes.iter().map(found::calibration).collect()
     }
 
     fn outputs(&self) -> Option<page::Outputs> {
@@ -420,6 +352,35 @@ impl ReportStage<'_> {
                 .collect(),
         })
     }
+}
+
+/// What the gates did with all candidates; `None` before the first round.
+pub fn acceptance(job: &Job, finished: &Finished) -> Option<page::Acceptance> {
+    let verdicts: Vec<&Verdict> = finished.rounds.iter().flat_map(|round| &round.verdicts).collect();
+    if verdicts.is_empty() {
+        return None;
+    }
+    let mut asked = verdicts.len() as u64;
+    let gates = job
+        .verify
+        .gates
+        .iter()
+        .map(|gate| {
+            let dropped: Vec<&Verdict> =
+                verdicts.iter().copied().filter(|verdict| verdict.gate.as_deref() == Some(gate.name())).collect();
+            let row = page::GateRow {
+                gate: gate.name().to_owned(),
+                checked: asked,
+                dropped: dropped.len() as u64,
+                reasons: reasons(dropped.into_iter()),
+            };
+            asked = asked.saturating_sub(row.dropped);
+            row
+        })
+        .collect();
+    let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
+    let candidates = verdicts.len() as u64;
+    Some(page::Acceptance { candidates, accepted, rejected: candidates - accepted, gates })
 }
 
 /// The limits that are set, in words.

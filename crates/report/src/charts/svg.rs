@@ -40,10 +40,19 @@ impl Svg {
 
     /// A line through `points`, both coordinates from 0 to 100, stretched over the area from `top` to `bottom` (pixels).
     pub fn polyline(&mut self, class: &str, points: &[[f64; 2]], top: f64, bottom: f64) {
+        self.stretched("polyline", class, points, top, bottom);
+    }
+
+    /// An area within `points`, which are places as those of a line are.
+    pub fn polygon(&mut self, class: &str, points: &[[f64; 2]], top: f64, bottom: f64) {
+        self.stretched("polygon", class, points, top, bottom);
+    }
+
+    fn stretched(&mut self, element: &str, class: &str, points: &[[f64; 2]], top: f64, bottom: f64) {
         let points: Vec<String> =
             points.iter().map(|[x, y]| format!("{},{}", coordinate(*x), coordinate(*y))).collect();
         self.body.push_str(&format!(
-            r#"<svg x="0" y="{}" width="100%" height="{}" viewBox="0 0 100 100" preserveAspectRatio="none"><polyline class="{class}" points="{}"/></svg>"#,
+            r#"<svg x="0" y="{}" width="100%" height="{}" viewBox="0 0 100 100" preserveAspectRatio="none"><{element} class="{class}" points="{}"/></svg>"#,
             coordinate(top),
             coordinate(bottom - top),
             points.join(" ")

@@ -1,16 +1,14 @@
-//! What was thrown away and why: gates, acceptance of every group, rounds, and how far the verifier can be trusted.
+//! What was thrown away and why: gates, acceptance of every group, groups that were given up, ways to start, rounds.
 
 use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, ratio, safe, shown, values};
+use super::{Folded, ratio, safe, spoken, unbroken, values};
 use crate::ReportData;
 use crate::charts::{rate_bar, stacked_bar};
-use crate::data::{Calibration, GroupRow, ReasonCount};
-use crate::text::{count, percent, percent_interval};
-
-/// A matrix of more classes than this is shown as its most frequent confusions.
-const LARGEST_MATRIX: usize = 12;
+use crate::data::{BiasWarning, GroupRow, ReasonCount};
+use crate::text::{count, p_value, percent, percent_interval, plural};
+use crate::words::gate_explained;
 
 /// What the gates did.
 #[derive(Serialize)]
@@ -19,7 +17,10 @@ pub struct Checks {
     accepted: String,
     rejected: String,
     gates: Vec<GateView>,
+    bias: Vec<String>,
     groups: Folded<GroupView>,
+    given_up: Folded<GivenUp>,
+    guides: Vec<GuideView>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +45,22 @@ struct GroupView {
     chart: Value,
 }
 
+#[derive(Serialize)]
+struct GivenUp {
+    values: Vec<String>,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct GuideView {
+    name: String,
+    accepted: String,
+    drawn: String,
+    rate: String,
+    interval: String,
+    chart: Value,
+}
+
 /// The gates and the acceptance of every group that had candidates, the lowest rate first.
 pub fn checks(data: &ReportData) -> Option<Checks> {
     let acceptance = data.acceptance.as_ref()?;
@@ -51,7 +68,7 @@ pub fn checks(data: &ReportData) -> Option<Checks> {
         let rate = ratio(gate.dropped, gate.checked);
         GateView {
             gate: gate.gate.clone(),
-            explained: explained(&gate.gate),
+            explained: gate_explained(&gate.gate),
             checked: count(gate.checked),
             dropped: count(gate.dropped),
             rate: percent(rate),
@@ -73,23 +90,63 @@ pub fn checks(data: &ReportData) -> Option<Checks> {
             chart: safe(rate_bar(rate, group.acceptance_interval, "made")),
         }
     });
+    let given_up = data.groups.iter().filter_map(|group| {
+        Some(GivenUp { values: values(&group.values), why: unbroken(group.unreachable.as_ref()?) })
+    });
     Some(Checks {
         candidates: count(acceptance.candidates),
         accepted: count(acceptance.accepted),
         rejected: count(acceptance.rejected),
         gates: gates.collect(),
-        groups: Folded::new(groups.collect(), 24, 12),
+        bias: data.checks.iter().flat_map(|checks| &checks.bias).map(biased).collect(),
+        groups: Folded::new(groups.collect(), 16, 8),
+        given_up: Folded::new(given_up.collect(), 12, 8),
+        guides: guides(data),
     })
 }
 
-fn explained(gate: &str) -> &'static str {
-    match gate {
-        "decode" => "the file opens and is not blank",
-        "attributes" => "a classifier trained on real images recognises what was asked for",
-        "novelty" => "it is no near copy of a training image or of another candidate",
-        "in-distribution" => "it looks like the real images of its group",
-        _ => "",
+/// A group that the gates reject far more than the others, in words.
+pub fn biased(warning: &BiasWarning) -> String {
+    let BiasWarning { group, accepted, others, p, gate, gate_dropped, gate_dropped_others } = warning;
+    let rate = |rate: &crate::Rate| {
+        let interval = rate.interval.map(|interval| format!(" ({})", percent_interval(interval))).unwrap_or_default();
+        format!("{} of {}{interval}", percent(rate.rate()), plural(rate.shown, "candidate", "candidates"))
+    };
+    let mut text = format!(
+        "The checks throw away far more of {} than of the others: {} are accepted, against {} elsewhere ({}).",
+        spoken(group),
+        rate(accepted),
+        rate(others),
+        p_value(*p)
+    );
+    if let Some(gate) = gate {
+        text.push_str(&format!(
+            " Most of it is the check “{gate}”, which drops {} of them and {} of the others.",
+            percent(*gate_dropped),
+            percent(*gate_dropped_others)
+        ));
     }
+    unbroken(&text)
+}
+
+/// The ways to start an image, the one with the highest rate first; those that were never tried are last.
+fn guides(data: &ReportData) -> Vec<GuideView> {
+    let mut guides: Vec<_> = data.checks.iter().flat_map(|checks| &checks.guides).collect();
+    guides
+        .sort_by(|a, b| b.accepted.rate().total_cmp(&a.accepted.rate()).then(b.accepted.shown.cmp(&a.accepted.shown)));
+    let view = |guide: &&crate::GuideRow| {
+        let tried = guide.accepted.shown > 0;
+        let interval = guide.accepted.interval.filter(|_| tried);
+        GuideView {
+            name: guide.name.clone(),
+            accepted: count(guide.accepted.kept),
+            drawn: count(guide.accepted.shown),
+            rate: if tried { percent(guide.accepted.rate()) } else { "not tried".to_owned() },
+            interval: interval.map(percent_interval).unwrap_or_default(),
+            chart: safe(rate_bar(guide.accepted.rate(), interval, "made")),
+        }
+    };
+    guides.iter().map(view).collect()
 }
 
 /// The first `most` reasons with their counts, and how many rows the others are.
@@ -128,84 +185,9 @@ pub fn rounds(data: &ReportData) -> Vec<RoundRow> {
         .collect()
 }
 
-/// The verifier on one attribute.
-#[derive(Serialize)]
-pub struct CalibrationView {
-    attribute: String,
-    accuracy: String,
-    images: String,
-    classes: Vec<String>,
-    rows: Vec<MatrixRow>,
-    confusions: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct MatrixRow {
-    name: String,
-    cells: Vec<MatrixCell>,
-}
-
-#[derive(Serialize)]
-struct MatrixCell {
-    number: String,
-    step: u64,
-    diagonal: bool,
-}
-
-/// A matrix where it is small, and the most frequent confusions in words.
-pub fn calibration(calibration: &Calibration) -> CalibrationView {
-    let classes: Vec<String> = calibration.classes.iter().map(|class| shown(class)).collect();
-    let rows = if classes.len() > LARGEST_MATRIX { Vec::new() } else { matrix(calibration, &classes) };
-    CalibrationView {
-        attribute: calibration.attribute.clone(),
-        accuracy: percent(calibration.accuracy),
-        images: count(calibration.images),
-        confusions: confusions(calibration, &classes),
-        classes,
-        rows,
-    }
-}
-
-fn matrix(calibration: &Calibration, classes: &[String]) -> Vec<MatrixRow> {
-    let row = |(truth, name): (usize, &String)| {
-        let counts = calibration.confusion.get(truth).map(Vec::as_slice).unwrap_or_default();
-        let total: u64 = counts.iter().sum();
-        let cell = |(guess, &n): (usize, &u64)| MatrixCell {
-            number: if n == 0 { "·".to_owned() } else { count(n) },
-            step: if n == 0 { 0 } else { ((ratio(n, total) * 7.0).ceil() as u64).clamp(1, 7) },
-            diagonal: truth == guess,
-        };
-        MatrixRow { name: name.clone(), cells: counts.iter().take(classes.len()).enumerate().map(cell).collect() }
-    };
-    classes.iter().enumerate().map(row).collect()
-}
-
-/// The five most frequent confusions: `shirt taken for T-shirt (18)`.
-fn confusions(calibration: &Calibration, classes: &[String]) -> Vec<String> {
-    let mut pairs: Vec<(u64, &String, &String)> = Vec::new();
-    for (truth, row) in classes.iter().zip(&calibration.confusion) {
-        pairs.extend(
-            classes.iter().zip(row).filter(|(guess, n)| *guess != truth && **n > 0).map(|(g, &n)| (n, truth, g)),
-        );
-    }
-    pairs.sort_by_key(|&(n, _, _)| std::cmp::Reverse(n));
-    pairs.iter().take(5).map(|(n, truth, guess)| format!("{truth} taken for {guess} ({})", count(*n))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ragged_or_short_matrix_is_shown_as_far_as_it_goes() {
-        let view = calibration(&Calibration {
-            classes: vec!["a".into(), "b".into()],
-            confusion: vec![vec![5, 2, 9]],
-            ..Calibration::default()
-        });
-        assert_eq!((view.rows[0].cells.len(), view.rows[1].cells.len()), (2, 0));
-        assert_eq!(view.confusions, ["a taken for b (2)"]);
-    }
 
     #[test]
     fn long_lists_of_reasons_end_in_how_many_others_there_are() {

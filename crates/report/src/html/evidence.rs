@@ -1,38 +1,88 @@
-//! Whether it helped: every arm with its interval, and every group under the first arm and the last.
+//! Whether it helped: every arm with its interval, how many images are enough, and every group before and after.
 
 use minijinja::Value;
 use serde::Serialize;
 
 use super::{Folded, safe, unbroken, values};
-use crate::charts::{Scale, axis, dot_on_interval, paired_dots};
-use crate::data::{Arm, Evidence, Interval};
-use crate::text::{count, percent, percent_interval, points, signed_points};
+use crate::charts::{Scale, axis, dot_on_interval, paired_dots, sweep_chart};
+use crate::data::{Arm, Evidence, Gain, Interval, SkippedArm, Sweep};
+use crate::text::{count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
+use crate::words::{arm_explained, sees_generated};
 
 /// The evidence as it is shown.
 #[derive(Serialize)]
 pub struct EvidenceView {
-    sentence: String,
+    finding: String,
     seeds: u32,
-    arms: Vec<ArmRow>,
+    /// The arms without generated images, then those with them.
+    parts: Vec<ArmPart>,
     axis: Value,
+    measured: Vec<MeasuredRow>,
+    notes: Vec<ArmNote>,
+    skipped: Vec<SkippedArm>,
+    left_out: String,
+    sweep: Option<SweepView>,
     groups: Option<Groups>,
+}
+
+#[derive(Serialize)]
+struct ArmPart {
+    title: &'static str,
+    made: bool,
+    rows: Vec<ArmRow>,
 }
 
 #[derive(Serialize)]
 struct ArmRow {
     name: String,
     explained: &'static str,
-    made: bool,
-    worst: Measure,
-    overall: Measure,
+    /// What the reader is to look at: the arm that answers, or the best baseline.
+    mark: &'static str,
+    worst: String,
+    interval: String,
+    chart: Value,
+    against: String,
+    against_interval: String,
+    accuracy: String,
     gap: String,
+}
+
+#[derive(Serialize)]
+struct MeasuredRow {
+    name: String,
+    /// Accuracy, balanced accuracy, gap, equalised odds, calibration error.
+    figures: Vec<Measure>,
+    real: String,
+    generated: String,
 }
 
 #[derive(Serialize)]
 struct Measure {
     value: String,
     interval: String,
-    chart: Value,
+}
+
+#[derive(Serialize)]
+struct ArmNote {
+    name: String,
+    note: String,
+}
+
+#[derive(Serialize)]
+struct SweepView {
+    sentence: String,
+    chart: Option<Value>,
+    rows: Vec<SweepRow>,
+}
+
+#[derive(Serialize)]
+struct SweepRow {
+    share: String,
+    images: String,
+    worst: String,
+    interval: String,
+    accuracy: String,
+    plateau: bool,
 }
 
 #[derive(Serialize)]
@@ -56,60 +106,165 @@ struct PairRow {
 
 /// The view of the evidence; `None` without arms.
 pub fn evidence(evidence: &Evidence) -> Option<EvidenceView> {
-    let last = evidence.arms.len().checked_sub(1)?;
-    let scale = Scale::of_shares(evidence.arms.iter().flat_map(|arm| {
-        let ends = [arm.worst_group_interval, arm.accuracy_interval].into_iter().flatten().flatten();
-        ends.chain([arm.worst_group, arm.accuracy])
-    }));
-    let row = |(i, arm): (usize, &Arm)| {
-        let made = i == last && last > 0;
+    let balanced = evidence.balanced()?;
+    let best = evidence.best_baseline().map(|arm| arm.name.as_str());
+    let ends = |arm: &Arm| arm.worst_group_interval.into_iter().flatten().chain([arm.worst_group]).collect::<Vec<_>>();
+    let scale = Scale::of_shares(evidence.arms.iter().flat_map(ends));
+    let row = |arm: &Arm| {
+        let class = if sees_generated(&arm.name) { "made" } else { "real" };
+        let against = arm.against_best.as_ref();
         ArmRow {
             name: arm.name.clone(),
-            explained: explained(&arm.name),
-            made,
-            worst: measure(arm.worst_group, arm.worst_group_interval, &scale, made),
-            overall: measure(arm.accuracy, arm.accuracy_interval, &scale, made),
+            explained: arm_explained(&arm.name),
+            mark: match arm.name.as_str() {
+                name if name == balanced.name => "the verdict",
+                name if Some(name) == best => "best baseline",
+                _ => "",
+            },
+            worst: percent(arm.worst_group),
+            interval: arm.worst_group_interval.map(percent_interval).unwrap_or_default(),
+            chart: safe(dot_on_interval(arm.worst_group, arm.worst_group_interval, &scale, class)),
+            against: against.map(|gain| signed_points(gain.worst_group)).unwrap_or_default(),
+            against_interval: against.map(|gain| signed_interval(gain.interval)).unwrap_or_default(),
+            accuracy: percent(arm.accuracy),
             gap: arm.gap.map(points).unwrap_or_default(),
         }
     };
+    let part = |title, made| {
+        let rows = evidence.arms.iter().filter(|arm| sees_generated(&arm.name) == made).map(row).collect();
+        ArmPart { title, made, rows }
+    };
+    let parts = [part("without generated images", false), part("with generated images", true)];
+    let note = |arm: &Arm| Some(ArmNote { name: arm.name.clone(), note: arm.note.clone()? });
     Some(EvidenceView {
-        sentence: unbroken(&evidence.sentence),
+        finding: unbroken(&finding(evidence)),
         seeds: evidence.seeds,
-        arms: evidence.arms.iter().enumerate().map(row).collect(),
+        parts: parts.into_iter().filter(|part| !part.rows.is_empty()).collect(),
         axis: safe(axis(&scale, points)),
+        measured: evidence.arms.iter().map(measured).collect(),
+        notes: evidence.arms.iter().filter_map(note).collect(),
+        skipped: evidence.skipped.clone(),
+        left_out: left_out(evidence),
+        sweep: evidence.sweep.as_ref().map(sweep),
         groups: groups(evidence),
     })
 }
 
-fn explained(arm: &str) -> &'static str {
-    match arm {
-        "as-is" => "real data, unchanged",
-        "oversample" => "rare groups drawn more often",
-        "reweight" => "rare groups weighted up",
-        "augment" => "rare groups varied",
-        "balanced" => "real and generated images",
-        _ => "",
+/// The comparison that the verdict rests on, in words.
+fn finding(evidence: &Evidence) -> String {
+    let (Some(gain), Some(balanced)) = (&evidence.gain, evidence.balanced()) else {
+        return evidence.sentence.clone();
+    };
+    let told = |gain: &Gain| {
+        let p = gain.p.map(|p| format!(", {}", p_value(p))).unwrap_or_default();
+        let interval = signed_interval(gain.interval);
+        format!("{} points in the worst group (95 % interval {interval}{p})", signed_points(gain.worst_group))
+    };
+    let mut text = format!(
+        "What counts is “{}” against “{}”, the best arm without generated images: {}.",
+        balanced.name,
+        gain.over,
+        told(gain)
+    );
+    if let Some(as_is) = evidence.gain_as_is.as_ref().filter(|as_is| as_is.over != gain.over) {
+        text.push_str(&format!(" Against the data as it was: {}.", told(as_is)));
     }
+    let better = evidence.arms.iter().filter(|arm| sees_generated(&arm.name) && arm.worst_group > balanced.worst_group);
+    if let Some(best) = better.max_by(|a, b| a.worst_group.total_cmp(&b.worst_group)) {
+        text.push_str(&format!(
+            " “{}” reaches {}, but the verdict rests on “{}”, which was chosen beforehand.",
+            best.name,
+            percent(best.worst_group),
+            balanced.name
+        ));
+    }
+    text
 }
 
-fn measure(value: f64, interval: Option<Interval>, scale: &Scale, made: bool) -> Measure {
-    Measure {
-        value: percent(value),
+fn measured(arm: &Arm) -> MeasuredRow {
+    let share = |value: Option<f64>, interval: Option<Interval>| Measure {
+        value: value.map(percent).unwrap_or_default(),
         interval: interval.map(percent_interval).unwrap_or_default(),
-        chart: safe(dot_on_interval(value, interval, scale, if made { "made" } else { "real" })),
+    };
+    let difference = |value: Option<f64>, interval: Option<Interval>| Measure {
+        value: value.map(points).unwrap_or_default(),
+        interval: interval.map(percent_interval).unwrap_or_default(),
+    };
+    let images = |images: Option<u64>| images.map(count).unwrap_or_default();
+    MeasuredRow {
+        name: arm.name.clone(),
+        figures: vec![
+            share(Some(arm.accuracy), arm.accuracy_interval),
+            share(arm.balanced_accuracy, arm.balanced_accuracy_interval),
+            difference(arm.gap, arm.gap_interval),
+            difference(arm.equalised_odds, arm.equalised_odds_interval),
+            share(arm.calibration_error, arm.calibration_error_interval),
+        ],
+        real: images(arm.real_images),
+        generated: images(arm.generated_images),
     }
 }
 
-/// Every group under the first arm and the last, the weakest first.
+/// Test images that no arm was tried on; empty where there are none.
+pub(crate) fn left_out(evidence: &Evidence) -> String {
+    let because = |images: u64, why: &str| {
+        (images > 0).then(|| format!("{} left out because {why}", plural(images, "test image was", "test images were")))
+    };
+    let parts = [
+        because(evidence.overlapping, "the same image, or nearly the same, stands in another split too"),
+        because(evidence.unlabelled, "a value of the label or of an attribute is missing"),
+    ];
+    parts.into_iter().flatten().map(|part| format!("{part}.")).collect::<Vec<_>>().join(" ")
+}
+
+fn sweep(sweep: &Sweep) -> SweepView {
+    let rows = sweep.shares.iter().map(|share| SweepRow {
+        share: number(share.share, 2),
+        images: if share.generated_images == share.wanted {
+            count(share.wanted)
+        } else {
+            format!("{} of {}", count(share.generated_images), count(share.wanted))
+        },
+        worst: percent(share.worst_group),
+        interval: share.worst_group_interval.map(percent_interval).unwrap_or_default(),
+        accuracy: percent(share.accuracy),
+        plateau: share.share == sweep.plateau,
+    });
+    let sentence = plateau(sweep);
+    SweepView { rows: rows.collect(), chart: sweep_chart(sweep, &sentence).map(safe), sentence }
+}
+
+/// Where more generated images stop helping, in words.
+pub(crate) fn plateau(sweep: &Sweep) -> String {
+    let at = sweep.shares.iter().find(|share| share.share == sweep.plateau);
+    let largest = sweep.shares.last();
+    match (at, largest) {
+        (Some(at), Some(last)) if at.share == last.share && sweep.shares.len() > 1 => {
+            "The worst group still gains at the largest share that was tried: more images may help.".to_owned()
+        }
+        (Some(at), _) if at.generated_images == 0 => {
+            "No number of generated images that was tried is better in the worst group than none, beyond chance."
+                .to_owned()
+        }
+        (Some(at), _) => format!(
+            "From {} on ({} times what the plan adds), more are not better in the worst group beyond chance.",
+            plural(at.generated_images, "generated image", "generated images"),
+            number(at.share, 2)
+        ),
+        (None, _) => String::new(),
+    }
+}
+
+/// Every group with the data as it was and with the balanced data, the weakest first.
 fn groups(evidence: &Evidence) -> Option<Groups> {
-    let (first, last) = (evidence.arms.first()?, evidence.arms.last()?);
+    let (first, last) = (evidence.arm("as-is").or(evidence.arms.first())?, evidence.balanced()?);
     let mut pairs: Vec<_> = first
         .groups
         .iter()
         .filter_map(|before| Some((before, last.groups.iter().find(|after| after.values == before.values)?)))
         .filter(|(before, after)| before.accuracy.is_finite() && after.accuracy.is_finite())
         .collect();
-    if evidence.arms.len() < 2 || pairs.is_empty() {
+    if first.name == last.name || pairs.is_empty() {
         return None;
     }
     pairs.sort_by(|(a, _), (b, _)| a.accuracy.total_cmp(&b.accuracy));
@@ -127,7 +282,7 @@ fn groups(evidence: &Evidence) -> Option<Groups> {
         before: first.name.clone(),
         after: last.name.clone(),
         summary: summary(&changes),
-        rows: Folded::new(rows.collect(), 60, 40),
+        rows: Folded::new(rows.collect(), 30, 20),
         axis: safe(axis(&scale, points)),
     })
 }
@@ -151,11 +306,45 @@ fn summary(changes: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::SweepShare;
 
     #[test]
     fn the_summary_counts_gains_and_losses() {
         let text = summary(&[0.2, 0.05, -0.03, 0.0]);
         assert_eq!(text, "2 of 4 groups do better (by up to 20 points), 1 worse (by up to 3 points).");
         assert_eq!(summary(&[0.1]), "1 of 1 groups do better (by up to 10 points), none worse.");
+    }
+
+    #[test]
+    fn the_finding_names_the_comparison_that_counts_and_a_better_arm_that_does_not() {
+        let arm = |name: &str, worst_group: f64| Arm { name: name.into(), worst_group, ..Arm::default() };
+        let gain = |over: &str, by: f64, p| Gain { over: over.into(), worst_group: by, interval: [by - 0.1, by], p };
+        let mut evidence = Evidence {
+            gain: Some(gain("mixup", 0.2, Some(0.0001))),
+            gain_as_is: Some(gain("as-is", 0.3, None)),
+            arms: vec![arm("as-is", 0.3), arm("mixup", 0.4), arm("balanced", 0.6), arm("balanced-discount", 0.62)],
+            ..Evidence::default()
+        };
+        assert_eq!(
+            finding(&evidence),
+            "What counts is “balanced” against “mixup”, the best arm without generated images: +20 points in the \
+             worst group (95 % interval +10 to +20, p < 0.001). Against the data as it was: +30 points in the worst \
+             group (95 % interval +20 to +30). “balanced-discount” reaches 62 %, but the verdict rests on “balanced”, \
+             which was chosen beforehand."
+        );
+        evidence.gain_as_is = Some(gain("mixup", 0.2, None));
+        evidence.arms.pop();
+        assert!(finding(&evidence).ends_with("p < 0.001)."), "the same comparison is not told twice");
+    }
+
+    #[test]
+    fn the_plateau_is_told_wherever_it_lies() {
+        let share =
+            |share: f64| SweepShare { share, generated_images: (share * 100.0) as u64, ..SweepShare::default() };
+        let at = |place: f64| plateau(&Sweep { seeds: 5, shares: [0.0, 0.5, 1.0].map(share).to_vec(), plateau: place });
+        assert!(at(0.0).starts_with("No number of generated images"));
+        assert!(at(0.5).starts_with("From 50 generated images on (0.5 times what the plan adds)"));
+        assert!(at(1.0).starts_with("The worst group still gains"));
+        assert_eq!(at(7.0), "");
     }
 }

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::{ratio, unbroken};
+use super::{ratio, spoken, unbroken};
 use crate::ReportData;
-use crate::data::{Arm, Evidence, Gain, Verdict};
-use crate::text::{count, percent, percent_interval, plural, points, signed_points};
+use crate::data::{Arm, Evidence, Verdict};
+use crate::text::{count, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
+use crate::words::{instead, sees_generated};
 
 /// The verdict in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,16 +38,16 @@ pub struct Figure {
 
 /// The verdict of a run, finished or not: what the page begins with.
 pub fn headline(data: &ReportData) -> Headline {
-    match data.evidence.as_ref().and_then(|evidence| Some((evidence, evidence.arms.last()?))) {
+    match data.evidence.as_ref().and_then(|evidence| Some((evidence, evidence.balanced()?))) {
         Some((evidence, balanced)) => measured(evidence, balanced),
         None => unmeasured(data),
     }
 }
 
 fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
-    let other = reference(evidence);
     let with = percent(balanced.worst_group);
-    let without = other.map(|arm| format!(" and {} {}", percent(arm.worst_group), in_words(&arm.name)));
+    let other = evidence.best_baseline();
+    let without = other.map(|arm| format!(" and {} {}", percent(arm.worst_group), instead(&arm.name)));
     let without = without.unwrap_or_default();
     let (chip, tone, begin) = match evidence.verdict {
         Verdict::Helped => ("Helped", "good", "It helped"),
@@ -61,35 +62,32 @@ fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
     }
 }
 
-/// The arm that the verdict compares with: the one the gain names, else the data as it was.
-fn reference(evidence: &Evidence) -> Option<&Arm> {
-    let over = evidence.gain.as_ref().map(|gain| gain.over.as_str());
-    let (_, others) = evidence.arms.split_last()?;
-    others.iter().find(|arm| Some(arm.name.as_str()) == over).or(others.first())
-}
-
+/// How sure it is: the difference with its interval, and what it was measured on.
 fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
     let trainings = plural(u64::from(evidence.seeds), "training", "trainings");
-    let on = format!("measured on real held-out images, {trainings} of each kind.");
+    let images = match evidence.test_images {
+        0 => "real held-out images".to_owned(),
+        n => format!("{} real held-out images", count(n)),
+    };
+    let on = format!("measured on {images}, {trainings} of each kind.");
     match (&evidence.gain, balanced.worst_group_interval) {
-        (Some(Gain { over, worst_group, interval: [low, high] }), _) => format!(
-            "That is {} points over “{over}” (95 % interval {} to {}), {on}",
-            signed_points(*worst_group),
-            signed_points(*low),
-            signed_points(*high)
-        ),
+        (Some(gain), _) => {
+            let p = gain.p.map(|p| format!(", {}", p_value(p))).unwrap_or_default();
+            let baselines = evidence.arms.iter().filter(|arm| !sees_generated(&arm.name)).count() as u64;
+            let best = if baselines > 1 {
+                format!(", the best of {} ways without generated images", count(baselines))
+            } else {
+                String::new()
+            };
+            format!(
+                "That is {} points over “{}” (95 % interval {}{p}){best}; {on}",
+                signed_points(gain.worst_group),
+                gain.over,
+                signed_interval(gain.interval)
+            )
+        }
         (None, Some(interval)) => format!("95 % interval {} %, {on}", percent_interval(interval)),
         (None, None) => format!("It was {on}"),
-    }
-}
-
-fn in_words(arm: &str) -> String {
-    match arm {
-        "as-is" => "without them".to_owned(),
-        "oversample" => "with rare groups merely drawn more often".to_owned(),
-        "reweight" => "with rare groups merely weighted up".to_owned(),
-        "augment" => "with rare groups merely augmented".to_owned(),
-        other => format!("with “{other}”"),
     }
 }
 
@@ -135,13 +133,19 @@ pub fn figures(data: &ReportData) -> Vec<Figure> {
 }
 
 fn missing(data: &ReportData) -> Option<Figure> {
-    let smallest = data.groups.iter().map(|group| group.before).min()?;
-    let largest = data.groups.iter().map(|group| group.before).max()?;
+    let smallest = data.groups.iter().min_by_key(|group| group.before)?;
+    let largest = data.groups.iter().max_by_key(|group| group.before)?;
     let planned = data.groups.iter().any(|group| group.want.is_some());
     Some(Figure {
         value: format!("{} of {}", count(thin_groups(data)), count(data.groups.len() as u64)),
         label: if planned { "groups had too few images" } else { "groups are thin" },
-        detail: format!("the smallest {}, the largest {}", count(smallest), count(largest)),
+        detail: format!(
+            "from {} ({}) to {} ({})",
+            count(smallest.before),
+            spoken(&smallest.values),
+            count(largest.before),
+            spoken(&largest.values)
+        ),
     })
 }
 
@@ -169,7 +173,11 @@ fn made(data: &ReportData) -> Option<Figure> {
 fn thrown_away(data: &ReportData) -> Option<Figure> {
     let acceptance = data.acceptance.as_ref().filter(|acceptance| acceptance.candidates > 0)?;
     let worst = acceptance.gates.iter().max_by_key(|gate| gate.dropped).filter(|gate| gate.dropped > 0);
-    let mostly = worst.map(|gate| format!(", most by the check “{}”", gate.gate)).unwrap_or_default();
+    let mostly = worst.map(|gate| match gate.reasons.first() {
+        Some(reason) => format!(", most often: {}", reason.reason),
+        None => format!(", most by the check “{}”", gate.gate),
+    });
+    let mostly = mostly.unwrap_or_default();
     Some(Figure {
         value: percent(ratio(acceptance.rejected, acceptance.candidates)),
         label: "of the candidates were thrown away",
@@ -179,13 +187,13 @@ fn thrown_away(data: &ReportData) -> Option<Figure> {
 
 fn helped(data: &ReportData) -> Option<Figure> {
     let evidence = data.evidence.as_ref()?;
-    let (first, last) = (evidence.arms.first()?, evidence.arms.last()?);
+    let (first, last) = (evidence.arm("as-is").or(evidence.arms.first())?, evidence.balanced()?);
     let interval = |arm: &Arm| arm.worst_group_interval.map(percent_interval);
     Some(Figure {
         value: format!("{} → {}", points(first.worst_group), percent(last.worst_group)),
         label: "accuracy in the worst group",
         detail: match (interval(first), interval(last)) {
-            (Some(before), Some(after)) => format!("{before} before, {after} after (95 % intervals)"),
+            (Some(before), Some(after)) => format!("real data alone {before}, balanced {after} (95 % intervals)"),
             _ => plural(u64::from(evidence.seeds), "training of each kind", "trainings of each kind"),
         },
     })

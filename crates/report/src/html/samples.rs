@@ -50,7 +50,7 @@ pub fn cards(data: &ReportData) -> Folded<Card> {
     let mut cards: Vec<Card> =
         data.groups.iter().map(card).filter(|card| !card.real.is_empty() || !card.made.is_empty()).collect();
     cards.sort_by_key(|card| card.made.is_empty());
-    Folded::new(cards, 60, 48)
+    Folded::new(cards, 20, 12)
 }
 
 /// Rejected candidates: the first of every group, then the second of every group, and so on up to a limit.

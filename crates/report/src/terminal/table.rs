@@ -64,7 +64,7 @@ pub struct Cell(Content);
 enum Content {
     Text(String, Style),
     Bar(Vec<(f64, Style)>),
-    Whisker([f64; 3]),
+    Whisker([f64; 3], Style),
 }
 
 impl Cell {
@@ -88,9 +88,9 @@ impl Cell {
         Self(Content::Bar(parts.into_iter().collect()))
     }
 
-    /// A dot on its interval; all three from 0 to 1.
-    pub fn whisker(low: f64, point: f64, high: f64) -> Self {
-        Self(Content::Whisker([low, point, high]))
+    /// A dot on its interval, all three from 0 to 1; the dot has the style.
+    pub fn whisker(low: f64, point: f64, high: f64, style: Style) -> Self {
+        Self(Content::Whisker([low, point, high], style))
     }
 }
 
@@ -196,7 +196,7 @@ impl Table {
         let heading = self.columns[column].0.width();
         let cells = self.rows.iter().filter_map(|row| match &row.get(column)?.0 {
             Content::Text(text, _) => Some(text.width()),
-            Content::Bar(_) | Content::Whisker(_) => None,
+            Content::Bar(_) | Content::Whisker(..) => None,
         });
         cells.fold(heading, usize::max)
     }
@@ -208,7 +208,7 @@ impl Cell {
         match &self.0 {
             Content::Text(text, style) => vec![(cut(text, width), *style)],
             Content::Bar(parts) => bar(parts, width),
-            Content::Whisker([low, point, high]) => whisker(*low, *point, *high, width),
+            Content::Whisker(ends, style) => whisker(*ends, *style, width),
         }
     }
 }
@@ -233,14 +233,14 @@ fn bar(parts: &[(f64, Style)], width: usize) -> Vec<(String, Style)> {
         .collect()
 }
 
-fn whisker(low: f64, point: f64, high: f64, width: usize) -> Vec<(String, Style)> {
+fn whisker([low, point, high]: [f64; 3], style: Style, width: usize) -> Vec<(String, Style)> {
     let last = width.saturating_sub(1);
     let (low, point, high) = (place(low, last), place(point, last), place(high, last));
     let piece = |glyph: char, length: usize| std::iter::repeat_n(glyph, length).collect::<String>();
     vec![
         (piece('·', low.min(point)), Style::Dim),
         (piece('─', point.saturating_sub(low)), Style::Plain),
-        ("●".to_owned(), Style::Real),
+        ("●".to_owned(), style),
         (piece('─', high.saturating_sub(point)), Style::Plain),
         (piece('·', last.saturating_sub(high.max(point))), Style::Dim),
     ]
