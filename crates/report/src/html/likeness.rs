@@ -182,7 +182,7 @@ fn shortcut(shortcut: &Shortcut) -> ShortcutView {
     ShortcutView {
         found: shortcut.found,
         sentence: found(shortcut),
-        features: shortcut.features.as_ref().map(|auc| told(auc)).unwrap_or_default(),
+        features: shortcut.features.as_ref().map(told).unwrap_or_default(),
         rows: Folded::new(groups.collect(), 12, 8),
     }
 }
