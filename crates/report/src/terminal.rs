@@ -14,10 +14,12 @@ pub(crate) use wrap::{plain, wrap};
 use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
 use crate::html::{biased, found, left_out, plateau};
 use crate::text::{
-    count, number, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
+    count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
 };
 use crate::words::sees_generated;
 
+/// Narrower terminals show the arms without a picture, so that their names stay whole.
+const BAR_FROM: usize = 96;
 /// Groups that are named one by one in a remark.
 const NAMED: usize = 5;
 
@@ -58,7 +60,13 @@ pub fn acceptance_table(rows: &[AcceptanceRow], width: usize, color: bool) -> St
 pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
     let mut text = evidence_table(&evidence.arms, width, color);
     let mut say = |line: String| text.push_str(&wrap(&plain(&line), width, "  "));
+    if evidence.arms.iter().any(|arm| sees_generated(&arm.name)) {
+        say("+ with generated images; differences in points, with 95 % intervals".to_owned());
+    }
     say(evidence.sentence.clone());
+    if let Some((gain, p)) = evidence.gain.as_ref().and_then(|gain| Some((gain, gain.p?))) {
+        say(format!("balanced against {} in the worst group, by a paired permutation test: {}", gain.over, p_value(p)));
+    }
     if let Some(arm) = evidence.arm("generated-only") {
         let interval = arm.accuracy_interval.map(|i| format!(" ({})", percent_interval(i))).unwrap_or_default();
         say(format!("classification accuracy score (generated images alone): {}{interval}", percent(arm.accuracy)));
@@ -98,7 +106,10 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
 /// and the worst group as a dot on its interval. Arms with generated images are marked by `+`.
 pub fn evidence_table(arms: &[Arm], width: usize, color: bool) -> String {
     let mut table = Table::new().left("trained on").right("accuracy").right("worst group").right("95 %");
-    table = table.right("to best baseline").right("gap").bar();
+    table = table.right("to best baseline").right("gap");
+    if width >= BAR_FROM {
+        table = table.bar();
+    }
     let compared = arms.iter().any(|arm| arm.against_best.is_some());
     for arm in arms {
         let interval = arm.worst_group_interval.unwrap_or([arm.worst_group; 2]);
@@ -178,7 +189,7 @@ pub fn checks_text(checks: &Checks, width: usize) -> String {
     }
     let shares = checks.diversity.iter().filter_map(|row| Some((row, row.accepted_score? / row.real_score?)));
     if let Some((row, share)) = shares.filter(|(_, share)| share.is_finite()).min_by(|(_, a), (_, b)| a.total_cmp(b)) {
-        say(format!("least varied: {}, {} of as many real images' variety", row.group, percent(share)));
+        say(format!("least varied: {}, {} of the variety of as many real images", row.group, percent(share)));
     }
     let tried = checks.guides.iter().filter(|guide| guide.accepted.shown > 0);
     let tried = tried.map(|guide| {
@@ -331,7 +342,7 @@ mod tests {
             gap: Some(0.5),
             ..Arm::default()
         };
-        let text = evidence_table(&[arm("as-is", 0.0, [0.0, 0.5]), arm("balanced", 0.75, [0.5, 1.0])], 90, false);
+        let text = evidence_table(&[arm("as-is", 0.0, [0.0, 0.5]), arm("balanced", 0.75, [0.5, 1.0])], 100, false);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("●─"), "{text}");
         assert!(lines[2].contains("─●─"), "{text}");

@@ -121,7 +121,7 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
             test_images: 400,
             gain: Some(gain("as-is", 0.1)),
             gain_as_is: Some(gain("oversample", 0.1)),
-            arms: vec![arm("as-is", 0.6), arm("balanced", 0.8), arm("balanced-discount", 0.7)],
+            arms: vec![arm("as-is", 0.6), arm("balanced", 0.8), arm("balanced-discount", 0.82)],
             skipped: vec![SkippedArm { name: text.into(), why: text.into() }],
             overlapping: 1,
             unlabelled: 2,

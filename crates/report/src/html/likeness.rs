@@ -182,7 +182,7 @@ fn shortcut(shortcut: &Shortcut) -> ShortcutView {
     ShortcutView {
         found: shortcut.found,
         sentence: found(shortcut),
-        features: shortcut.features.as_ref().map(|auc| told(auc)).unwrap_or_default(),
+        features: shortcut.features.as_ref().map(told).unwrap_or_default(),
         rows: Folded::new(groups.collect(), 12, 8),
     }
 }
@@ -246,7 +246,7 @@ fn diversity(rows: &[Diversity]) -> Option<DiversityView> {
     known.sort_by(|(_, real, made), (_, other_real, other)| (made / real).total_cmp(&(other / other_real)));
     let narrow = known.iter().filter(|(_, real, accepted)| *accepted < 0.5 * real).count() as u64;
     let mut summary = format!(
-        "In {} of {} the accepted images are less than half as varied as as many real ones.",
+        "In {} of {} the accepted images are less than half as varied as the same number of real ones.",
         count(narrow),
         plural(known.len() as u64, "group", "groups")
     );
