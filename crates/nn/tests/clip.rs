@@ -200,7 +200,7 @@ fn odd_texts_become_the_tokens_that_transformers_makes() {
         let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden(name).join("tokens.json")).unwrap()).unwrap();
         assert!(cases.len() > 20);
         for Case { text, ids } in &cases {
-            assert_eq!(tokenizer.encode(&[text]).unwrap().ids, [ids.clone()], "{name}: {text:?}");
+            assert_eq!(tokenizer.encode(&[text]).unwrap().ids[0], *ids, "{name}: {text:?}");
         }
         let together: Vec<&str> = cases.iter().map(|case| case.text.as_str()).collect();
         assert!(tokenizer.encode(&together).unwrap().ids.iter().eq(cases.iter().map(|case| &case.ids)));

@@ -119,7 +119,7 @@ fn the_safety_gate_judges_each_candidate_by_itself() {
         let all = check(candidates.iter().collect());
         assert_eq!((gate.name(), all.len()), ("safety", 5));
         for (outcome, candidate) in all.iter().zip(&candidates) {
-            assert_eq!(check(vec![candidate]), [outcome.clone()]);
+            assert_eq!(check(vec![candidate])[0], *outcome);
             match &outcome.ruling {
                 Ruling::Keep => assert!(outcome.score <= 0.0),
                 Ruling::Drop(reason) => {

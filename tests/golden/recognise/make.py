@@ -314,7 +314,7 @@ def onnx_models(dir):
     write("external", nodes, ins, outs, [far] + inits[1:], check=False)
     huge = onnx.TensorProto(name="w1", data_type=T.FLOAT, dims=[1 << 40, 3, 3, 3], raw_data=w1.tobytes())
     write("huge", nodes, ins, outs, [huge] + inits[1:], check=False)
-    write("nan", nodes, ins, outs, [init("w1", w1 * np.nan)] + inits[1:], check=False)
+    write("nan", nodes, ins, outs, inits[:2] + [init("w2", w2 * np.nan)] + inits[3:], check=False)
     (dir / "cut.onnx").write_bytes((dir / "one.onnx").read_bytes()[:500])
     save_file({name: value.contiguous() for name, value in io.items()}, dir / "io.safetensors")
 

@@ -22,7 +22,7 @@ vectorised! {
     /// `x / 2 (1 + tanh(u))` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`, which is `x sigmoid(2 u)`.
     pub(crate) fn gelu_tanh(out: &mut [f32], x: &[f32]) {
         for (out, &x) in out.iter_mut().zip(x) {
-            *out = x * sigmoid(1.595_769_1 * (x + 0.044_715 * x * x * x));
+            *out = x * sigmoid(1.595_769 * (x + 0.044_715 * x * x * x));
         }
     }
 }

@@ -44,7 +44,7 @@ pub fn combine(predictions: &[&Prediction], rule: Vote) -> Result<Agreement, Ver
     let fits = |other: &&Prediction| {
         (&other.name, other.classes, other.probabilities.len()) == (name, *classes, probabilities.len())
     };
-    if *classes == 0 || !probabilities.len().is_multiple_of(*classes) || !predictions.iter().all(|other| fits(other)) {
+    if *classes == 0 || !probabilities.len().is_multiple_of(*classes) || !predictions.iter().all(fits) {
         let reason = "its recognisers speak of different attributes, values or images".into();
         return Err(VerifyError::Vote { attribute: name.clone(), reason });
     }
