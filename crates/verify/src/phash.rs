@@ -82,7 +82,7 @@ mod tests {
         let known = [of(&noise(2)), of(&image)];
         for copy in [&image, &mirrored, &brighter] {
             let (differ, row) = nearest(&known, of(copy), None).unwrap();
-            assert!(row == 1 && differ <= 3, "{differ} bits from {row}");
+            assert!(row == 1 && differ <= 6, "{differ} bits from {row}");
         }
         assert!(nearest(&known, of(&image), Some(1)).unwrap().0 > 12);
         assert_eq!(nearest(&[], of(&image), None), None);

@@ -5,6 +5,8 @@
 //! is still in the copy, only elsewhere: some [`Window`] into the copy shows the same grid. [`coarse_windows`] are few, to
 //! find the images worth a closer look; [`fine_windows`] and [`align`] take that look.
 
+use nalgebra::{Matrix3, Vector3};
+
 use crate::nearest::{Points, distance};
 
 /// Cells of the grid's side.
@@ -19,10 +21,10 @@ pub(crate) const COARSE_WIDTH: usize = COARSE_CELLS * COARSE_CELLS * 3;
 const MIDDLE: f64 = 0.75;
 /// A grid whose values deviate by less than this many grey levels is blank: there is nothing to compare.
 const BLANK: f64 = 0.5;
-/// How often [`align`] halves its steps.
-const HALVINGS: usize = 4;
-/// How often it moves at most before it halves them.
-const MOVES: usize = 4;
+/// Steps that [`Aligner::align`] takes at most.
+const STEPS: usize = 8;
+/// How far windows are moved to see what moving does, in shares of a side.
+const NUDGE: f64 = 1.0 / 256.0;
 
 /// A part of an image, in shares of its sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,34 +202,39 @@ impl Aligner {
         measured.fold(None, |best, this| if best.is_none_or(|(least, _)| this.0 < least) { Some(this) } else { best })
     }
 
-    /// The distance to `middle` after the window was moved and enlarged in ever smaller steps as long as that brings it
-    /// nearer.
+    /// The distance to `middle` after the window was moved and enlarged to where it comes nearest (Levenberg and
+    /// Marquardt's method over its place and side).
     pub(crate) fn align(&self, middle: &[f32], (mut least, mut window): (f32, Window)) -> f32 {
-        let (mut step, mut larger) = (1.0 / 32.0, 0.03);
-        for _ in 0..HALVINGS {
-            for _ in 0..MOVES {
-                let moves = [
-                    (step, 0.0, 0.0),
-                    (-step, 0.0, 0.0),
-                    (0.0, step, 0.0),
-                    (0.0, -step, 0.0),
-                    (0.0, 0.0, larger),
-                    (0.0, 0.0, -larger),
-                ];
-                let mut best = (least, window);
-                for (dx, dy, dz) in moves {
-                    let moved = window.moved(dx, dy, dz);
-                    let away = distance(&normalised(&self.picture.means(moved, CELLS)), middle);
-                    if away < best.0 {
-                        best = (away, moved);
-                    }
-                }
-                if best.0 >= least {
+        let view = |window: Window| normalised(&self.picture.means(window, CELLS));
+        let mut damping = 1e-3;
+        let mut seen = view(window);
+        for _ in 0..STEPS {
+            let nudges = [(NUDGE, 0.0, 0.0), (0.0, NUDGE, 0.0), (0.0, 0.0, NUDGE)];
+            let changes = nudges.map(|(dx, dy, larger)| {
+                let nudged = view(window.moved(dx, dy, larger));
+                nudged.iter().zip(&seen).map(|(a, b)| f64::from(a - b) / NUDGE).collect::<Vec<f64>>()
+            });
+            let products = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let missing: Vec<f64> = middle.iter().zip(&seen).map(|(a, b)| f64::from(a - b)).collect();
+            let mut normal = Matrix3::from_fn(|i, j| products(&changes[i], &changes[j]));
+            for i in 0..3 {
+                // A window that cannot move that way changes nothing.
+                normal[(i, i)] = normal[(i, i)] * (1.0 + damping) + 1e-9;
+            }
+            let wanted = Vector3::from_fn(|i, _| products(&changes[i], &missing));
+            let Some(step) = normal.lu().solve(&wanted) else { break };
+            let moved = window.moved(step[0], step[1], step[2]);
+            let there = view(moved);
+            let away = distance(&there, middle);
+            if away < least {
+                let gained = least - away;
+                (least, window, seen, damping) = (away, moved, there, damping * 0.1);
+                if gained < 1e-4 {
                     break;
                 }
-                (least, window) = best;
+            } else {
+                damping *= 30.0;
             }
-            (step, larger) = (step / 2.0, larger / 2.0);
         }
         least
     }

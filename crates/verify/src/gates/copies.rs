@@ -1,8 +1,10 @@
-//! How near an image comes to known ones, by four measures that no change of a copy escapes together: its pixels, its
-//! features, its perceptual hash, and its middle held against theirs in every window.
+//! How near an image comes to known ones, by five measures that no change of a copy escapes together: its pixels, its
+//! features, its perceptual hash, its middle held against theirs in every window, and the same as a part of how near it
+//! comes to the real images around it.
 //!
-//! Every measure is a search among all known images, but for the last: there a coarse search finds the few images that are
-//! then looked at closely.
+//! The last one tells a copy of an unusual image, which nothing else comes near to, from a plain image of which there are
+//! many (the adaptive threshold of Carlini et al. 2023, section 4.2). The first three are a search among all known images;
+//! for the others a coarse search finds the few images that are then looked at closely.
 
 use std::sync::Arc;
 
@@ -21,22 +23,28 @@ const ALIGNED: usize = 3;
 /// Images whose windows are held in memory at a time.
 const CHUNK: usize = 512;
 
-/// The four measures, as reasons call them.
-pub(crate) const MEASURES: [&str; 4] = ["pixels", "features", "hash bits", "aligned pixels"];
+/// How many measures there are.
+pub(crate) const COUNT: usize = 5;
+/// The measures, as reasons call them.
+pub(crate) const MEASURES: [&str; COUNT] =
+    ["pixels", "features", "hash bits", "aligned pixels", "part of the distance to other images"];
 const PIXELS: usize = 0;
 const FEATURES: usize = 1;
 const HASH: usize = 2;
 const ALIGNED_PIXELS: usize = 3;
+const NEXT_TO_OTHERS: usize = 4;
 
 /// By each measure how near the nearest known image is, and its row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Closest {
-    pub(crate) distances: [f32; 4],
-    pub(crate) rows: [usize; 4],
+    pub(crate) distances: [f32; COUNT],
+    pub(crate) rows: [usize; COUNT],
+    /// How near the other images that were looked at closely come, on average; infinite where there are none.
+    pub(crate) around: f32,
 }
 
 impl Closest {
-    const NONE: Self = Self { distances: [f32::INFINITY; 4], rows: [0; 4] };
+    const NONE: Self = Self { distances: [f32::INFINITY; COUNT], rows: [0; COUNT], around: f32::INFINITY };
 
     fn see(&mut self, measure: usize, distance: f32, row: usize) {
         if distance < self.distances[measure] {
@@ -182,8 +190,9 @@ impl Known {
         found.look_closely_at([Neighbour { distance: nearest, row: known }]);
     }
 
-    /// How near the image comes, with the few nearest looked at closely.
-    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize) -> Closest {
+    /// How near the image comes, with the few nearest looked at closely; `around` is how near the real images around it come,
+    /// where these are others than the known ones.
+    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize, around: Option<f32>) -> Closest {
         let mut closest = found.closest;
         if found.near.is_empty() {
             return closest;
@@ -193,8 +202,17 @@ impl Known {
         let mut seen: Vec<_> =
             found.near.iter().filter_map(|near| Some((aligner.look(middle(near.row))?, near.row))).collect();
         seen.sort_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
+        if let [_, others @ ..] = &seen[..]
+            && !others.is_empty()
+        {
+            closest.around = others.iter().map(|(seen, _)| seen.0).sum::<f32>() / others.len() as f32;
+        }
         for (seen, row) in seen.into_iter().take(ALIGNED) {
             closest.see(ALIGNED_PIXELS, aligner.align(middle(row), seen), row);
+        }
+        let around = around.unwrap_or(closest.around);
+        if around.is_finite() && around > 0.0 {
+            closest.see(NEXT_TO_OTHERS, closest.distances[ALIGNED_PIXELS] / around, closest.rows[ALIGNED_PIXELS]);
         }
         closest
     }
@@ -212,7 +230,7 @@ impl Known {
             let rows: Vec<usize> = (start..pixels.len().min(start + CHUNK)).collect();
             let queries = Queries::new(looks.select(&rows), pixels[start..start + rows.len()].to_vec(), size);
             let found = self.search(&queries, own.map(|own| &own[start..start + rows.len()]))?;
-            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i)));
+            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i, None)));
         }
         Ok(closest)
     }
