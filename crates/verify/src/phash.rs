@@ -36,7 +36,7 @@ pub(crate) fn hashes(picture: &Picture) -> [u64; 2] {
     let plain = bits(&frequencies);
     // Mirroring turns the sign of waves that are odd about the middle: of frequencies 1, 3, 5, ...
     for (i, value) in frequencies.iter_mut().enumerate() {
-        if i % LOW % 2 == 0 {
+        if (i % LOW).is_multiple_of(2) {
             *value = -*value;
         }
     }

@@ -57,7 +57,7 @@ fn windows(side: f64, step: f64, reach: i32) -> impl Iterator<Item = Window> {
 
 /// The windows in which a copy is looked for among all known images.
 pub(crate) fn coarse_windows() -> Vec<Window> {
-    windows(MIDDLE * 1.05, 0.09, 1).collect()
+    windows(MIDDLE * 1.05, 0.075, 1).collect()
 }
 
 /// The windows in which it is looked for in a few.
@@ -182,23 +182,36 @@ pub(crate) fn coarse_of_one(middle: &[f32]) -> Vec<f32> {
 /// An image seen through all fine windows, to be held against a few known ones.
 pub(crate) struct Aligner {
     picture: Picture,
+    /// What each fine window shows.
     seen: Vec<(Window, Vec<f32>)>,
+    /// The same on the coarse grid.
+    coarse: Vec<Vec<f32>>,
 }
 
 impl Aligner {
     pub(crate) fn new(picture: Picture) -> Self {
         let seen = fine_windows();
-        let seen = seen.into_iter().map(|window| (window, normalised(&picture.means(window, CELLS)))).collect();
-        Self { picture, seen }
+        let seen = seen.into_iter().map(|window| (window, normalised(&picture.means(window, CELLS))));
+        // A window that shows one colour shows no likeness.
+        let seen: Vec<(Window, Vec<f32>)> = seen.filter(|(_, view)| !blank(view)).collect();
+        let coarse = seen.iter().map(|(_, view)| coarse_of_one(view)).collect();
+        Self { picture, seen, coarse }
     }
 
-    /// How near any of the fine windows comes to a known image's `middle`, and the window; none where either is blank.
+    /// How near any of the fine windows comes to a known image's `coarse` description; none where either is blank.
+    pub(crate) fn glance(&self, coarse: &[f32]) -> Option<f32> {
+        if blank(coarse) {
+            return None;
+        }
+        self.coarse.iter().map(|view| distance(view, coarse)).min_by(f32::total_cmp)
+    }
+
+    /// How near any of them comes to a known image's `middle`, and the window; none where either is blank.
     pub(crate) fn look(&self, middle: &[f32]) -> Option<(f32, Window)> {
         if blank(middle) {
             return None;
         }
-        let seen = self.seen.iter().filter(|(_, view)| !blank(view));
-        let measured = seen.map(|(window, view)| (distance(view, middle), *window));
+        let measured = self.seen.iter().map(|(window, view)| (distance(view, middle), *window));
         measured.fold(None, |best, this| if best.is_none_or(|(least, _)| this.0 < least) { Some(this) } else { best })
     }
 

@@ -4,8 +4,9 @@
 //!
 //! The last one tells a copy of an unusual image, which nothing else comes near to, from a plain image of which there are
 //! many (the adaptive threshold of Carlini et al. 2023, section 4.2). The first three are a search among all known images;
-//! for the others a coarse search finds the few images that are then looked at closely.
+//! for the others a coarse search finds a few images, of which ever fewer are looked at ever more closely.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -16,9 +17,11 @@ use crate::nearest::{Neighbour, Points, distance};
 use crate::views::{Aligner, COARSE_WIDTH, Picture, Window, coarse_of, coarse_of_one, coarse_windows};
 use crate::{VerifyError, phash};
 
-/// Known images that are looked at closely.
+/// Known images that the coarse search finds.
+const NEAR: usize = 64;
+/// Of those, the ones that are looked at closely.
 const CLOSELY: usize = 8;
-/// Of those, the ones that windows are moved for.
+/// Of those in turn, the ones that windows are moved for.
 const ALIGNED: usize = 3;
 /// Images whose windows are held in memory at a time.
 const CHUNK: usize = 512;
@@ -92,22 +95,27 @@ impl<'a> Queries<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     closest: Closest,
-    /// The nearest by coarse windows, at most [`CLOSELY`].
+    /// The nearest by coarse windows, at most [`NEAR`], the nearest first.
     near: Vec<Neighbour>,
 }
 
 impl Found {
-    fn look_closely_at(&mut self, others: impl IntoIterator<Item = Neighbour>) {
-        self.near.extend(others);
-        self.near.sort_by(Neighbour::order);
-        let mut met = Vec::with_capacity(CLOSELY);
-        self.near.retain(|neighbour| {
-            let new = met.len() < CLOSELY && !met.contains(&neighbour.row);
-            if new {
-                met.push(neighbour.row);
-            }
-            new
-        });
+    /// From what each window found, the nearest known images.
+    fn gather(&mut self, of_windows: &[Vec<Neighbour>]) {
+        let mut found: Vec<Neighbour> = of_windows.iter().flatten().copied().collect();
+        found.sort_by(Neighbour::order);
+        let mut met = BTreeSet::new();
+        found.retain(|neighbour| met.len() < NEAR && met.insert(neighbour.row));
+        self.near = found;
+    }
+
+    /// Adds one more known image.
+    fn add(&mut self, other: Neighbour) {
+        let place = self.near.partition_point(|near| near.order(&other).is_lt());
+        if place < NEAR {
+            self.near.insert(place, other);
+            self.near.truncate(NEAR);
+        }
     }
 }
 
@@ -166,9 +174,9 @@ impl Known {
         });
         let own: Option<Vec<usize>> =
             own.map(|own| own.iter().flat_map(|&row| std::iter::repeat_n(row, queries.windows)).collect());
-        let near = self.coarse.k_nearest(&queries.coarse, CLOSELY, own.as_deref())?;
+        let near = self.coarse.k_nearest(&queries.coarse, NEAR, own.as_deref())?;
         for (found, near) in found.iter_mut().zip(near.chunks(queries.windows)) {
-            found.look_closely_at(near.iter().flatten().copied());
+            found.gather(near);
         }
         Ok(found)
     }
@@ -187,7 +195,7 @@ impl Known {
         let windows = image * queries.windows..(image + 1) * queries.windows;
         let coarse = windows.map(|view| distance(queries.coarse.row(view), self.coarse.row(known)));
         let nearest = coarse.fold(f32::INFINITY, f32::min);
-        found.look_closely_at([Neighbour { distance: nearest, row: known }]);
+        found.add(Neighbour { distance: nearest, row: known });
     }
 
     /// How near the image comes, with the few nearest looked at closely; `around` is how near the real images around it come,
@@ -199,8 +207,11 @@ impl Known {
         }
         let aligner = queries.aligner(image);
         let middle = |row: usize| self.looks.middles.row(row);
-        let mut seen: Vec<_> =
-            found.near.iter().filter_map(|near| Some((aligner.look(middle(near.row))?, near.row))).collect();
+        let glances = found.near.iter().filter_map(|near| Some((aligner.glance(self.coarse.row(near.row))?, near.row)));
+        let mut glances: Vec<(f32, usize)> = glances.collect();
+        glances.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        glances.truncate(CLOSELY);
+        let mut seen: Vec<_> = glances.iter().filter_map(|&(_, row)| Some((aligner.look(middle(row))?, row))).collect();
         seen.sort_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
         if let [_, others @ ..] = &seen[..]
             && !others.is_empty()

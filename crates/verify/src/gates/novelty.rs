@@ -183,7 +183,7 @@ impl Comparison<'_> {
     }
 
     /// How near the candidate in row `row` comes to those kept.
-    fn to_kept(&mut self, row: usize) -> Result<Option<Closest>, VerifyError> {
+    fn held_against_kept(&mut self, row: usize) -> Result<Option<Closest>, VerifyError> {
         if self.chunk.as_ref().is_none_or(|chunk| !(chunk.start..chunk.start + chunk.queries.len()).contains(&row)) {
             self.open(row)?;
         }
@@ -200,7 +200,7 @@ impl Comparison<'_> {
 impl Session for Comparison<'_> {
     fn judge(&mut self, row: usize) -> Result<Outcome, VerifyError> {
         let training = |row: usize| format!("training image {row}");
-        let to_kept = self.to_kept(row)?;
+        let to_kept = self.held_against_kept(row)?;
         let to_real = self.to_real[row];
         let exact = self.shown.looks.ids.get(row).and_then(|id| {
             let real = self.gate.ids.get(id).map(|&row| training(row));
