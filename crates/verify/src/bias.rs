@@ -140,8 +140,11 @@ mod tests {
 
     use super::*;
 
-    fn acceptance(groups: &[(&str, u64, u64, &[(&str, u64)])]) -> Acceptance {
-        let group = |&(name, kept, shown, dropped): &(&str, u64, u64, &[(&str, u64)])| GroupShare {
+    /// A group's name, how many were kept and shown, and how many each gate dropped.
+    type Row<'a> = (&'a str, u64, u64, &'a [(&'a str, u64)]);
+
+    fn acceptance(groups: &[Row<'_>]) -> Acceptance {
+        let group = |&(name, kept, shown, dropped): &Row<'_>| GroupShare {
             group: Group::of("colour", name),
             share: Share::new(kept, shown),
             dropped: dropped.iter().map(|&(gate, count)| (gate.to_owned(), count)).collect::<BTreeMap<_, _>>(),
@@ -185,7 +188,7 @@ mod tests {
         let mut warned = 0;
         for _ in 0..300 {
             let names: Vec<String> = (0..20).map(|i| i.to_string()).collect();
-            let groups: Vec<(&str, u64, u64, &[(&str, u64)])> = names
+            let groups: Vec<Row<'_>> = names
                 .iter()
                 .map(|name| (name.as_str(), (0..30).filter(|_| rng.random_bool(0.4)).count() as u64, 30, &[][..]))
                 .collect();

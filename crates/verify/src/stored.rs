@@ -101,6 +101,7 @@ impl References {
             ("features", matrix(&real.features)?),
             ("thumbnails", matrix(&real.thumbnails)?),
             ("middles", matrix(&real.middles)?),
+            ("coarse", matrix(&real.coarse)?),
             ("hashes", Tensor::from_vec(hashes, (count, 4), &Device::Cpu)?),
             ("labels", Tensor::from_vec(labels, count, &Device::Cpu)?),
             ("values", Tensor::from_vec(values, (count, width), &Device::Cpu)?),
@@ -123,7 +124,7 @@ impl References {
         let file = File { path: path.to_owned(), tensors };
         let features = file.floats("features")?;
         let thumbnails = file.floats("thumbnails")?;
-        let middles = file.floats("middles")?;
+        let (middles, coarse) = (file.floats("middles")?, file.floats("coarse")?);
         let hashes = file.get("hashes")?.to_vec2::<u32>().map_err(|error| malformed(path, &error))?;
         let labels = file.get("labels")?.to_vec1::<u32>().map_err(|error| malformed(path, &error))?;
         let values = file.get("values")?.to_vec2::<u32>().map_err(|error| malformed(path, &error))?;
@@ -134,17 +135,19 @@ impl References {
         let (ids, count) = (ids.map_err(|error| malformed(path, &error))?, labels.len());
         let scale = Scale { mean: file.floats("mean")?.values, deviation: file.floats("deviation")?.values };
         let widths = [features.width, scale.mean.len(), scale.deviation.len()];
-        let lengths = [features.len(), thumbnails.len(), middles.len(), ids.len(), values.len(), held_out.len()];
         let hashes: Vec<[u64; 2]> = hashes.iter().filter_map(|halves| joined(halves)).collect();
-        let fits = lengths == [count; 6] && hashes.len() == count && middles.width == views::WIDTH;
-        if !fits || widths != [feature_width; 3] {
+        let points = [&features, &thumbnails, &middles, &coarse].map(Points::len);
+        let lengths = [ids.len(), values.len(), held_out.len(), hashes.len()];
+        let fits = (points, lengths) == ([count; 4], [count; 4]);
+        let described = [middles.width, coarse.width] == [views::WIDTH, views::COARSE_WIDTH];
+        if !fits || !described || widths != [feature_width; 3] {
             return Err(malformed(path, &"its tensors do not fit each other"));
         }
         let value = |code: u32| (code != NO_LABEL).then_some(code);
         let labels = labels.into_iter().map(value).collect();
         let values = values.into_iter().map(|row| row.into_iter().map(value).collect()).collect();
         let held_out = held_out.into_iter().map(|apart| apart != 0).collect();
-        let real = Looks { heads: Vec::new(), features, thumbnails, middles, hashes, ids };
+        let real = Looks { heads: Vec::new(), features, thumbnails, middles, coarse, hashes, ids };
         Ok((scale, Self { real, labels, values, held_out }))
     }
 }

@@ -292,7 +292,8 @@ impl Verifier {
             }
             None => (None, None, Vec::new()),
         };
-        let (mut cascade, mut ordered): (Vec<Box<dyn Gate>>, Vec<Box<dyn OrderedGate>>) = (Vec::new(), Vec::new());
+        let mut cascade: Vec<Box<dyn Gate>> = Vec::new();
+        let mut ordered: Vec<Box<dyn OrderedGate>> = Vec::new();
         let (mut programs, mut shortcut) = (Vec::new(), None);
         for gate in gates {
             match (gate, &known) {
@@ -394,7 +395,7 @@ fn in_order<'a>(
     loop {
         let mut judgements: Vec<Judgement<'a>> = Vec::with_capacity(count);
         let mut unasked = Vec::new();
-        for row in 0..count {
+        for (row, answer) in answers.iter().enumerate() {
             let mut judgement = Judgement::new();
             for (name, session) in &mut sessions {
                 judgement.push((*name, session.judge(row)?));
@@ -403,11 +404,10 @@ fn in_order<'a>(
                 }
             }
             if keeps(&judgement) {
-                let answer = answers[row].clone();
-                if answer.is_none() {
-                    unasked.push(row);
+                match answer {
+                    Some(answer) => judgement.extend(answer.iter().cloned()),
+                    None => unasked.push(row),
                 }
-                judgement.extend(answer.unwrap_or_default());
             }
             if keeps(&judgement) {
                 sessions.iter_mut().for_each(|(_, session)| session.keep(row));

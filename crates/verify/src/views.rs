@@ -3,26 +3,31 @@
 //! Every image is described by its middle, three quarters of each side, on a grid of mean colours that is brought to mean 0
 //! and deviation 1. The middle of an image that was shifted by up to an eighth of its side, or cropped and enlarged again,
 //! is still in the copy, only elsewhere: some [`Window`] into the copy shows the same grid. [`coarse_windows`] are few, to
-//! find the images worth a closer look; [`fine_windows`] and [`align`] take that look.
+//! find the images worth a closer look; [`Aligner`] then moves a window to where it comes nearest to one of them.
 
-use crate::nearest::{Points, distance};
+use nalgebra::{Matrix3, Vector3};
+
+use crate::nearest::distance;
 
 /// Cells of the grid's side.
-const CELLS: usize = 12;
+const CELLS: usize = 8;
 /// Numbers of a description.
 pub(crate) const WIDTH: usize = CELLS * CELLS * 3;
 /// Cells of the coarse grid's side.
-const COARSE_CELLS: usize = CELLS / 2;
+const COARSE_CELLS: usize = 6;
 /// Numbers of a coarse description.
 pub(crate) const COARSE_WIDTH: usize = COARSE_CELLS * COARSE_CELLS * 3;
 /// Share of an image's side that a description covers.
 const MIDDLE: f64 = 0.75;
 /// A grid whose values deviate by less than this many grey levels is blank: there is nothing to compare.
 const BLANK: f64 = 0.5;
-/// How often [`align`] halves its steps.
-const HALVINGS: usize = 4;
-/// How often it moves at most before it halves them.
-const MOVES: usize = 4;
+/// Steps that [`Aligner`] takes at most, on the coarse grid and on the other.
+const ROUGH_STEPS: usize = 4;
+const STEPS: usize = 8;
+/// It stops once a step brings the window no nearer than this.
+const ENOUGH: f32 = 1e-4;
+/// How far windows are moved to see what moving does, in shares of a side.
+const NUDGE: f64 = 1.0 / 256.0;
 
 /// A part of an image, in shares of its sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,25 +49,12 @@ impl Window {
     }
 }
 
-/// Windows a step apart, up to `reach` steps from the middle in each direction, as they are and mirrored.
-fn windows(side: f64, step: f64, reach: i32) -> impl Iterator<Item = Window> {
-    let offsets = move || (-reach..=reach).map(move |i| step * f64::from(i));
-    let one = move |flip| Window { side, flip, ..Window::MIDDLE };
-    [false, true]
-        .into_iter()
-        .flat_map(move |flip| offsets().flat_map(move |dy| offsets().map(move |dx| one(flip).moved(dx, dy, 0.0))))
-}
-
-/// The windows in which a copy is looked for among all known images.
+/// The windows in which a copy is looked for among all known images, as they are and mirrored. They lie so close that
+/// moving the nearest of them a little finds any other.
 pub(crate) fn coarse_windows() -> Vec<Window> {
-    windows(MIDDLE * 1.05, 0.09, 1).collect()
-}
-
-/// The windows in which it is looked for in a few.
-fn fine_windows() -> Vec<Window> {
-    let sixteenth = 1.0 / 16.0;
-    let enlarged = |by: f64| windows(MIDDLE * by, sixteenth * 0.8, 1);
-    windows(MIDDLE, sixteenth, 2).chain(enlarged(1.08)).chain(enlarged(1.18)).collect()
+    let offsets = [-0.075, -0.025, 0.025, 0.075];
+    let one = |flip: bool, dx: f64, dy: f64| Window { side: 1.05 * MIDDLE, flip, ..Window::MIDDLE }.moved(dx, dy, 0.0);
+    [false, true].into_iter().flat_map(|flip| offsets.map(|dy| offsets.map(|dx| one(flip, dx, dy)))).flatten().collect()
 }
 
 /// An image whose windows can be read off quickly, whatever their size.
@@ -133,7 +125,12 @@ impl Picture {
         normalised(&self.means(Window::MIDDLE, CELLS))
     }
 
-    /// The coarse descriptions of the coarse windows, one after another.
+    /// The coarse description of the image's middle.
+    pub(crate) fn coarse_middle(&self) -> Vec<f32> {
+        normalised(&self.means(Window::MIDDLE, COARSE_CELLS))
+    }
+
+    /// The coarse descriptions of windows, one after another.
     pub(crate) fn coarse(&self, windows: &[Window]) -> Vec<f32> {
         windows.iter().flat_map(|&window| normalised(&self.means(window, COARSE_CELLS))).collect()
     }
@@ -154,82 +151,56 @@ fn normalised(values: &[f64]) -> Vec<f32> {
     values.iter().map(|value| ((value - mean) * scale) as f32).collect()
 }
 
-/// The coarse descriptions of images from their descriptions.
-pub(crate) fn coarse_of(middles: &Points) -> Points {
-    let mut values = Vec::with_capacity(middles.len() * COARSE_WIDTH);
-    for row in 0..middles.len() {
-        values.extend(coarse_of_one(middles.row(row)));
-    }
-    Points::new(values, COARSE_WIDTH)
-}
-
-/// The coarse description of an image from its description.
-pub(crate) fn coarse_of_one(middle: &[f32]) -> Vec<f32> {
-    let mut means = Vec::with_capacity(COARSE_WIDTH);
-    for y in 0..COARSE_CELLS {
-        for x in 0..COARSE_CELLS {
-            let at = |dy: usize, dx: usize, c: usize| f64::from(middle[3 * ((2 * y + dy) * CELLS + 2 * x + dx) + c]);
-            means.extend([0, 1, 2].map(|c| (at(0, 0, c) + at(0, 1, c) + at(1, 0, c) + at(1, 1, c)) / 4.0));
-        }
-    }
-    let deviation = (means.iter().map(|value| value * value).sum::<f64>() / COARSE_WIDTH as f64).sqrt();
-    let scale = if deviation < 1e-6 { 0.0 } else { 1.0 / deviation };
-    means.iter().map(|value| (value * scale) as f32).collect()
-}
-
-/// An image seen through all fine windows, to be held against a few known ones.
-pub(crate) struct Aligner {
-    picture: Picture,
-    seen: Vec<(Window, Vec<f32>)>,
-}
+/// An image whose windows are moved to where they show what another image's middle shows.
+pub(crate) struct Aligner(pub(crate) Picture);
 
 impl Aligner {
-    pub(crate) fn new(picture: Picture) -> Self {
-        let seen = fine_windows();
-        let seen = seen.into_iter().map(|window| (window, normalised(&picture.means(window, CELLS)))).collect();
-        Self { picture, seen }
+    /// How near a window comes to a known image's coarse description once it is moved and enlarged, and where that is; none
+    /// where the known image is blank.
+    pub(crate) fn roughly(&self, coarse: &[f32], window: Window) -> Option<(f32, Window)> {
+        (!blank(coarse)).then(|| self.align(coarse, COARSE_CELLS, ROUGH_STEPS, window))
     }
 
-    /// How near any of the fine windows comes to a known image's `middle`, and the window; none where either is blank.
-    pub(crate) fn look(&self, middle: &[f32]) -> Option<(f32, Window)> {
-        if blank(middle) {
-            return None;
-        }
-        let seen = self.seen.iter().filter(|(_, view)| !blank(view));
-        let measured = seen.map(|(window, view)| (distance(view, middle), *window));
-        measured.fold(None, |best, this| if best.is_none_or(|(least, _)| this.0 < least) { Some(this) } else { best })
+    /// The same for its description.
+    pub(crate) fn closely(&self, middle: &[f32], window: Window) -> f32 {
+        self.align(middle, CELLS, STEPS, window).0
     }
 
-    /// The distance to `middle` after the window was moved and enlarged in ever smaller steps as long as that brings it
-    /// nearer.
-    pub(crate) fn align(&self, middle: &[f32], (mut least, mut window): (f32, Window)) -> f32 {
-        let (mut step, mut larger) = (1.0 / 32.0, 0.03);
-        for _ in 0..HALVINGS {
-            for _ in 0..MOVES {
-                let moves = [
-                    (step, 0.0, 0.0),
-                    (-step, 0.0, 0.0),
-                    (0.0, step, 0.0),
-                    (0.0, -step, 0.0),
-                    (0.0, 0.0, larger),
-                    (0.0, 0.0, -larger),
-                ];
-                let mut best = (least, window);
-                for (dx, dy, dz) in moves {
-                    let moved = window.moved(dx, dy, dz);
-                    let away = distance(&normalised(&self.picture.means(moved, CELLS)), middle);
-                    if away < best.0 {
-                        best = (away, moved);
-                    }
-                }
-                if best.0 >= least {
+    /// Levenberg and Marquardt's method over a window's place and side.
+    fn align(&self, wanted: &[f32], cells: usize, steps: usize, mut window: Window) -> (f32, Window) {
+        let view = |window: Window| normalised(&self.0.means(window, cells));
+        let products = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let mut damping = 1e-3;
+        let mut seen = view(window);
+        let mut least = distance(&seen, wanted);
+        for _ in 0..steps {
+            let nudges = [(NUDGE, 0.0, 0.0), (0.0, NUDGE, 0.0), (0.0, 0.0, NUDGE)];
+            let changes = nudges.map(|(dx, dy, larger)| {
+                let nudged = view(window.moved(dx, dy, larger));
+                nudged.iter().zip(&seen).map(|(a, b)| f64::from(a - b) / NUDGE).collect::<Vec<f64>>()
+            });
+            let missing: Vec<f64> = wanted.iter().zip(&seen).map(|(a, b)| f64::from(a - b)).collect();
+            let mut normal = Matrix3::from_fn(|i, j| products(&changes[i], &changes[j]));
+            for i in 0..3 {
+                // A window at the border, which cannot move that way, changes nothing.
+                normal[(i, i)] = normal[(i, i)] * (1.0 + damping) + 1e-9;
+            }
+            let gradient = Vector3::from_fn(|i, _| products(&changes[i], &missing));
+            let Some(step) = normal.lu().solve(&gradient) else { break };
+            let moved = window.moved(step[0], step[1], step[2]);
+            let there = view(moved);
+            let away = distance(&there, wanted);
+            if away < least {
+                let gained = least - away;
+                (least, window, seen, damping) = (away, moved, there, damping * 0.1);
+                if gained < ENOUGH {
                     break;
                 }
-                (least, window) = best;
+            } else {
+                damping *= 30.0;
             }
-            (step, larger) = (step / 2.0, larger / 2.0);
         }
-        least
+        (least, window)
     }
 }
 
@@ -272,19 +243,19 @@ mod tests {
     fn a_window_finds_the_middle_of_a_shifted_and_brighter_copy() {
         let (image, copy) = (picture(28, 0, 30.0), picture(28, 2, 20.0));
         let middle = Picture::new(&image, 28, 28).middle();
-        let aligner = Aligner::new(Picture::new(&copy, 28, 28));
-        let seen = aligner.look(&middle).unwrap();
-        let aligned = aligner.align(&middle, seen);
-        assert!(aligned < 0.03 && aligned <= seen.0, "{aligned} {seen:?}");
+        let aligner = Aligner(Picture::new(&copy, 28, 28));
+        let start = coarse_windows()[0];
+        let (roughly, window) = aligner.roughly(&Picture::new(&image, 28, 28).coarse_middle(), start).unwrap();
+        let aligned = aligner.closely(&middle, window);
+        assert!(roughly < 0.1 && aligned < 0.03, "{roughly} {aligned}");
         assert!(distance(&Picture::new(&copy, 28, 28).middle(), &middle) > 5.0 * aligned);
     }
 
     #[test]
-    fn a_coarse_description_is_that_of_the_coarse_grid_and_one_colour_is_blank() {
+    fn one_colour_is_blank_and_like_nothing() {
         let image = Picture::new(&picture(24, 0, 30.0), 24, 24);
-        let direct = normalised(&image.means(Window::MIDDLE, COARSE_CELLS));
-        assert!(distance(&coarse_of_one(&image.middle()), &direct) < 1e-5);
         let one_colour = Picture::new(&[70; 24 * 24 * 3], 24, 24);
-        assert_eq!(Aligner::new(one_colour).look(&image.middle()), None);
+        assert!(blank(&one_colour.middle()) && !blank(&image.middle()));
+        assert_eq!(Aligner(image).roughly(&one_colour.coarse_middle(), Window::MIDDLE), None);
     }
 }

@@ -237,8 +237,11 @@ $all"; i=$((i+1)); done; printf '%s\n' "$all""#;
         let outcomes = asked(GOOD, BATCH + 3, OnError::Fail).unwrap();
         assert_eq!(outcomes.len(), BATCH + 3);
         for (i, outcome) in outcomes.iter().enumerate() {
-            let expected =
-                if i % BATCH % 2 == 0 { Outcome::keep(1.0) } else { Outcome::drop(0.25, "taste: too blue".into()) };
+            let expected = if (i % BATCH).is_multiple_of(2) {
+                Outcome::keep(1.0)
+            } else {
+                Outcome::drop(0.25, "taste: too blue".into())
+            };
             assert_eq!(*outcome, expected, "{i}");
         }
     }

@@ -1,9 +1,13 @@
-//! How near an image comes to known ones, by four measures that no change of a copy escapes together: its pixels, its
-//! features, its perceptual hash, and its middle held against theirs in every window.
+//! How near an image comes to known ones, by five measures that no change of a copy escapes together: its pixels, its
+//! features, its perceptual hash, its middle held against theirs in every window, and the same as a part of how near it
+//! comes to the real images around it.
 //!
-//! Every measure is a search among all known images, but for the last: there a coarse search finds the few images that are
-//! then looked at closely.
+//! The last one tells a copy of an unusual image, which nothing else comes near to, from a plain image of which there are
+//! many (the adaptive threshold of Carlini et al. 2023, section 4.2). The first three are a search among all known images;
+//! for the others a coarse search finds a few images, of which ever fewer are looked at ever more closely.
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -11,32 +15,38 @@ use rayon::prelude::*;
 use super::Looks;
 use super::looks::mirrored;
 use crate::nearest::{Neighbour, Points, distance};
-use crate::views::{Aligner, COARSE_WIDTH, Picture, Window, coarse_of, coarse_of_one, coarse_windows};
+use crate::views::{Aligner, COARSE_WIDTH, Picture, Window, coarse_windows};
 use crate::{VerifyError, phash};
 
-/// Known images that are looked at closely.
+/// Known images that the coarse search finds.
+const NEAR: usize = 128;
+/// Of those, the ones that are looked at closely.
 const CLOSELY: usize = 8;
-/// Of those, the ones that windows are moved for.
-const ALIGNED: usize = 3;
 /// Images whose windows are held in memory at a time.
 const CHUNK: usize = 512;
 
-/// The four measures, as reasons call them.
-pub(crate) const MEASURES: [&str; 4] = ["pixels", "features", "hash bits", "aligned pixels"];
+/// How many measures there are.
+pub(crate) const COUNT: usize = 5;
+/// The measures, as reasons call them.
+pub(crate) const MEASURES: [&str; COUNT] =
+    ["pixels", "features", "hash bits", "aligned pixels", "part of the distance to other images"];
 const PIXELS: usize = 0;
 const FEATURES: usize = 1;
 const HASH: usize = 2;
 const ALIGNED_PIXELS: usize = 3;
+const NEXT_TO_OTHERS: usize = 4;
 
 /// By each measure how near the nearest known image is, and its row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Closest {
-    pub(crate) distances: [f32; 4],
-    pub(crate) rows: [usize; 4],
+    pub(crate) distances: [f32; COUNT],
+    pub(crate) rows: [usize; COUNT],
+    /// How near the other images that were looked at closely come, on average; infinite where there are none.
+    pub(crate) around: f32,
 }
 
 impl Closest {
-    const NONE: Self = Self { distances: [f32::INFINITY; 4], rows: [0; 4] };
+    const NONE: Self = Self { distances: [f32::INFINITY; COUNT], rows: [0; COUNT], around: f32::INFINITY };
 
     fn see(&mut self, measure: usize, distance: f32, row: usize) {
         if distance < self.distances[measure] {
@@ -59,16 +69,16 @@ pub(crate) struct Queries<'a> {
     coarse: Points,
     pixels: Vec<&'a [u8]>,
     size: (usize, usize),
-    windows: usize,
+    windows: Vec<Window>,
 }
 
 impl<'a> Queries<'a> {
     /// From what the images look like and their pixels, all of the same size (width, height).
     pub(crate) fn new(looks: Looks, pixels: Vec<&'a [u8]>, size: (usize, usize)) -> Self {
-        let windows: Vec<Window> = coarse_windows();
+        let windows = coarse_windows();
         let coarse = pixels.par_iter().flat_map_iter(|image| Picture::new(image, size.0, size.1).coarse(&windows));
         let coarse = Points::new(coarse.collect(), COARSE_WIDTH);
-        Self { flipped: mirrored(&looks.thumbnails), looks, coarse, pixels, size, windows: windows.len() }
+        Self { flipped: mirrored(&looks.thumbnails), looks, coarse, pixels, size, windows }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -76,7 +86,7 @@ impl<'a> Queries<'a> {
     }
 
     fn aligner(&self, image: usize) -> Aligner {
-        Aligner::new(Picture::new(self.pixels[image], self.size.0, self.size.1))
+        Aligner(Picture::new(self.pixels[image], self.size.0, self.size.1))
     }
 }
 
@@ -84,47 +94,67 @@ impl<'a> Queries<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     closest: Closest,
-    /// The nearest by coarse windows, at most [`CLOSELY`].
-    near: Vec<Neighbour>,
+    /// The nearest by coarse windows, at most [`NEAR`], the nearest first.
+    near: Vec<Near>,
+}
+
+/// A known image that a coarse window shows something like.
+#[derive(Clone, Copy, Debug)]
+struct Near {
+    neighbour: Neighbour,
+    /// The window's place among the coarse windows.
+    window: usize,
+}
+
+impl Near {
+    fn order(&self, other: &Self) -> Ordering {
+        self.neighbour.order(&other.neighbour).then(self.window.cmp(&other.window))
+    }
 }
 
 impl Found {
-    fn look_closely_at(&mut self, others: impl IntoIterator<Item = Neighbour>) {
-        self.near.extend(others);
-        self.near.sort_by(Neighbour::order);
-        let mut met = Vec::with_capacity(CLOSELY);
-        self.near.retain(|neighbour| {
-            let new = met.len() < CLOSELY && !met.contains(&neighbour.row);
-            if new {
-                met.push(neighbour.row);
-            }
-            new
-        });
+    /// From what each window found, the nearest known images, each in the window that comes nearest.
+    fn gather(&mut self, of_windows: &[Vec<Neighbour>]) {
+        let windows = of_windows.iter().enumerate();
+        let mut found: Vec<Near> = windows
+            .flat_map(|(window, found)| found.iter().map(move |&neighbour| Near { neighbour, window }))
+            .collect();
+        found.sort_unstable_by(Near::order);
+        let mut met = BTreeSet::new();
+        found.retain(|near| met.len() < NEAR && met.insert(near.neighbour.row));
+        self.near = found;
+    }
+
+    /// Adds one more known image.
+    fn add(&mut self, other: Near) {
+        let place = self.near.partition_point(|near| near.order(&other).is_lt());
+        if place < NEAR {
+            self.near.insert(place, other);
+            self.near.truncate(NEAR);
+        }
     }
 }
 
 /// Known images.
-pub(crate) struct Known {
-    looks: Arc<Looks>,
-    coarse: Points,
-}
+pub(crate) struct Known(Arc<Looks>);
 
 impl Known {
     pub(crate) fn new(looks: Arc<Looks>) -> Self {
-        Self { coarse: coarse_of(&looks.middles), looks }
+        Self(looks)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.looks.len()
+        self.0.len()
     }
 
     /// Adds the image in row `row` of `queries`.
     pub(crate) fn push(&mut self, queries: &Queries<'_>, row: usize) {
-        let (looks, seen) = (Arc::make_mut(&mut self.looks), &queries.looks);
+        let (looks, seen) = (Arc::make_mut(&mut self.0), &queries.looks);
         let points = [
             (&mut looks.features, &seen.features),
             (&mut looks.thumbnails, &seen.thumbnails),
             (&mut looks.middles, &seen.middles),
+            (&mut looks.coarse, &seen.coarse),
         ];
         for (known, seen) in points {
             known.width = seen.width;
@@ -132,8 +162,6 @@ impl Known {
         }
         looks.hashes.extend(seen.hashes.get(row));
         looks.ids.extend(seen.ids.get(row));
-        self.coarse.width = COARSE_WIDTH;
-        self.coarse.push(&coarse_of_one(seen.middles.row(row)));
     }
 
     /// The nearest known images to each of `queries`; `own` names for each a known image that does not count: itself.
@@ -141,9 +169,9 @@ impl Known {
         let looks = &queries.looks;
         let mut found = vec![Found { closest: Closest::NONE, near: Vec::new() }; queries.len()];
         let searches = [
-            (PIXELS, self.looks.thumbnails.nearest(&looks.thumbnails, own)?),
-            (PIXELS, self.looks.thumbnails.nearest(&queries.flipped, own)?),
-            (FEATURES, self.looks.features.nearest(&looks.features, own)?),
+            (PIXELS, self.0.thumbnails.nearest(&looks.thumbnails, own)?),
+            (PIXELS, self.0.thumbnails.nearest(&queries.flipped, own)?),
+            (FEATURES, self.0.features.nearest(&looks.features, own)?),
         ];
         for (measure, nearest) in searches {
             for (found, nearest) in found.iter_mut().zip(nearest) {
@@ -152,22 +180,22 @@ impl Known {
         }
         let own_of = |i: usize| own.and_then(|own| own.get(i)).copied();
         found.par_iter_mut().zip(&looks.hashes).enumerate().for_each(|(i, (found, hashes))| {
-            if let Some((bits, row)) = phash::nearest(&self.looks.hashes, *hashes, own_of(i)) {
+            if let Some((bits, row)) = phash::nearest(&self.0.hashes, *hashes, own_of(i)) {
                 found.closest.see(HASH, bits as f32, row);
             }
         });
         let own: Option<Vec<usize>> =
-            own.map(|own| own.iter().flat_map(|&row| std::iter::repeat_n(row, queries.windows)).collect());
-        let near = self.coarse.k_nearest(&queries.coarse, CLOSELY, own.as_deref())?;
-        for (found, near) in found.iter_mut().zip(near.chunks(queries.windows)) {
-            found.look_closely_at(near.iter().flatten().copied());
+            own.map(|own| own.iter().flat_map(|&row| std::iter::repeat_n(row, queries.windows.len())).collect());
+        let near = self.0.coarse.k_nearest(&queries.coarse, NEAR, own.as_deref())?;
+        for (found, near) in found.iter_mut().zip(near.chunks(queries.windows.len())) {
+            found.gather(near);
         }
         Ok(found)
     }
 
     /// Adds one known image to what was found for an image.
     pub(crate) fn see(&self, known: usize, queries: &Queries<'_>, image: usize, found: &mut Found) {
-        let (looks, seen) = (&self.looks, &queries.looks);
+        let (looks, seen) = (&self.0, &queries.looks);
         let thumbnail = looks.thumbnails.row(known);
         found.closest.see(PIXELS, distance(seen.thumbnails.row(image), thumbnail), known);
         found.closest.see(PIXELS, distance(queries.flipped.row(image), thumbnail), known);
@@ -176,25 +204,46 @@ impl Known {
             let bits = phash::nearest(&[*hash], *hashes, None).map_or(f32::INFINITY, |(bits, _)| bits as f32);
             found.closest.see(HASH, bits, known);
         }
-        let windows = image * queries.windows..(image + 1) * queries.windows;
-        let coarse = windows.map(|view| distance(queries.coarse.row(view), self.coarse.row(known)));
-        let nearest = coarse.fold(f32::INFINITY, f32::min);
-        found.look_closely_at([Neighbour { distance: nearest, row: known }]);
+        let first = image * queries.windows.len();
+        let near = |window: usize| {
+            let distance = distance(queries.coarse.row(first + window), self.0.coarse.row(known));
+            Near { neighbour: Neighbour { distance, row: known }, window }
+        };
+        if let Some(nearest) = (0..queries.windows.len()).map(near).min_by(Near::order) {
+            found.add(nearest);
+        }
     }
 
-    /// How near the image comes, with the few nearest looked at closely.
-    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize) -> Closest {
+    /// How near the image comes, with the few nearest looked at closely; `around` is how near the real images around it come,
+    /// where these are others than the known ones.
+    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize, around: Option<f32>) -> Closest {
         let mut closest = found.closest;
         if found.near.is_empty() {
             return closest;
         }
         let aligner = queries.aligner(image);
-        let middle = |row: usize| self.looks.middles.row(row);
-        let mut seen: Vec<_> =
-            found.near.iter().filter_map(|near| Some((aligner.look(middle(near.row))?, near.row))).collect();
-        seen.sort_by(|a, b| a.0.0.total_cmp(&b.0.0).then(a.1.cmp(&b.1)));
-        for (seen, row) in seen.into_iter().take(ALIGNED) {
-            closest.see(ALIGNED_PIXELS, aligner.align(middle(row), seen), row);
+        let roughly = |near: &Near| {
+            let row = near.neighbour.row;
+            let (distance, window) = aligner.roughly(self.0.coarse.row(row), queries.windows[near.window])?;
+            Some((Neighbour { distance, row }, window))
+        };
+        let mut rough: Vec<(Neighbour, Window)> = found.near.iter().filter_map(roughly).collect();
+        rough.sort_by(|(a, _), (b, _)| a.order(b));
+        let closely = |&(Neighbour { row, .. }, window): &(Neighbour, Window)| Neighbour {
+            distance: aligner.closely(self.0.middles.row(row), window),
+            row,
+        };
+        let mut seen: Vec<Neighbour> = rough.iter().take(CLOSELY).map(closely).collect();
+        seen.sort_by(Neighbour::order);
+        if let [nearest, others @ ..] = &seen[..] {
+            closest.see(ALIGNED_PIXELS, nearest.distance, nearest.row);
+            if !others.is_empty() {
+                closest.around = others.iter().map(|other| other.distance).sum::<f32>() / others.len() as f32;
+            }
+        }
+        let around = around.unwrap_or(closest.around);
+        if around.is_finite() && around > 0.0 {
+            closest.see(NEXT_TO_OTHERS, closest.distances[ALIGNED_PIXELS] / around, closest.rows[ALIGNED_PIXELS]);
         }
         closest
     }
@@ -212,7 +261,7 @@ impl Known {
             let rows: Vec<usize> = (start..pixels.len().min(start + CHUNK)).collect();
             let queries = Queries::new(looks.select(&rows), pixels[start..start + rows.len()].to_vec(), size);
             let found = self.search(&queries, own.map(|own| &own[start..start + rows.len()]))?;
-            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i)));
+            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i, None)));
         }
         Ok(closest)
     }

@@ -24,6 +24,8 @@ pub struct Looks {
     pub(crate) thumbnails: Points,
     /// The images' middles, whatever their brightness (see [`views`]).
     pub(crate) middles: Points,
+    /// The same on a coarser grid, for searches.
+    pub(crate) coarse: Points,
     /// Perceptual hashes of each image and of its mirror image.
     pub(crate) hashes: Vec<[u64; 2]>,
     /// Hashes of the pixels.
@@ -68,19 +70,21 @@ impl Looks {
         let all: Vec<&[u8]> = images.iter().collect();
         let thumbnails: Vec<f32> =
             all.par_iter().flat_map_iter(|image| thumbnail(image, images.width(), images.height())).collect();
-        let described: Vec<(Vec<f32>, [u64; 2])> = all
+        let described: Vec<(Vec<f32>, Vec<f32>, [u64; 2])> = all
             .par_iter()
             .map(|image| {
                 let picture = Picture::new(image, images.width(), images.height());
-                (picture.middle(), phash::hashes(&picture))
+                (picture.middle(), picture.coarse_middle(), phash::hashes(&picture))
             })
             .collect();
-        let hashes = described.iter().map(|(_, hashes)| *hashes).collect();
+        let hashes = described.iter().map(|(_, _, hashes)| *hashes).collect();
+        let coarse = described.iter().flat_map(|(_, coarse, _)| coarse).copied().collect();
         Self {
             heads: seen.heads,
             features,
             thumbnails: Points::new(thumbnails, THUMBNAIL),
-            middles: Points::new(described.into_iter().flat_map(|(middle, _)| middle).collect(), views::WIDTH),
+            middles: Points::new(described.into_iter().flat_map(|(middle, _, _)| middle).collect(), views::WIDTH),
+            coarse: Points::new(coarse, views::COARSE_WIDTH),
             hashes,
             ids: all.par_iter().map(|image| SampleId::of(image)).collect(),
         }
@@ -107,6 +111,7 @@ impl Looks {
             features: self.features.select(rows.iter().copied()),
             thumbnails: self.thumbnails.select(rows.iter().copied()),
             middles: self.middles.select(rows.iter().copied()),
+            coarse: self.coarse.select(rows.iter().copied()),
             hashes: rows.iter().filter_map(|&row| self.hashes.get(row).copied()).collect(),
             ids: rows.iter().filter_map(|&row| self.ids.get(row).copied()).collect(),
         }

@@ -1,9 +1,10 @@
 //! `novelty`: no near copy of a training image, nor of a candidate that was accepted earlier.
 //!
 //! Tiny groups are where a generator copies its training images (Carlini et al. 2023, "Extracting Training Data from
-//! Diffusion Models"). An image is a near copy if by one of four measures it comes nearer to a known image than real images
+//! Diffusion Models"). An image is a near copy if by one of five measures it comes nearer to a known image than real images
 //! come to each other, but for a small share of them: by its thumbnail, mirrored or not; by its features; by its perceptual
-//! hash, mirrored or not; by its middle, mirrored, shifted, enlarged and in any brightness (see [`crate::views`]).
+//! hash, mirrored or not; by its middle, mirrored, shifted, enlarged and in any brightness (see [`crate::views`]), as it is
+//! and next to how near other images come.
 //! Candidates are judged in the order of their requests against those kept before them.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use evenset_core::SampleId;
 use evenset_nn::classifier::ImageSet;
 use serde::{Deserialize, Serialize};
 
-use super::copies::{Closest, Found, Known, MEASURES, Queries};
+use super::copies::{COUNT, Closest, Found, Known, MEASURES, Queries};
 use super::{Looks, OrderedGate, Outcome, Session, Shown};
 use crate::{NoveltyConfig, VerifyError};
 
@@ -22,7 +23,7 @@ const MEASURED: usize = 4096;
 /// Candidates that are compared with all kept before them at a time, and then one by one with each other.
 const CHUNK: usize = 256;
 
-/// How near real images come to each other. The four limits are set together: a share of the gate's `quantile` of the real
+/// How near real images come to each other. The five limits are set together: a share of the gate's `quantile` of the real
 /// images falls below one or more of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,11 +36,13 @@ pub struct NoveltyLimits {
     pub hash: f32,
     /// Middles nearer than this (root mean square, in deviations of their pixels) are near copies.
     pub aligned: f32,
+    /// Middles nearer than this part of the mean distance to the next images around are near copies.
+    pub next_to_others: f32,
 }
 
 impl NoveltyLimits {
     /// Only exact copies are near copies.
-    pub(crate) const EXACT: Self = Self { pixels: 0.0, features: 0.0, hash: 0.0, aligned: 0.0 };
+    pub(crate) const EXACT: Self = Self { pixels: 0.0, features: 0.0, hash: 0.0, aligned: 0.0, next_to_others: 0.0 };
 
     /// The limits below which, by any measure, only a share of `config.quantile` of the real images fall. Exact copies among
     /// the real images do not count: they would hide what is normal.
@@ -53,22 +56,22 @@ impl NoveltyLimits {
         let size = (images.width(), images.height());
         let closest = Known::new(Arc::clone(real)).closest(&real.select(&rows), &pixels, size, Some(&rows))?;
         let closest: Vec<Closest> = closest.into_iter().filter(|closest| closest.pixels() > 0.0).collect();
-        let [pixels, features, hash, aligned] = joint_limits(&closest, config.quantile);
-        Ok(Self { pixels, features, hash, aligned })
+        let [pixels, features, hash, aligned, next_to_others] = joint_limits(&closest, config.quantile);
+        Ok(Self { pixels, features, hash, aligned, next_to_others })
     }
 
-    fn all(&self) -> [f32; 4] {
-        [self.pixels, self.features, self.hash, self.aligned]
+    fn all(&self) -> [f32; COUNT] {
+        [self.pixels, self.features, self.hash, self.aligned, self.next_to_others]
     }
 }
 
 /// For each measure the distance of the same rank, the largest rank at which at most a share of `quantile` of the images
-/// fall below one of the four.
-fn joint_limits(closest: &[Closest], quantile: f64) -> [f32; 4] {
+/// fall below one of the limits.
+fn joint_limits(closest: &[Closest], quantile: f64) -> [f32; COUNT] {
     if closest.is_empty() {
-        return [0.0; 4];
+        return [0.0; COUNT];
     }
-    let sorted = [0, 1, 2, 3].map(|measure| {
+    let sorted: [Vec<f32>; COUNT] = std::array::from_fn(|measure| {
         let mut distances: Vec<f32> = closest.iter().map(|closest| closest.distances[measure]).collect();
         distances.sort_by(f32::total_cmp);
         distances
@@ -180,7 +183,7 @@ impl Comparison<'_> {
     }
 
     /// How near the candidate in row `row` comes to those kept.
-    fn to_kept(&mut self, row: usize) -> Result<Option<Closest>, VerifyError> {
+    fn held_against_kept(&mut self, row: usize) -> Result<Option<Closest>, VerifyError> {
         if self.chunk.as_ref().is_none_or(|chunk| !(chunk.start..chunk.start + chunk.queries.len()).contains(&row)) {
             self.open(row)?;
         }
@@ -190,14 +193,14 @@ impl Comparison<'_> {
         for other in chunk.before..self.kept.len() {
             self.kept.see(other, &chunk.queries, image, &mut found);
         }
-        Ok(Some(self.kept.finish(&found, &chunk.queries, image)))
+        Ok(Some(self.kept.finish(&found, &chunk.queries, image, Some(self.to_real[row].around))))
     }
 }
 
 impl Session for Comparison<'_> {
     fn judge(&mut self, row: usize) -> Result<Outcome, VerifyError> {
         let training = |row: usize| format!("training image {row}");
-        let to_kept = self.to_kept(row)?;
+        let to_kept = self.held_against_kept(row)?;
         let to_real = self.to_real[row];
         let exact = self.shown.looks.ids.get(row).and_then(|id| {
             let real = self.gate.ids.get(id).map(|&row| training(row));
@@ -244,12 +247,13 @@ mod tests {
 
     #[test]
     fn limits_are_set_jointly_so_that_the_wanted_share_falls_below_one_of_them() {
-        let draws = Seed(1).normal(4 * 5000);
+        let draws = Seed(1).normal(COUNT * 5000);
         let closest: Vec<Closest> = draws
-            .chunks_exact(4)
-            .map(|d| Closest {
-                distances: [d[0].abs(), d[1].abs(), (d[2].abs() * 8.0).round(), d[3].abs()],
-                rows: [0; 4],
+            .chunks_exact(COUNT)
+            .map(|d| {
+                // One of the measures is whole numbers.
+                let distances = std::array::from_fn(|i| if i == 2 { (d[i].abs() * 8.0).round() } else { d[i].abs() });
+                Closest { distances, rows: [0; COUNT], around: 1.0 }
             })
             .collect();
         let limits = joint_limits(&closest, 0.02);
@@ -258,6 +262,6 @@ mod tests {
         let few = joint_limits(&closest[..40], 0.02);
         let below = closest[..40].iter().filter(|c| c.distances.iter().zip(few).any(|(d, limit)| *d < limit)).count();
         assert_eq!(below, 0, "one in fifty of forty images is none");
-        assert_eq!(joint_limits(&[], 0.1), [0.0; 4]);
+        assert_eq!(joint_limits(&[], 0.1), [0.0; COUNT]);
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn cues(image: &[u8], width: usize, height: usize) -> Vec<f64> {
         let (least, most) = (p[0].min(p[1]).min(p[2]), p[0].max(p[1]).max(p[2]));
         if most > 0.0 { (most - least) / most } else { 0.0 }
     }));
-    let on_border = |i: usize| i % width == 0 || i % width == width - 1 || i < width || i >= width * (height - 1);
+    let on_border =
+        |i: usize| i.is_multiple_of(width) || i % width == width - 1 || i < width || i >= width * (height - 1);
     let (border, border_contrast) = moments((0..grey.len()).filter(|&i| on_border(i)).map(|i| grey[i]));
     let middle = mean((0..grey.len()).filter(|&i| !on_border(i)).map(|i| grey[i]));
 
