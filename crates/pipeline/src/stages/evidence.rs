@@ -5,7 +5,7 @@
 //! the verifier's features.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_data::Dataset;
@@ -166,7 +166,7 @@ impl Stage for EvidenceStage<'_> {
 
 /// A training that was stored, or is run and stored now.
 fn kept<T: Serialize + serde::de::DeserializeOwned>(
-    path: &PathBuf,
+    path: &Path,
     steps: u64,
     note: &str,
     context: &Context<'_>,
