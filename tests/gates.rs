@@ -8,8 +8,8 @@ mod support;
 use std::fs::File;
 use std::path::Path;
 
-use arrow_array::cast::AsArray;
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use support::{fail, job, run, shapes, stderr, succeed};
 
@@ -101,7 +101,9 @@ fn candidates_of_small_groups_start_from_real_images_that_are_named() {
     let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
     let ways = checks["guides"].as_array().unwrap();
     assert_eq!(ways.len(), 2 * 2 * 2, "two sources, two strengths, two guidances");
-    assert_eq!(ways.iter().map(|way| way[1]["shown"].as_u64().unwrap()).sum::<u64>(), 40);
+    let started: u64 = ways.iter().map(|way| way[1]["shown"].as_u64().unwrap()).sum();
+    let kept: u64 = ways.iter().map(|way| way[1]["kept"].as_u64().unwrap()).sum();
+    assert!(kept >= 40 && started >= kept, "{kept} of {started}");
     assert!(ways[0][0].as_str().unwrap().contains("same-group at strength 0.4, guidance 1"), "{}", ways[0]);
 }
 

@@ -1,6 +1,6 @@
 //! Times what evidence spends its time on: training steps, and putting many runs together.
 //!
-//! `cargo run --release -p evenset-evidence --example speed`
+//! `cargo run --release -p evenset-evidence --example evidence_speed`
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::time::Instant;
