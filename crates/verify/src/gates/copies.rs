@@ -41,12 +41,10 @@ const NEXT_TO_OTHERS: usize = 4;
 pub(crate) struct Closest {
     pub(crate) distances: [f32; COUNT],
     pub(crate) rows: [usize; COUNT],
-    /// How near the other images that were looked at closely come, on average; infinite where there are none.
-    pub(crate) around: f32,
 }
 
 impl Closest {
-    const NONE: Self = Self { distances: [f32::INFINITY; COUNT], rows: [0; COUNT], around: f32::INFINITY };
+    const NONE: Self = Self { distances: [f32::INFINITY; COUNT], rows: [0; COUNT] };
 
     fn see(&mut self, measure: usize, distance: f32, row: usize) {
         if distance < self.distances[measure] {
@@ -214,9 +212,9 @@ impl Known {
         }
     }
 
-    /// How near the image comes, with the few nearest looked at closely; `around` is how near the real images around it come,
-    /// where these are others than the known ones.
-    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize, around: Option<f32>) -> Closest {
+    /// How near the image comes, with the few nearest looked at closely. Only `among_many` known images do the other images
+    /// around it say how near is near.
+    pub(crate) fn finish(&self, found: &Found, queries: &Queries<'_>, image: usize, among_many: bool) -> Closest {
         let mut closest = found.closest;
         if found.near.is_empty() {
             return closest;
@@ -237,13 +235,10 @@ impl Known {
         seen.sort_by(Neighbour::order);
         if let [nearest, others @ ..] = &seen[..] {
             closest.see(ALIGNED_PIXELS, nearest.distance, nearest.row);
-            if !others.is_empty() {
-                closest.around = others.iter().map(|other| other.distance).sum::<f32>() / others.len() as f32;
+            let around = others.iter().map(|other| other.distance).sum::<f32>() / others.len() as f32;
+            if among_many && around > 0.0 {
+                closest.see(NEXT_TO_OTHERS, nearest.distance / around, nearest.row);
             }
-        }
-        let around = around.unwrap_or(closest.around);
-        if around.is_finite() && around > 0.0 {
-            closest.see(NEXT_TO_OTHERS, closest.distances[ALIGNED_PIXELS] / around, closest.rows[ALIGNED_PIXELS]);
         }
         closest
     }
@@ -261,7 +256,7 @@ impl Known {
             let rows: Vec<usize> = (start..pixels.len().min(start + CHUNK)).collect();
             let queries = Queries::new(looks.select(&rows), pixels[start..start + rows.len()].to_vec(), size);
             let found = self.search(&queries, own.map(|own| &own[start..start + rows.len()]))?;
-            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i, None)));
+            closest.par_extend(found.par_iter().enumerate().map(|(i, found)| self.finish(found, &queries, i, true)));
         }
         Ok(closest)
     }

@@ -36,7 +36,8 @@ pub struct NoveltyLimits {
     pub hash: f32,
     /// Middles nearer than this (root mean square, in deviations of their pixels) are near copies.
     pub aligned: f32,
-    /// Middles nearer than this part of the mean distance to the next images around are near copies.
+    /// Middles nearer than this part of the mean distance to the next training images around are near copies. Not asked
+    /// about candidates: among the first few of a rare group, one is the only one like the next.
     pub next_to_others: f32,
 }
 
@@ -193,7 +194,7 @@ impl Comparison<'_> {
         for other in chunk.before..self.kept.len() {
             self.kept.see(other, &chunk.queries, image, &mut found);
         }
-        Ok(Some(self.kept.finish(&found, &chunk.queries, image, Some(self.to_real[row].around))))
+        Ok(Some(self.kept.finish(&found, &chunk.queries, image, false)))
     }
 }
 
@@ -253,7 +254,7 @@ mod tests {
             .map(|d| {
                 // One of the measures is whole numbers.
                 let distances = std::array::from_fn(|i| if i == 2 { (d[i].abs() * 8.0).round() } else { d[i].abs() });
-                Closest { distances, rows: [0; COUNT], around: 1.0 }
+                Closest { distances, rows: [0; COUNT] }
             })
             .collect();
         let limits = joint_limits(&closest, 0.02);
