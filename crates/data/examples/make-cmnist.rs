@@ -10,6 +10,7 @@
 //! in train: the ideal that balancing is measured against. An image is its grey levels times its tint, and its tint is
 //! its colour plus Gaussian noise (0.05 of the range). Ten colours and noise are those of Nam et al. 2020, "Learning from
 //! Failure", as the later literature uses them.
+#![allow(clippy::print_stdout, reason = "an example says what it made")]
 
 use std::path::Path;
 use std::sync::Arc;

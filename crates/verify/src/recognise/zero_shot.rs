@@ -155,7 +155,10 @@ mod tests {
         vec![("colour".to_owned(), vec!["navy".to_owned(), "red".to_owned()])]
     }
 
-    fn sentences_of(text: &str) -> Result<Vec<(String, Vec<Vec<String>>)>, String> {
+    /// Each attribute with the sentences of each of its values.
+    type Sentences = Vec<(String, Vec<Vec<String>>)>;
+
+    fn sentences_of(text: &str) -> Result<Sentences, String> {
         let config: ZeroShotConfig = serde_json::from_str(text).unwrap();
         sentences(&config, &attributes()).map_err(|error| error.to_string())
     }
