@@ -37,6 +37,20 @@ impl Neighbour {
     }
 }
 
+/// A neighbour of something that several queries show.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Near {
+    pub(crate) neighbour: Neighbour,
+    /// Which of the queries comes nearest; of equally near ones the first.
+    pub(crate) view: usize,
+}
+
+impl Near {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
+        self.neighbour.order(&other.neighbour).then(self.view.cmp(&other.view))
+    }
+}
+
 impl Points {
     pub(crate) fn new(values: Vec<f32>, width: usize) -> Self {
         Self { values, width }
@@ -71,22 +85,39 @@ impl Points {
     }
 
     /// For each query its `k` nearest points, the nearest first, or all where there are fewer.
-    pub(crate) fn k_nearest(&self, queries: &Self, k: usize, own: Option<&[usize]>) -> Result<Vec<Vec<Neighbour>>> {
-        let own = |query: usize| own.and_then(|own| own.get(query)).copied();
-        let mut nearest: Vec<Vec<Neighbour>> = vec![Vec::new(); queries.len()];
+    fn k_nearest(&self, queries: &Self, k: usize, own: Option<&[usize]>) -> Result<Vec<Vec<Neighbour>>> {
+        let nearest = self.k_nearest_to_views(queries, 1, k, own)?;
+        Ok(nearest.into_iter().map(|nearest| nearest.into_iter().map(|near| near.neighbour).collect()).collect())
+    }
+
+    /// For each `views` queries in a row, which show the same thing, the `k` points nearest to any of them, the nearest
+    /// first. `own` names for each `views` queries a point that does not count.
+    pub(crate) fn k_nearest_to_views(
+        &self,
+        queries: &Self,
+        views: usize,
+        k: usize,
+        own: Option<&[usize]>,
+    ) -> Result<Vec<Vec<Near>>> {
+        let own = |thing: usize| own.and_then(|own| own.get(thing)).copied();
+        let mut nearest: Vec<Vec<Near>> = vec![Vec::new(); queries.len() / views.max(1)];
+        let things = QUERY_BLOCK.div_ceil(views.max(1));
         for (block, points) in self.values.chunks(POINT_BLOCK * self.width.max(1)).enumerate() {
             let first = block * POINT_BLOCK;
             let points = Block::new(points, self.width)?;
-            for (chunk, nearest) in nearest.chunks_mut(QUERY_BLOCK).enumerate() {
-                let from = chunk * QUERY_BLOCK;
-                let values = &queries.values[from * self.width..][..nearest.len() * self.width];
+            for (chunk, nearest) in nearest.chunks_mut(things).enumerate() {
+                let from = chunk * things;
+                let stride = views * self.width;
+                let values = &queries.values[from * stride..][..nearest.len() * stride];
                 let products = points.products(values)?;
                 nearest.par_iter_mut().enumerate().for_each(|(i, nearest)| {
                     let skipped = own(from + i).and_then(|own| own.checked_sub(first));
-                    let query = &values[i * self.width..][..self.width];
-                    let products = &products[i * points.len()..][..points.len()];
-                    nearest.extend(points.candidates(query, products, k, skipped, first));
-                    nearest.sort_unstable_by(Neighbour::order);
+                    let queries = &values[i * stride..][..stride];
+                    let products = &products[i * views * points.len()..][..views * points.len()];
+                    // What is farther than the k-th nearest so far need not be looked at.
+                    let bound = nearest.get(k.saturating_sub(1)).map_or(f32::INFINITY, |near| near.neighbour.distance);
+                    nearest.extend(points.candidates(queries, products, k, skipped, first, bound));
+                    nearest.sort_unstable_by(Near::order);
                     nearest.truncate(k);
                 });
             }
@@ -126,36 +157,50 @@ impl<'a> Block<'a> {
         queries.matmul(&self.transposed)?.flatten_all()?.to_vec1()
     }
 
-    /// Every point that may be among the `k` nearest, with its exact distance.
+    /// Every point that may be among the `k` nearest to any of the queries, and nearer than `bound`, with its exact
+    /// distance.
     fn candidates(
         &self,
-        query: &[f32],
+        queries: &[f32],
         products: &[f32],
         k: usize,
         skipped: Option<usize>,
         first: usize,
-    ) -> Vec<Neighbour> {
-        let length = square(query);
-        let approximate = |point: usize| length + self.squares[point] - 2.0 * products[point];
-        let slack = |point: usize| SLACK * (length + self.squares[point]);
+        bound: f32,
+    ) -> Vec<Near> {
+        // Squared distances, but for the point's own square: the least that they can be, and the most.
+        let (mut least, mut most) = (vec![f32::INFINITY; self.len()], vec![f32::INFINITY; self.len()]);
+        for (query, products) in queries.chunks_exact(self.width).zip(products.chunks_exact(self.len())) {
+            let length = square(query);
+            let (shorter, longer) = (length * (1.0 - SLACK), length * (1.0 + SLACK));
+            for ((least, most), product) in least.iter_mut().zip(&mut most).zip(products) {
+                *least = least.min(shorter - 2.0 * product);
+                *most = most.min(longer - 2.0 * product);
+            }
+        }
         let counts = |&point: &usize| Some(point) != skipped;
+        let bound = bound.powi(2) * self.width as f32 * (1.0 + SLACK);
         // The k smallest upper bounds: nothing whose lower bound is above the largest of them can be among the k nearest.
         let mut smallest: Vec<f32> = Vec::with_capacity(k + 1);
         for point in (0..self.len()).filter(counts) {
-            let upper = approximate(point) + slack(point);
-            if smallest.len() < k || smallest.last().is_some_and(|&last| upper < last) {
+            let upper = most[point] + self.squares[point] * (1.0 + SLACK);
+            if upper <= bound && (smallest.len() < k || smallest.last().is_some_and(|&last| upper < last)) {
                 let at = smallest.partition_point(|&other| other <= upper);
                 smallest.insert(at, upper);
                 smallest.truncate(k);
             }
         }
-        let limit = if smallest.len() < k { f32::INFINITY } else { smallest.last().copied().unwrap_or(f32::INFINITY) };
+        let limit = if smallest.len() < k { bound } else { smallest.last().copied().unwrap_or(bound) };
         (0..self.len())
             .filter(counts)
-            .filter(|&point| approximate(point) - slack(point) <= limit)
-            .map(|point| Neighbour {
-                distance: distance(query, &self.values[point * self.width..][..self.width]),
-                row: first + point,
+            .filter(|&point| least[point] + self.squares[point] * (1.0 - SLACK) <= limit)
+            .filter_map(|point| {
+                let values = &self.values[point * self.width..][..self.width];
+                let near = |(view, query): (usize, &[f32])| {
+                    let neighbour = Neighbour { distance: distance(query, values), row: first + point };
+                    Near { neighbour, view }
+                };
+                queries.chunks_exact(self.width).enumerate().map(near).min_by(Near::order)
             })
             .collect()
     }
@@ -231,6 +276,23 @@ mod tests {
         let together = points.nearest(&queries, None).unwrap();
         for query in [0, 17, 299] {
             assert_eq!(points.nearest(&queries.select([query]), None).unwrap()[0], together[query]);
+        }
+    }
+
+    #[test]
+    fn the_nearest_to_several_views_are_those_of_the_view_that_comes_nearest() {
+        let points = Points::new(Seed(1).normal((POINT_BLOCK + 400) * 5), 5);
+        let queries = Points::new(Seed(2).normal(3 * 40 * 5), 5);
+        let found = points.k_nearest_to_views(&queries, 3, 7, Some(&[9; 40])).unwrap();
+        for (thing, found) in found.iter().enumerate() {
+            let near = |row: usize, view: usize| Near {
+                neighbour: Neighbour { distance: distance(queries.row(3 * thing + view), points.row(row)), row },
+                view,
+            };
+            let nearest = |row: usize| (0..3).map(|view| near(row, view)).min_by(Near::order).unwrap();
+            let mut all: Vec<Near> = (0..points.len()).filter(|&row| row != 9).map(nearest).collect();
+            all.sort_by(Near::order);
+            assert_eq!(found[..], all[..7], "{thing}");
         }
     }
 

@@ -6,15 +6,13 @@
 //! many (the adaptive threshold of Carlini et al. 2023, section 4.2). The first three are a search among all known images;
 //! for the others a coarse search finds a few images, of which ever fewer are looked at ever more closely.
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::Looks;
 use super::looks::mirrored;
-use crate::nearest::{Neighbour, Points, distance};
+use crate::nearest::{Near, Neighbour, Points, distance};
 use crate::views::{Aligner, COARSE_WIDTH, Picture, Window, coarse_windows};
 use crate::{VerifyError, phash};
 
@@ -96,33 +94,7 @@ pub(crate) struct Found {
     near: Vec<Near>,
 }
 
-/// A known image that a coarse window shows something like.
-#[derive(Clone, Copy, Debug)]
-struct Near {
-    neighbour: Neighbour,
-    /// The window's place among the coarse windows.
-    window: usize,
-}
-
-impl Near {
-    fn order(&self, other: &Self) -> Ordering {
-        self.neighbour.order(&other.neighbour).then(self.window.cmp(&other.window))
-    }
-}
-
 impl Found {
-    /// From what each window found, the nearest known images, each in the window that comes nearest.
-    fn gather(&mut self, of_windows: &[Vec<Neighbour>]) {
-        let windows = of_windows.iter().enumerate();
-        let mut found: Vec<Near> = windows
-            .flat_map(|(window, found)| found.iter().map(move |&neighbour| Near { neighbour, window }))
-            .collect();
-        found.sort_unstable_by(Near::order);
-        let mut met = BTreeSet::new();
-        found.retain(|near| met.len() < NEAR && met.insert(near.neighbour.row));
-        self.near = found;
-    }
-
     /// Adds one more known image.
     fn add(&mut self, other: Near) {
         let place = self.near.partition_point(|near| near.order(&other).is_lt());
@@ -182,11 +154,9 @@ impl Known {
                 found.closest.see(HASH, bits as f32, row);
             }
         });
-        let own: Option<Vec<usize>> =
-            own.map(|own| own.iter().flat_map(|&row| std::iter::repeat_n(row, queries.windows.len())).collect());
-        let near = self.0.coarse.k_nearest(&queries.coarse, NEAR, own.as_deref())?;
-        for (found, near) in found.iter_mut().zip(near.chunks(queries.windows.len())) {
-            found.gather(near);
+        let near = self.0.coarse.k_nearest_to_views(&queries.coarse, queries.windows.len(), NEAR, own)?;
+        for (found, near) in found.iter_mut().zip(near) {
+            found.near = near;
         }
         Ok(found)
     }
@@ -205,7 +175,7 @@ impl Known {
         let first = image * queries.windows.len();
         let near = |window: usize| {
             let distance = distance(queries.coarse.row(first + window), self.0.coarse.row(known));
-            Near { neighbour: Neighbour { distance, row: known }, window }
+            Near { neighbour: Neighbour { distance, row: known }, view: window }
         };
         if let Some(nearest) = (0..queries.windows.len()).map(near).min_by(Near::order) {
             found.add(nearest);
@@ -222,7 +192,7 @@ impl Known {
         let aligner = queries.aligner(image);
         let roughly = |near: &Near| {
             let row = near.neighbour.row;
-            let (distance, window) = aligner.roughly(self.0.coarse.row(row), queries.windows[near.window])?;
+            let (distance, window) = aligner.roughly(self.0.coarse.row(row), queries.windows[near.view])?;
             Some((Neighbour { distance, row }, window))
         };
         let mut rough: Vec<(Neighbour, Window)> = found.near.iter().filter_map(roughly).collect();
