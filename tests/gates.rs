@@ -136,3 +136,59 @@ fn a_useless_generator_is_not_said_to_help() {
     let verdict = found["evidence"]["verdict"].as_str().unwrap();
     assert!(["no-difference", "harmed"].contains(&verdict), "{verdict}: {}", found["evidence"]["sentence"]);
 }
+
+#[test]
+fn a_finished_run_can_be_asked_for_more_evidence() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 12, 16);
+    job(root.path(), "");
+    succeed(root.path(), &["run", "job.yaml"]);
+    // More images than the plan needs, with another number of requests in the same round.
+    let more = ["--set", "evidence.sweep=[0, 1, 2]", "--set", "evidence.held_out_groups=1", "--overwrite"];
+    let said = succeed(root.path(), &[&["evidence", "job.yaml", "--json"], &more[..]].concat());
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let shares = found["evidence"]["sweep"]["shares"].as_array().unwrap();
+    let images: Vec<u64> = shares.iter().map(|share| share["generated_images"].as_u64().unwrap()).collect();
+    assert_eq!(images, [0, 8, 16]);
+    let held_out = &found["held_out"];
+    assert_eq!(held_out["groups"].as_array().unwrap().len(), 1);
+    assert_eq!(held_out["test_images"], 12, "judged on the test images of that group alone");
+    let (kept, shown) = (&held_out["accepted"][0][1]["kept"], &held_out["accepted"][0][1]["shown"]);
+    assert!(kept.as_u64() <= shown.as_u64() && shown.as_u64() > Some(20), "{held_out}");
+
+    succeed(root.path(), &[&["run", "job.yaml"], &more[..]].concat());
+    let page = std::fs::read_to_string(root.path().join("runs/shapes/report.html")).unwrap();
+    assert!(page.contains("How many generated images are enough?") && page.contains("Groups that nobody had seen"));
+    let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["evidence"]["held_out"]["arms"].as_array().unwrap().len(), 4);
+
+    let too_many = ["evidence", "job.yaml", "--set", "evidence.held_out_groups=9", "--overwrite"];
+    let error = fail(root.path(), &too_many, 1);
+    assert!(error.contains("9"), "{error}");
+}
+
+#[test]
+fn rounds_end_where_more_images_stop_helping() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 40, 10, 4, 16);
+    job(root.path(), "");
+    // Noise does not help, and a gate that drops every other image makes several rounds.
+    let gate = r#"verify.gates=[{type: command, run: [sh, -c, "sed -E 's/.*\"index\":([0-9]*[02468]),.*/{\"index\":\\1,\"keep\":false}/; s/^\\{\"index\":([0-9]+),\"group.*/{\"index\":\\1,\"keep\":true}/'"]}]"#;
+    let set = [
+        "--set",
+        gate,
+        "--set",
+        "generate.model.steps=3",
+        "--set",
+        "verify.rounds=6",
+        "--set",
+        "plan.target.images=40",
+    ];
+    let output = run(root.path(), &[&["verify", "job.yaml", "--json", "--stop-at-plateau"], &set[..]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rounds = found["rounds"].as_array().unwrap();
+    assert!(rounds.len() < 6 && rounds.last().unwrap()["remaining"].as_u64() > Some(0), "{found}");
+    assert!(of_stage(root.path(), "plateau-1", "plateau.json").is_file());
+}

@@ -78,7 +78,10 @@ pub fn json(job: &Job, goal: Goal, finished: &Finished) -> Result<Value> {
             "targets_met": finished.targets_met(),
             "written": finished.written.as_ref().map(|written| &written.output),
         }),
-        Goal::Evidence => json!({ "evidence": finished.evidence.as_ref().map(|evidence| &evidence.output) }),
+        Goal::Evidence => json!({
+            "evidence": finished.evidence.as_ref().map(|evidence| &evidence.output),
+            "held_out": finished.held_out.as_ref().map(|held_out| &held_out.output),
+        }),
         Goal::Report => serde_json::to_value(stages::report::read(&job.run)?)?,
     })
 }
@@ -196,7 +199,8 @@ fn written(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
 
 fn evidence(text: &mut String, finished: &Finished) {
     let (width, color) = canvas();
+    let held_out = finished.held_out.as_ref().map(|done| &done.output);
     if let Some(proof) = &finished.evidence {
-        text.push_str(&terminal::evidence_text(&stages::report::evidence(&proof.output), width, color));
+        text.push_str(&terminal::evidence_text(&stages::report::evidence(&proof.output, held_out), width, color));
     }
 }

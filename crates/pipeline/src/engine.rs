@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use evenset_core::{Fingerprint, Group, Progress, SampleId};
 use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
 use evenset_diffusion::ConditionalModel;
+use evenset_evidence::ClassifierKind;
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
@@ -541,7 +542,11 @@ impl Finished {
         let stage = self.evidence_stage(job, label, &plan.grouping, &self.accepted, last);
         let evidence = context.complete(&stage)?;
         let mut held_out = None;
-        if job.evidence.held_out_groups > 0 {
+        if job.evidence.held_out_groups > 0 && job.evidence.classifier == ClassifierKind::Linear {
+            let why = "no held-out groups: the classifier `linear` needs features of a verifier that has seen them; choose \
+                       `cnn` or `mlp`";
+            self.notes.push(why.into());
+        } else if job.evidence.held_out_groups > 0 {
             let Model::Conditional(model) = &job.generate.model;
             held_out = Some(context.complete(&HeldOutStage {
                 config: &job.evidence,

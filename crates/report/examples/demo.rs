@@ -10,9 +10,9 @@ use evenset_core::{Group, Seed};
 use evenset_report::{
     Acceptance, Arm, Auc, Balance, BalanceChange, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount,
     Cue, Dataset, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
-    GroupShortcut, GuideRow, Hook, Interval, KernelDistance, LossPoint, Note, OutputFile, Outputs, Picture, Plan, Rate,
-    ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures, SkippedArm, SplitRows,
-    Sweep, SweepShare, Threshold, Verdict, render,
+    GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, Interval, KernelDistance, LossPoint, Note, OutputFile,
+    Outputs, Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut,
+    ShortcutFigures, SkippedArm, SplitRows, Sweep, SweepShare, Threshold, Verdict, render,
 };
 use image::{ImageFormat, Rgb, RgbImage};
 
@@ -556,6 +556,20 @@ fn evidence(groups: &[GroupRow]) -> Evidence {
         }],
         overlapping: 12,
         unlabelled: 7,
+        held_out: Some(HeldOut {
+            groups: groups
+                .iter()
+                .take(2)
+                .map(|row| HeldOutGroup { group: row.values.clone(), composed: 120, accepted: 87 })
+                .collect(),
+            test_images: 200,
+            arms: vec![
+                arm("as-is", 0.21, 0.08, 0.0),
+                arm("reweight", 0.24, 0.1, 0.0),
+                arm("balanced", 0.66, 0.58, 0.4),
+            ],
+            gain: Some(gain("reweight", 0.48, 0.0005)),
+        }),
         sweep: Some(Sweep {
             seeds: 5,
             shares: vec![

@@ -16,8 +16,8 @@ pub use checks::{
     GroupShortcut, GuideRow, Rate, Shortcut, ShortcutFigures, Threshold,
 };
 pub use evidence::{
-    Arm, Distances, Evidence, Gain, GroupAccuracy, GroupDistances, KernelDistance, SkippedArm, Sweep, SweepShare,
-    Verdict,
+    Arm, Distances, Evidence, Gain, GroupAccuracy, GroupDistances, HeldOut, HeldOutGroup, KernelDistance, SkippedArm,
+    Sweep, SweepShare, Verdict,
 };
 
 /// A 95 % interval `[low, high]`, in the unit of the number it belongs to.

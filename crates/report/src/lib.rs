@@ -18,9 +18,9 @@ pub use card::{CardData, CardGenerator, CardGroup, CardSplit, Feature, FeatureKi
 pub use data::{
     Acceptance, Arm, Auc, Balance, BalanceChange, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount,
     Cue, Dataset, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
-    GroupShortcut, GuideRow, Hook, Interval, KernelDistance, LossPoint, Note, NoteLevel, OutputFile, Outputs, Picture,
-    Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures, SkippedArm,
-    SplitRows, Sweep, SweepShare, Threshold, Verdict,
+    GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, Interval, KernelDistance, LossPoint, Note, NoteLevel,
+    OutputFile, Outputs, Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut,
+    ShortcutFigures, SkippedArm, SplitRows, Sweep, SweepShare, Threshold, Verdict,
 };
 pub use html::{Headline, headline, render};
 pub use train_py::train_py;

@@ -12,7 +12,7 @@ pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
 use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
-use crate::html::{biased, found, left_out, plateau};
+use crate::html::{biased, composed, found, left_out, plateau};
 use crate::text::{
     count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
 };
@@ -76,6 +76,9 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
         let shares: Vec<String> = sweep.shares.iter().map(share).collect();
         say(format!("worst group by share of the plan's images: {}", shares.join(", ")));
         say(plateau(sweep));
+    }
+    if let Some(held_out) = &evidence.held_out {
+        say(composed(held_out));
     }
     let all = evidence.distances.iter().find(|row| row.group.is_none());
     let kernel = |of: &Option<crate::Distances>| of.as_ref().and_then(|of| of.kernel);

@@ -5,9 +5,9 @@ use evenset_core::{Group, MISSING};
 use evenset_report::{
     Acceptance, Arm, Auc, Balance, BalanceChange, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount,
     Cue, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
-    GroupShortcut, GuideRow, Hook, KernelDistance, LossPoint, Note, OutputFile, Outputs, Picture, Plan, Rate,
-    ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures, SkippedArm, Sweep,
-    SweepShare, Threshold, Verdict, headline, render,
+    GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, KernelDistance, LossPoint, Note, OutputFile, Outputs,
+    Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures,
+    SkippedArm, Sweep, SweepShare, Threshold, Verdict, headline, render,
 };
 
 const ATTRIBUTES: [&str; 4] = ["garment", "colour", "season", "fabric"];
@@ -139,6 +139,15 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
                     })
                     .to_vec(),
                 plateau: 0.5,
+            }),
+            held_out: Some(HeldOut {
+                groups: groups
+                    .iter()
+                    .map(|group| HeldOutGroup { group: group.clone(), composed: 30, accepted: 20 })
+                    .collect(),
+                test_images: 40,
+                arms: vec![arm("as-is", 0.2), arm("balanced", 0.7)],
+                gain: Some(gain("as-is", 0.5)),
             }),
             distances: std::iter::once(None).chain(groups.iter().cloned().map(Some)).map(distances).collect(),
         }),

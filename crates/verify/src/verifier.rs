@@ -257,9 +257,10 @@ impl Verifier {
         for (row, (candidate, verdict)) in seen.iter().zip(verdicts).enumerate() {
             for Wish { head, class } in wishes(candidate, &self.attributes)? {
                 let (Some(wanted), Some(prediction)) = (class, looks.heads.get(head)) else { continue };
-                let seen = prediction.argmax(row).0 as usize;
-                if let Some(sightings) = sightings.get_mut(head) {
-                    sightings.push(Sighting { wanted, seen, accepted: verdict.accepted });
+                // Where recognisers do not agree, nothing is seen.
+                let (seen, probability) = prediction.argmax(row);
+                if let Some(sightings) = sightings.get_mut(head).filter(|_| probability > 0.0) {
+                    sightings.push(Sighting { wanted, seen: seen as usize, accepted: verdict.accepted });
                 }
             }
         }

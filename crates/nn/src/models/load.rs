@@ -46,6 +46,16 @@ impl LoadOptions {
     pub fn trainable() -> Self {
         Self { dtype: DType::F32, trainable: true }
     }
+
+    /// Refuses what no network can do.
+    pub(super) fn check(self) -> Result<()> {
+        let Self { dtype, trainable } = self;
+        if matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
+            return Ok(());
+        }
+        let wanted = if trainable { "train" } else { "run" };
+        Err(Error::Config(format!("no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run")))
+    }
 }
 
 /// Builds a model from the weights in `dir`: `build` must ask for every tensor that the files hold.
@@ -57,12 +67,7 @@ pub(super) fn weights<T>(
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
     let LoadOptions { dtype, trainable } = options;
-    if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
-        let wanted = if trainable { "train" } else { "run" };
-        return Err(Error::Config(format!(
-            "no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run"
-        )));
-    }
+    options.check()?;
     if trainable && dropout != 0.0 {
         return Err(unsupported("dropout", &dropout, "0.0 in training (without training, dropout has no effect)"));
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use evenset_core::{Fingerprint, Seed};
 use evenset_plan::GuideArm;
 use evenset_verify::{
-    Acceptance, BiasWarning, CorrectedCount, GroupDiversity, RealImages, Share, ShortcutReport, Verifier,
+    Acceptance, BiasWarning, CorrectedCount, GroupDiversity, RealImages, Share, ShortcutReport, Verdict, Verifier,
     bias_warnings, diversity_report, shortcut_report,
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,6 @@ use crate::images::Frame;
 use crate::job::Role;
 use crate::rounds::Progress;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
-use crate::stages::generate::Candidate;
 use crate::stages::scan::{Row, Scan};
 
 const CHECKS: &str = "checks.json";
@@ -81,9 +80,11 @@ impl Stage for ChecksStage<'_> {
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let verifier = &self.verifier.output;
-        let all: Vec<Candidate> = self.rounds.iter().flat_map(|round| round.candidates.iter().cloned()).collect();
-        let verdicts: Vec<_> = self.rounds.iter().flat_map(|round| round.verdicts.iter().cloned()).collect();
-        let candidates = decode(&all)?;
+        let mut candidates = Vec::new();
+        for round in self.rounds {
+            candidates.extend(decode(&round.candidates)?);
+        }
+        let verdicts: Vec<Verdict> = self.rounds.iter().flat_map(|round| round.verdicts.iter().cloned()).collect();
         let groups = candidates.iter().map(|candidate| &candidate.group);
         let acceptance = Acceptance::of(&verifier.gate_names(), groups.zip(&verdicts));
         context.progress.check()?;

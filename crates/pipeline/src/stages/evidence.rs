@@ -11,8 +11,7 @@ use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_data::Dataset;
 use evenset_evidence::distances::{GroupDistances, GroupedFeatures, distances};
 use evenset_evidence::{
-    Arm, ArmRun, Evidence, EvidenceConfig, EvidenceData, FeatureSet, Labelled, ShareRun, Skipped, SweepSummary,
-    arms_for,
+    Arm, ArmRun, Evidence, EvidenceConfig, EvidenceData, Labelled, ShareRun, Skipped, SweepSummary, arms_for,
 };
 use evenset_verify::Verifier;
 use serde::{Deserialize, Serialize};
@@ -296,16 +295,16 @@ impl EvidenceStage<'_> {
     }
 
     fn distances(&self, data: &EvidenceData) -> Result<Vec<GroupDistances>> {
-        let of = |part: &'_ Labelled| -> Option<FeatureSet> { part.features.clone() };
-        let (Some(train), Some(generated), Some(test)) = (of(&data.train), of(&data.generated), of(&data.test)) else {
-            return Ok(Vec::new());
-        };
-        let grouped = |features| GroupedFeatures { features, groups: &[] };
-        let (train, generated, test) = (
-            GroupedFeatures { groups: &data.train.groups, ..grouped(&train) },
-            GroupedFeatures { groups: &data.generated.groups, ..grouped(&generated) },
-            GroupedFeatures { groups: &data.test.groups, ..grouped(&test) },
-        );
-        Ok(distances(train, generated, test, &data.groups, self.seed.derive("distances"))?)
+        match (grouped(&data.train), grouped(&data.generated), grouped(&data.test)) {
+            (Some(train), Some(generated), Some(test)) => {
+                Ok(distances(train, generated, test, &data.groups, self.seed.derive("distances"))?)
+            }
+            _ => Ok(Vec::new()),
+        }
     }
+}
+
+/// The features of a part with the group of each image; none where there are no features.
+fn grouped(part: &Labelled) -> Option<GroupedFeatures<'_>> {
+    Some(GroupedFeatures { features: part.features.as_ref()?, groups: &part.groups })
 }

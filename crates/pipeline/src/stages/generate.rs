@@ -72,8 +72,10 @@ impl Stage for GenerateStage<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         // The unit size is left out: an image depends on its request alone, and units have fingerprints of their own.
+        // What is asked for depends on more than the rounds before: on the floor, and on how many images a sweep wants.
+        let asks = asks(self.so_far, self.ask).ok();
         let guides = self.guides.map(|(guides, _)| guides.config);
-        fingerprint(&self.name(), &(self.sampler, self.seed, self.ask, guides), &[self.after, &self.model.fingerprint])
+        fingerprint(&self.name(), &(self.sampler, self.seed, asks, guides), &[self.after, &self.model.fingerprint])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {

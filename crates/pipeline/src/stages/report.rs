@@ -56,6 +56,7 @@ impl Stage for ReportStage<'_> {
             finished.hook.as_ref().map(|done| &done.fingerprint),
             finished.checks.as_ref().map(|done| &done.fingerprint),
             finished.evidence.as_ref().map(|done| &done.fingerprint),
+            finished.held_out.as_ref().map(|done| &done.fingerprint),
         ]
         .into_iter()
         .flatten()
@@ -115,7 +116,7 @@ impl ReportStage<'_> {
             generator: self.generator()?,
             calibration: self.calibration(),
             checks: finished.checks.as_ref().map(|checks| found::checks(&checks.output)),
-            evidence: finished.evidence.as_ref().map(|evidence| found::evidence(&evidence.output)),
+            evidence: self.evidence(),
             outputs: self.outputs(),
             hook: finished.hook.as_ref().map(|hook| page::Hook {
                 command: hook.output.command.clone(),
@@ -135,6 +136,11 @@ impl ReportStage<'_> {
         let shortcut = checks.and_then(|checks| checks.shortcut.as_ref()).map(|shortcut| &shortcut.sentence);
         let worded: Vec<&String> = bias.chain(shortcut).collect();
         self.finished.notes.iter().filter(|note| !worded.contains(note)).map(Note::warning).collect()
+    }
+
+    fn evidence(&self) -> Option<page::Evidence> {
+        let held_out = self.finished.held_out.as_ref().map(|done| &done.output);
+        self.finished.evidence.as_ref().map(|done| evidence(&done.output, held_out))
     }
 
     fn dataset(&self) -> page::Dataset {

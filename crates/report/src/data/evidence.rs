@@ -33,8 +33,38 @@ pub struct Evidence {
     /// How `balanced` fares with fewer or more generated images, where the job asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
+    /// What came of groups that were held out of everything, where the job asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     /// How far generated images lie from real ones: all images first (without a group), then group by group.
     pub distances: Vec<GroupDistances>,
+}
+
+/// Groups that generator, gates and classifiers never saw in training: the generator composed them all the same, and
+/// classifiers with and without these images were tried on their real test images alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldOut {
+    /// The groups, and how many of the images composed for each the gates accepted.
+    pub groups: Vec<HeldOutGroup>,
+    /// Real test images of these groups.
+    pub test_images: u64,
+    /// The arms, tried on these images alone.
+    pub arms: Vec<Arm>,
+    /// `balanced` against the best arm without generated images.
+    pub gain: Option<Gain>,
+}
+
+/// One group that was held out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeldOutGroup {
+    /// The group.
+    pub group: Group,
+    /// Images that were composed.
+    pub composed: u64,
+    /// Those that the gates accepted.
+    pub accepted: u64,
 }
 
 /// The answer to "did it help?".

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Folded, safe, unbroken, values};
 use crate::charts::{Scale, axis, dot_on_interval, paired_dots, sweep_chart};
-use crate::data::{Arm, Evidence, Gain, Interval, SkippedArm, Sweep};
+use crate::data::{Arm, Evidence, Gain, HeldOut, HeldOutGroup, Interval, SkippedArm, Sweep};
 use crate::text::{count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
 use crate::words::{arm_explained, sees_generated};
 
@@ -22,6 +22,7 @@ pub struct EvidenceView {
     skipped: Vec<SkippedArm>,
     left_out: String,
     sweep: Option<SweepView>,
+    held_out: Option<HeldOutView>,
     groups: Option<Groups>,
 }
 
@@ -95,6 +96,22 @@ struct Groups {
 }
 
 #[derive(Serialize)]
+struct HeldOutView {
+    sentence: String,
+    rows: Vec<HeldOutRow>,
+}
+
+#[derive(Serialize)]
+struct HeldOutRow {
+    name: String,
+    explained: &'static str,
+    accuracy: String,
+    accuracy_interval: String,
+    worst: String,
+    worst_interval: String,
+}
+
+#[derive(Serialize)]
 struct PairRow {
     values: Vec<String>,
     before: String,
@@ -146,6 +163,7 @@ pub fn evidence(evidence: &Evidence) -> Option<EvidenceView> {
         skipped: evidence.skipped.clone(),
         left_out: left_out(evidence),
         sweep: evidence.sweep.as_ref().map(sweep),
+        held_out: evidence.held_out.as_ref().map(held_out_view),
         groups: groups(evidence),
     })
 }
@@ -215,6 +233,38 @@ pub(crate) fn left_out(evidence: &Evidence) -> String {
         because(evidence.unlabelled, "a value of the label or of an attribute is missing"),
     ];
     parts.into_iter().flatten().map(|part| format!("{part}.")).collect::<Vec<_>>().join(" ")
+}
+
+fn held_out_view(held_out: &HeldOut) -> HeldOutView {
+    let row = |arm: &Arm| HeldOutRow {
+        name: arm.name.clone(),
+        explained: arm_explained(&arm.name),
+        accuracy: percent(arm.accuracy),
+        accuracy_interval: arm.accuracy_interval.map(percent_interval).unwrap_or_default(),
+        worst: percent(arm.worst_group),
+        worst_interval: arm.worst_group_interval.map(percent_interval).unwrap_or_default(),
+    };
+    HeldOutView { sentence: composed(held_out), rows: held_out.arms.iter().map(row).collect() }
+}
+
+/// What was held out and what came of it, in words.
+pub(crate) fn composed(held_out: &HeldOut) -> String {
+    let group = |of: &HeldOutGroup| format!("{} ({} of {} accepted)", of.group, count(of.accepted), count(of.composed));
+    let groups: Vec<String> = held_out.groups.iter().map(group).collect();
+    let gain = held_out.gain.as_ref().map(|gain| {
+        format!(
+            " With these images, the worst of these groups changes by {} points ({}) against {}.",
+            signed_points(gain.worst_group),
+            signed_interval(gain.interval),
+            gain.over
+        )
+    });
+    format!(
+        "Taken out of everything, composed all the same, and tried on {} real test images of their own: {}.{}",
+        count(held_out.test_images),
+        groups.join("; "),
+        gain.unwrap_or_default()
+    )
 }
 
 fn sweep(sweep: &Sweep) -> SweepView {

@@ -195,7 +195,7 @@ impl Known {
             let (distance, window) = aligner.roughly(self.0.coarse.row(row), queries.windows[near.view])?;
             Some((Neighbour { distance, row }, window))
         };
-        let mut rough: Vec<(Neighbour, Window)> = found.near.iter().filter_map(roughly).collect();
+        let mut rough: Vec<(Neighbour, Window)> = found.near.par_iter().filter_map(roughly).collect();
         rough.sort_by(|(a, _), (b, _)| a.order(b));
         let closely = |&(Neighbour { row, .. }, window): &(Neighbour, Window)| Neighbour {
             distance: aligner.closely(self.0.middles.row(row), window),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use crate::error::{Error, Result};
 use crate::files::WeightFiles;
@@ -29,12 +29,7 @@ pub(super) fn weights<T>(
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
     let LoadOptions { dtype, trainable } = options;
-    if !matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
-        let wanted = if trainable { "train" } else { "run" };
-        return Err(Error::Config(format!(
-            "no network can {wanted} in {dtype:?}: f32 always works, f16 and bf16 only run"
-        )));
-    }
+    options.check()?;
     let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
     let model = build(&weights.scope(""))?;
     weights.finish()?;

@@ -6,9 +6,10 @@ use evenset_verify::{AttributeCalibration, Auc, Share, ShortcutFigures};
 
 use crate::stages::checks::Checks;
 use crate::stages::evidence::Proof;
+use crate::stages::held_out::HeldOut;
 
-/// The evidence.
-pub fn evidence(proof: &Proof) -> page::Evidence {
+/// The evidence, and what came of groups that were held out.
+pub fn evidence(proof: &Proof, held_out: Option<&HeldOut>) -> page::Evidence {
     use evenset_evidence::Verdict;
     let evidence = &proof.evidence;
     page::Evidence {
@@ -31,7 +32,23 @@ pub fn evidence(proof: &Proof) -> page::Evidence {
         overlapping: proof.overlapping,
         unlabelled: proof.unlabelled,
         sweep: proof.sweep.as_ref().map(sweep),
+        held_out: held_out.map(unseen),
         distances: proof.distances.iter().map(group_distances).collect(),
+    }
+}
+
+fn unseen(held_out: &HeldOut) -> page::HeldOut {
+    let HeldOut { summary, accepted } = held_out;
+    let group = |(group, share): &(evenset_core::Group, Share)| page::HeldOutGroup {
+        group: group.clone(),
+        composed: share.shown,
+        accepted: share.kept,
+    };
+    page::HeldOut {
+        groups: accepted.iter().map(group).collect(),
+        test_images: summary.test_images as u64,
+        arms: summary.arms.iter().map(arm).collect(),
+        gain: Some(gain(&summary.against_best_baseline)),
     }
 }
 
