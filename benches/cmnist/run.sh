@@ -19,7 +19,7 @@ cargo build --release --locked
 evenset="${CARGO_TARGET_DIR:-target}/release/evenset"
 
 data() { # a share, or `even`
-    [ -d "$work/data-$1" ] || cargo run --release --locked -q -p evenset-data --example make-cmnist -- \
+    [ -d "$work/data-$1" ] || cargo run --release --locked -q --example make-cmnist -- \
         "$mnist" "$work/data-$1" "$1"
 }
 

@@ -20,6 +20,9 @@ pub struct Start {
     pub strength: Option<f64>,
     /// The guidance scale, where it is not the sampler's.
     pub guidance: Option<f64>,
+    /// What the real image shows, where it was inverted instead of noised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inverted: Option<Group>,
 }
 
 /// The real training images that may guide candidates, by group.
@@ -48,7 +51,7 @@ impl<'a> Guides<'a> {
 
     /// How each request is started, in their order, and the real image where there is one.
     pub fn starts(&self, requests: &[Request], history: &GuideHistory) -> Vec<Option<(Start, Option<&'a Row>)>> {
-        let mut known: BTreeMap<&Group, Pool<'a>> = BTreeMap::new();
+        let mut known: BTreeMap<&Group, Pool<'_, 'a>> = BTreeMap::new();
         requests
             .iter()
             .map(|request| {
@@ -58,11 +61,13 @@ impl<'a> Guides<'a> {
                 let way = self.arms.get(arm)?;
                 let rows = pool.rows.get(&arm);
                 let guide = rows.and_then(|rows| pick(rows, request.seed));
+                let (of, guide) = guide.unzip();
                 let start = Start {
                     arm,
                     guide: guide.map(|row| row.id),
                     strength: way.guide.map(|(_, strength)| strength),
                     guidance: way.guidance,
+                    inverted: of.filter(|_| self.config.inversion).cloned(),
                 };
                 Some((start, guide))
             })
@@ -70,7 +75,7 @@ impl<'a> Guides<'a> {
     }
 
     /// The ways that are open to a group, and the images of each; none for a group that is large enough without.
-    fn pool(&self, group: &Group) -> Pool<'a> {
+    fn pool(&self, group: &Group) -> Pool<'_, 'a> {
         let mut pool = Pool { open: Vec::new(), rows: BTreeMap::new() };
         if self.groups.get(group).map_or(0, Vec::len) as u64 >= self.config.below {
             return pool;
@@ -81,7 +86,8 @@ impl<'a> Guides<'a> {
                 continue;
             };
             let allowed = self.groups.iter().filter(|(of, _)| source.allows(group, of, self.label));
-            let rows: Vec<&Row> = allowed.flat_map(|(_, rows)| rows).copied().collect();
+            let rows: Vec<(&Group, &Row)> =
+                allowed.flat_map(|(of, rows)| rows.iter().map(move |&row| (of, row))).collect();
             if !rows.is_empty() {
                 pool.open.push(arm);
                 pool.rows.insert(arm, rows);
@@ -91,12 +97,12 @@ impl<'a> Guides<'a> {
     }
 }
 
-struct Pool<'a> {
+struct Pool<'b, 'a> {
     open: Vec<usize>,
-    rows: BTreeMap<usize, Vec<&'a Row>>,
+    rows: BTreeMap<usize, Vec<(&'b Group, &'a Row)>>,
 }
 
-fn pick<'a>(rows: &[&'a Row], seed: Seed) -> Option<&'a Row> {
+fn pick<'a, 'b>(rows: &[(&'b Group, &'a Row)], seed: Seed) -> Option<(&'b Group, &'a Row)> {
     let place = seed.derive("guide image").rng().random_range(0..rows.len().max(1));
     rows.get(place).copied()
 }

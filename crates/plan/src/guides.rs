@@ -36,6 +36,9 @@ pub struct GuidesConfig {
     pub sources: Vec<GuideSource>,
     /// Whether drawing from pure noise is tried beside the guides. Default: true.
     pub noise: bool,
+    /// Whether guides are inverted (DDIM inversion) instead of noised: the image changes in what was asked to change and
+    /// keeps the rest, even at strength 1. Takes half as long again. Default: false.
+    pub inversion: bool,
 }
 
 impl Default for GuidesConfig {
@@ -46,6 +49,7 @@ impl Default for GuidesConfig {
             guidances: Vec::new(),
             sources: vec![GuideSource::SameGroup, GuideSource::SameLabel],
             noise: true,
+            inversion: false,
         }
     }
 }

@@ -45,6 +45,11 @@ pub struct Guide {
     /// Above 0, at most 1: the share of the sampler's steps that are run. As in diffusers' image-to-image pipelines, little
     /// is changed near 0, and at 1 nothing but the brightest outlines of the image survive its noise.
     pub strength: f64,
+    /// What the guide shows, where it is inverted instead of noised: the sampler is run backwards under this condition, to
+    /// the noise that this very image would be drawn from (DDIM inversion), and then forwards to what was asked for. So
+    /// the image changes in what was asked to change and keeps the rest (Su et al. 2023, "Dual Diffusion Implicit
+    /// Bridges"). The request's seed is not used.
+    pub inverted: Option<Group>,
 }
 
 /// An image that was drawn.
@@ -87,15 +92,16 @@ impl ConditionalModel {
             requests.iter().map(|request| set::codes(&self.card.attributes, &request.group)).collect::<Result<_>>()?;
         requests.iter().try_for_each(|request| self.check_guide(request))?;
         // Images go through the network together where they take the same steps with the same guidance.
-        let mut alike = BTreeMap::<(usize, u64), Vec<usize>>::new();
+        let mut alike = BTreeMap::<(usize, u64, bool), Vec<usize>>::new();
         for (i, request) in requests.iter().enumerate() {
             let skipped = request.guide.as_ref().map_or(0, |guide| sampler.skipped(guide.strength));
             let guidance = request.guidance.unwrap_or(sampler.guidance());
-            alike.entry((skipped, guidance.to_bits())).or_default().push(i);
+            let inverted = request.guide.as_ref().is_some_and(|guide| guide.inverted.is_some());
+            alike.entry((skipped, guidance.to_bits(), inverted)).or_default().push(i);
         }
         let mut images: Vec<Option<Generated>> = vec![None; requests.len()];
-        for ((skipped, guidance), places) in alike {
-            let way = Way { sampler, skipped, guidance: f64::from_bits(guidance) };
+        for ((skipped, guidance, inverted), places) in alike {
+            let way = Way { sampler, skipped, guidance: f64::from_bits(guidance), inverted };
             for places in places.chunks(BATCH) {
                 progress.check()?;
                 let requests: Vec<&ImageRequest> = places.iter().map(|&i| &requests[i]).collect();
@@ -122,6 +128,9 @@ impl ConditionalModel {
         }
         if !(guide.strength > 0.0 && guide.strength <= 1.0) {
             return fail("strength", format!("{} is not above 0 and at most 1", guide.strength));
+        }
+        if let Some(group) = &guide.inverted {
+            set::codes(&self.card.attributes, group)?;
         }
         Ok(())
     }
@@ -169,24 +178,53 @@ impl ConditionalModel {
             )
         };
         let sampler = way.sampler.sampler(way.skipped);
-        let mut noise: Vec<f32> = requests.iter().flat_map(|request| request.seed.normal(frame.len())).collect();
-        let first = sampler.first_sigma() as f32;
-        let mut clean = vec![0f32; frame.len()];
-        for (noise, request) in noise.chunks_exact_mut(frame.len()).zip(requests) {
-            if let Some(guide) = &request.guide {
-                frame.load(&guide.pixels, false, &mut clean);
-                // The sampler starts at `first` times what it is handed.
-                noise.iter_mut().zip(&clean).for_each(|(noise, clean)| *noise += clean / first);
-            }
-        }
-        let (channels, height, width) = frame.shape();
-        let noise = Tensor::from_vec(noise, (requests.len(), channels, height, width), self.network.weights.device())?;
+        let noise = match way.inverted {
+            true => self.inverted(requests, way, sampler.first_sigma())?,
+            false => self.noised(requests, sampler.first_sigma())?,
+        };
         let images = sampler.sample(&denoiser, &noise)?.to_device(&Device::Cpu)?.flatten_all()?;
         let image = |values: &[f32]| {
             let finite = values.iter().all(|value| value.is_finite());
             self.image(frame.store(values), finite)
         };
         Ok(images.to_vec1::<f32>()?.chunks_exact(frame.len()).map(image).collect())
+    }
+
+    /// Where requests start: each one's own noise, on its guide where there is one. The sampler starts at `first` times
+    /// this.
+    fn noised(&self, requests: &[&ImageRequest], first: f64) -> Result<Tensor> {
+        let frame = self.card.frame();
+        let mut noise: Vec<f32> = requests.iter().flat_map(|request| request.seed.normal(frame.len())).collect();
+        let mut clean = vec![0f32; frame.len()];
+        for (noise, request) in noise.chunks_exact_mut(frame.len()).zip(requests) {
+            if let Some(guide) = &request.guide {
+                frame.load(&guide.pixels, false, &mut clean);
+                noise.iter_mut().zip(&clean).for_each(|(noise, clean)| *noise += clean / first as f32);
+            }
+        }
+        self.tensor(noise, requests.len())
+    }
+
+    /// The noise that the guides themselves would be drawn from. The sampler starts at `first` times this.
+    fn inverted(&self, requests: &[&ImageRequest], way: &Way<'_>, first: f64) -> Result<Tensor> {
+        let (edm, frame) = (self.card.edm(), self.card.frame());
+        let mut clean = vec![0f32; requests.len() * frame.len()];
+        let mut codes = Vec::with_capacity(requests.len());
+        for (clean, request) in clean.chunks_exact_mut(frame.len()).zip(requests) {
+            let Some(Guide { pixels, inverted: Some(group), .. }) = &request.guide else { continue };
+            frame.load(pixels, false, clean);
+            codes.push(set::codes(&self.card.attributes, group)?);
+        }
+        let inverse = way.sampler.inverse(way.skipped);
+        let clean = (self.tensor(clean, requests.len())? / inverse.first_sigma())?;
+        // Guidance would lead to a noise that its guide cannot be drawn from without.
+        let denoiser = |x: &Tensor, sigma: f64| self.network.denoise(edm, x, sigma, &codes);
+        Ok((inverse.sample(&denoiser, &clean)? / first)?)
+    }
+
+    fn tensor(&self, values: Vec<f32>, images: usize) -> Result<Tensor> {
+        let (channels, height, width) = self.card.frame().shape();
+        Ok(Tensor::from_vec(values, (images, channels, height, width), self.network.weights.device())?)
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -218,6 +256,8 @@ struct Way<'a> {
     /// Steps at the beginning that are left out, since the images start from guides.
     skipped: usize,
     guidance: f64,
+    /// Whether the guides are inverted.
+    inverted: bool,
 }
 
 /// Cells of one size in rows of `columns`, with white gaps between them.

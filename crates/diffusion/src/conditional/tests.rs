@@ -264,6 +264,28 @@ fn training_lowers_the_loss_and_gives_a_combination_it_never_saw_its_colour() {
     };
     let [red, green, blue] = [light(0), light(1), light(2)];
     assert!(blue > 90.0 && red < 45.0 && green < 45.0, "red {red}, green {green}, blue {blue}");
+
+    // An inverted guide comes back when what it shows is asked for, and else changes in that alone.
+    let (set, shown) = (shapes(), "shape=rows & colour=red");
+    let guide = set.pixels[..set.image_len()].to_vec();
+    let sampler = SamplerConfig::Dpmpp2m { steps: 40, guidance: 1.0, guidance_interval: None, guided: None };
+    let turned_into = |group: &str| {
+        let guide = Guide { pixels: guide.clone(), strength: 1.0, inverted: Some(shown.parse().unwrap()) };
+        let request = ImageRequest { guide: Some(guide), ..requests(&[group])[0].clone() };
+        model.generate(&[request], &sampler, &Silent).unwrap().remove(0).pixels
+    };
+    let pairs = |image: &[u8], from: usize, to: usize| -> f64 {
+        let (old, new) = (guide.iter().skip(from).step_by(3), image.iter().skip(to).step_by(3));
+        old.zip(new).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / (SIDE * SIDE) as f64
+    };
+    let (same, other) = (turned_into(shown), turned_into("shape=rows & colour=blue"));
+    assert!((0..3).all(|channel| pairs(&same, channel, channel) < 12.0), "{same:?}");
+    assert!(
+        pairs(&other, 0, 2) < 40.0 && pairs(&other, 0, 0) > 60.0,
+        "{} {}",
+        pairs(&other, 0, 2),
+        pairs(&other, 0, 0)
+    );
 }
 
 #[test]
@@ -273,7 +295,7 @@ fn a_weak_guide_is_hardly_changed_and_the_strongest_one_hardly_matters() {
     let set = shapes();
     let guide = set.pixels[..set.image_len()].to_vec();
     let guided = |strength: f64| {
-        let guide = Guide { pixels: guide.clone(), strength };
+        let guide = Guide { pixels: guide.clone(), strength, inverted: None };
         ImageRequest { guide: Some(guide), ..requests(&["shape=rows & colour=red"])[0].clone() }
     };
     let distance = |request: ImageRequest| {
@@ -292,19 +314,23 @@ fn a_weak_guide_is_hardly_changed_and_the_strongest_one_hardly_matters() {
 fn guides_strengths_and_guidances_do_not_change_the_images_beside_them() {
     let dir = tempfile::tempdir().unwrap();
     let (model, sampler) = (untrained(dir.path()), SamplerConfig::default());
-    let guide = Guide { pixels: shapes().pixels[..SIDE * SIDE * 3].to_vec(), strength: 0.6 };
+    let guide = Guide { pixels: shapes().pixels[..SIDE * SIDE * 3].to_vec(), strength: 0.6, inverted: None };
     let mut all = requests(&["shape=rows & colour=red", "shape=plain & colour=red", "shape=columns & colour=blue"]);
-    all[1].guide = Some(guide);
+    all.push(all[0].clone());
+    all[1].guide = Some(guide.clone());
     all[2].guidance = Some(3.0);
+    all[3].guide = Some(Guide { inverted: Some("shape=plain & colour=red".parse().unwrap()), ..guide });
     let together = model.generate(&all, &sampler, &Silent).unwrap();
     for (request, image) in all.iter().zip(&together) {
         assert_eq!(model.generate(std::slice::from_ref(request), &sampler, &Silent).unwrap()[0], *image);
     }
     let said = |request: ImageRequest| model.generate(&[request], &sampler, &Silent).unwrap_err().to_string();
-    let wrong = Guide { pixels: vec![0; 5], strength: 0.5 };
+    let wrong = Guide { pixels: vec![0; 5], strength: 0.5, inverted: None };
     assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("5 bytes for an image of 8x8x3"));
     let wrong = Guide { strength: 1.5, ..all[1].guide.clone().unwrap() };
     assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("1.5 is not above 0"));
+    let wrong = Guide { inverted: Some("shape=knots".parse().unwrap()), ..all[1].guide.clone().unwrap() };
+    assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("knots"));
 }
 
 #[test]

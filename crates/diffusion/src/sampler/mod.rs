@@ -156,8 +156,26 @@ impl SamplerConfig {
 
     /// The solver, on the noise levels of [`KarrasSchedule`] without the first `skipped`.
     pub fn sampler(&self, skipped: usize) -> Box<dyn Sampler> {
+        self.over(self.sigmas(skipped))
+    }
+
+    /// The solver that walks the same noise levels upwards: from an image, times its own [`Sampler::first_sigma`], to the
+    /// noise (times the sampler's first level) from which the sampler draws that image. Known as DDIM inversion (Song et
+    /// al. 2021).
+    pub fn inverse(&self, skipped: usize) -> Box<dyn Sampler> {
+        let mut sigmas = self.sigmas(skipped);
+        sigmas.retain(|&sigma| sigma > 0.0);
+        sigmas.reverse();
+        self.over(sigmas)
+    }
+
+    fn sigmas(&self, skipped: usize) -> Vec<f64> {
         let mut sigmas = KarrasSchedule::default().sigmas(self.steps() as usize);
         sigmas.drain(..skipped.min(sigmas.len().saturating_sub(2)));
+        sigmas
+    }
+
+    fn over(&self, sigmas: Vec<f64>) -> Box<dyn Sampler> {
         match self {
             Self::Dpmpp2m { .. } => Box::new(Dpmpp2m::new(sigmas)),
             Self::Heun { .. } => Box::new(Heun::new(sigmas)),

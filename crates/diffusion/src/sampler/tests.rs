@@ -128,3 +128,21 @@ fn impossible_settings_are_named() {
 fn heun(steps: u64) -> SamplerConfig {
     SamplerConfig::Heun { steps, guidance: 1.5, guidance_interval: None, guided: None }
 }
+
+#[test]
+fn the_inverse_leads_to_the_noise_that_an_image_is_drawn_from() {
+    let image = ((noise(2) * S).unwrap() + M).unwrap();
+    let dpmpp = SamplerConfig::Dpmpp2m { steps: 200, guidance: 1.0, guidance_interval: None, guided: None };
+    for config in [dpmpp, heun(200)] {
+        for skipped in [0, 120] {
+            let (inverse, sampler) = (config.inverse(skipped), config.sampler(skipped));
+            let up = inverse.sample(&denoise, &(&image / inverse.first_sigma()).unwrap()).unwrap();
+            let (low, high) = (inverse.first_sigma(), sampler.first_sigma());
+            let grow = ((S * S + high * high) / (S * S + low * low)).sqrt();
+            let exact = (((&image - M).unwrap() * grow).unwrap() + M).unwrap();
+            assert!(largest_difference(&up, &exact) < 4e-3 * high, "{config:?} {skipped}");
+            let back = sampler.sample(&denoise, &(up / high).unwrap()).unwrap();
+            assert!(largest_difference(&back, &image) < 2e-3, "{config:?} {skipped}");
+        }
+    }
+}

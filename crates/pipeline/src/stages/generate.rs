@@ -134,7 +134,8 @@ impl GenerateStage<'_> {
             if let Some((start, row)) = start {
                 image.guidance = start.guidance;
                 if let (Some(_), Some(strength)) = (row, start.strength) {
-                    image.guide = guides.next().map(|pixels| Guide { pixels, strength });
+                    let inverted = start.inverted.clone();
+                    image.guide = guides.next().map(|pixels| Guide { pixels, strength, inverted });
                 }
             }
             wanted.push(image);
