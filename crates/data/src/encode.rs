@@ -20,6 +20,15 @@ pub fn encode_png(width: u32, height: u32, channels: u32, pixels: &[u8], text: &
     }
 }
 
+/// The text chunks of a PNG file, Latin-1 before UTF-8; none where the file is damaged.
+pub fn png_text(png: &[u8]) -> Vec<(String, String)> {
+    let Ok(reader) = png::Decoder::new(std::io::Cursor::new(png)).read_info() else { return Vec::new() };
+    let info = reader.info();
+    let plain = info.uncompressed_latin1_text.iter().map(|chunk| (chunk.keyword.clone(), chunk.text.clone()));
+    let wide = info.utf8_text.iter().filter_map(|chunk| Some((chunk.keyword.clone(), chunk.get_text().ok()?)));
+    plain.chain(wide).collect()
+}
+
 fn encode(w: u32, h: u32, channels: u32, pixels: &[u8], text: &[(&str, &str)]) -> Result<Vec<u8>, EncodingError> {
     let mut png = Vec::new();
     let mut encoder = Encoder::new(&mut png, w, h);

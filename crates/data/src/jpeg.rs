@@ -10,6 +10,14 @@ use crate::error::DecodeError;
 const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
+const QUANTISATION: u8 = 0xdb;
+
+/// Places of a block, row by row, in the order in which they are stored (T.81, figure A.6).
+const ZIGZAG: [u8; 64] = [
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21,
+    28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54,
+    47, 55, 62, 63,
+];
 
 /// Width, height and bits of a sample, as the frame header says.
 pub(crate) fn frame(bytes: &[u8]) -> Result<(u32, u32, u8), DecodeError> {
@@ -27,6 +35,60 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<(u32, u32, u8), DecodeError> {
         }
     }
     Err(DecodeError::Damaged("the JPEG has no frame header".into()))
+}
+
+/// How a JPEG file was compressed: enough to compress another image alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Compression {
+    /// Quantisation of the luma and, where there is colour, of the chroma: 64 divisors, row by row.
+    pub tables: Vec<Box<[u16; 64]>>,
+    /// Luma samples for each chroma sample, along x and along y.
+    pub sampling: (u8, u8),
+    /// Whether it is progressive.
+    pub progressive: bool,
+}
+
+/// How the file was compressed; none where it is damaged or of a kind with other components than Y or YCbCr.
+pub(crate) fn compression(bytes: &[u8]) -> Option<Compression> {
+    let (mut at, mut defined) = (0, [const { None }; 4]);
+    let mut frame = None;
+    while let Some(segment) = next_segment(bytes, &mut at).ok()? {
+        match segment.marker {
+            QUANTISATION => define_tables(segment.payload, &mut defined)?,
+            0xc0..=0xc2 => frame = Some((segment.marker == 0xc2, segment.payload)),
+            START_OF_SCAN => break,
+            _ => {}
+        }
+    }
+    let (progressive, payload) = frame?;
+    // Bits, height, width, then for each component its name, its sampling and its table.
+    let components: Vec<&[u8]> = payload.get(6..)?.chunks_exact(3).take(usize::from(*payload.get(5)?)).collect();
+    let table = |component: &&[u8]| defined.get(usize::from(component[2]))?.clone();
+    let (tables, sampling) = match components.as_slice() {
+        [luma] => (vec![table(luma)?], (1, 1)),
+        [luma, blue, red] if blue[1..] == red[1..] => {
+            let (of, by) = (luma[1], blue[1]);
+            let ratio = |of: u8, by: u8| (by > 0 && of % by == 0).then(|| of / by);
+            (vec![table(luma)?, table(blue)?], (ratio(of >> 4, by >> 4)?, ratio(of & 15, by & 15)?))
+        }
+        _ => return None,
+    };
+    Some(Compression { tables, sampling, progressive })
+}
+
+/// Reads the tables of one segment, which come in zigzag order, of 8 or of 16 bits.
+fn define_tables(mut payload: &[u8], tables: &mut [Option<Box<[u16; 64]>>; 4]) -> Option<()> {
+    while let Some((&head, rest)) = payload.split_first() {
+        let wide = usize::from(head >> 4);
+        let (values, next) = rest.split_at_checked(64 * (1 + wide))?;
+        let mut table = Box::new([0u16; 64]);
+        for (value, &place) in values.chunks_exact(1 + wide).zip(&ZIGZAG) {
+            table[usize::from(place)] = value.iter().fold(0, |all, &byte| all << 8 | u16::from(byte));
+        }
+        *tables.get_mut(usize::from(head & 15))? = Some(table);
+        payload = next;
+    }
+    Some(())
 }
 
 /// Checks that the file holds a scan and reaches the end-of-image marker. What stands after it does not matter.

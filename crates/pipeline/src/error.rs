@@ -138,6 +138,9 @@ pub enum PipelineError {
         /// Where its output is.
         log: PathBuf,
     },
+    /// The system gives no more threads.
+    #[error("no threads to train with: {0}; end other programs, or set RAYON_NUM_THREADS to fewer")]
+    Threads(String),
     /// The user asked for an end.
     #[error(transparent)]
     Interrupted(#[from] evenset_core::Interrupted),

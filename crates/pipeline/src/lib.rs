@@ -19,8 +19,10 @@ pub mod rounds;
 pub mod run;
 pub mod stages;
 pub mod status;
+mod styles;
 mod surplus;
 pub mod tables;
+mod trainings;
 mod units;
 mod within;
 

@@ -12,7 +12,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use evenset_core::Group;
-use evenset_data::{Dataset, Feature, Features, Table};
+use evenset_data::{Dataset, Feature, Features, Format, Table};
 
 use crate::error::{PipelineError, Result};
 use crate::job::Role;
@@ -187,16 +187,17 @@ impl Layout {
         self.batch(columns)
     }
 
-    /// Generated rows. They have no split: whoever writes them writes them to `train`.
-    pub fn generated(&self, accepted: &[Accepted]) -> Result<RecordBatch> {
+    /// Generated rows with the files of their images, in the same order. They have no split: whoever writes them writes
+    /// them to `train`.
+    pub fn generated(&self, accepted: &[Accepted], files: &[(Format, Vec<u8>)]) -> Result<RecordBatch> {
         let n = accepted.len();
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.schema.fields().len());
         for field in &self.source {
             let name = field.name();
             columns.push(if *name == self.image {
-                image_column(accepted.iter().map(|a| {
-                    let path = format!("generated-{}.png", a.candidate.request.id);
-                    Some((a.candidate.png.as_slice(), Some(path)))
+                image_column(accepted.iter().zip(files).map(|(a, (format, bytes))| {
+                    let path = format!("generated-{}.{}", a.candidate.request.id, format.extension());
+                    Some((bytes.as_slice(), Some(path)))
                 }))
             } else if self.attributes.contains(name) {
                 self.attribute(field, accepted.iter().map(|a| a.candidate.request.group.get(name)))?
@@ -240,7 +241,8 @@ impl Layout {
         self.batch(columns)
     }
 
-    fn group_of(&self, row: &Row) -> Option<String> {
+    /// The group of a row, in text; none where a value is missing.
+    pub fn group_of(&self, row: &Row) -> Option<String> {
         let value = |name: &String| {
             let at = self.attributes.iter().position(|attribute| attribute == name)?;
             row.values[at].clone().map(|value| (name.clone(), value))

@@ -154,6 +154,8 @@ pub struct Write {
     pub formats: Vec<Format>,
     /// Folder.
     pub out: PathBuf,
+    /// Whether generated images are written in files like the real ones.
+    pub match_real: bool,
     /// Licence for the card.
     pub license: String,
 }
@@ -365,7 +367,12 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         plan,
         generate: Generate { model: generate.model, sampler: generate.sampler, guides: generate.guides, unit },
         verify: Verify { gates, rounds, ask, floor, on_bias, stop_at_plateau, keep_rejected },
-        write: Write { formats: written.write.formats, out, license: written.write.license },
+        write: Write {
+            formats: written.write.formats,
+            out,
+            match_real: written.write.match_real,
+            license: written.write.license,
+        },
         evidence: written.evidence,
         hook,
         tree,

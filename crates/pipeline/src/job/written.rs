@@ -225,13 +225,17 @@ pub struct WrittenWrite {
     pub formats: Vec<Format>,
     /// Folder of the balanced dataset; never overwritten without `--overwrite`. Default: `out/NAME`.
     pub out: Option<PathBuf>,
+    /// Whether generated images are written in files like the real ones: size, format (JPEG, PNG, lossless WebP) and JPEG
+    /// compression of a real image of their group, so that none of this gives them away. Else they are PNG files of the
+    /// size they were drawn at. Default: false.
+    pub match_real: bool,
     /// Licence of the dataset, as its card states it (an SPDX identifier in lower case). Default: `other`.
     pub license: String,
 }
 
 impl Default for WrittenWrite {
     fn default() -> Self {
-        Self { formats: vec![Format::Parquet], out: None, license: "other".into() }
+        Self { formats: vec![Format::Parquet], out: None, match_real: false, license: "other".into() }
     }
 }
 

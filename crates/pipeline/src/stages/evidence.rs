@@ -22,8 +22,9 @@ use crate::error::{PipelineError, Result};
 use crate::images::{self, Frame};
 use crate::job::Role;
 use crate::rounds::Accepted;
-use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 use crate::surplus::LeftOut;
+use crate::trainings::{Training, complete_all};
 use crate::within::Within;
 
 const EVIDENCE: &str = "evidence.json";
@@ -128,22 +129,28 @@ impl Stage for EvidenceStage<'_> {
         let trainings = (arms.len() + shares.len()) as u64 * u64::from(self.config.seeds);
         let steps = u64::from(self.config.steps);
         context.progress.begin("evidence", trainings * steps);
-        let (mut runs, mut sweep): (Vec<ArmRun>, Vec<ShareRun>) = (Vec::new(), Vec::new());
-        for seed in 0..self.config.seeds {
-            for &arm in &arms {
-                let path = runs_folder.join(format!("{arm}-{seed}.json"));
-                runs.push(kept(&path, steps, &format!("{arm}, seed {seed}"), context, |inside| {
-                    Ok(evenset_evidence::run_arm(arm, &data, self.seed, seed, self.config, inside)?)
-                })?);
-            }
-            for &share in &shares {
-                let path = runs_folder.join(format!("share-{share}-{seed}.json"));
-                let note = format!("{share} of the generated images, seed {seed}");
-                sweep.push(kept(&path, steps, &note, context, |inside| {
-                    Ok(evenset_evidence::run_share(share, &data, self.seed, seed, self.config, inside)?)
-                })?);
-            }
+        let (mut of_arms, mut of_shares) = (Vec::new(), Vec::new());
+        let (config, data_of_all, job_seed) = (self.config, &data, self.seed);
+        for seed in 0..config.seeds {
+            of_arms.extend(arms.iter().map(|&arm| Training {
+                path: runs_folder.join(format!("{arm}-{seed}.json")),
+                note: format!("{arm}, seed {seed}"),
+                steps,
+                train: Box::new(move |inside: &Within<'_>| {
+                    Ok(evenset_evidence::run_arm(arm, data_of_all, job_seed, seed, config, inside)?)
+                }),
+            }));
+            of_shares.extend(shares.iter().map(|&share| Training {
+                path: runs_folder.join(format!("share-{share}-{seed}.json")),
+                note: format!("{share} of the generated images, seed {seed}"),
+                steps,
+                train: Box::new(move |inside: &Within<'_>| {
+                    Ok(evenset_evidence::run_share(share, data_of_all, job_seed, seed, config, inside)?)
+                }),
+            }));
         }
+        let runs: Vec<ArmRun> = complete_all(&of_arms, context)?;
+        let sweep: Vec<ShareRun> = complete_all(&of_shares, context)?;
         context.progress.end();
         let sweep = if sweep.is_empty() { None } else { Some(evenset_evidence::summarise_sweep(&sweep)?) };
         let proof = Proof {
@@ -161,25 +168,6 @@ impl Stage for EvidenceStage<'_> {
     fn load(&self, folder: &Path) -> Result<Proof> {
         read_json_of(&folder.join(EVIDENCE))
     }
-}
-
-/// A training that was stored, or is run and stored now.
-fn kept<T: Serialize + serde::de::DeserializeOwned>(
-    path: &Path,
-    steps: u64,
-    note: &str,
-    context: &Context<'_>,
-    train: impl FnOnce(&Within<'_>) -> Result<T>,
-) -> Result<T> {
-    if let Some(run) = read_json(path)? {
-        context.progress.advance(steps);
-        return Ok(run);
-    }
-    context.progress.check()?;
-    context.progress.note(note);
-    let run = train(&Within(context.progress))?;
-    write_json(path, &run)?;
-    Ok(run)
 }
 
 /// The images, and how many test images were left out.

@@ -21,7 +21,8 @@ use super::verifier::real_images;
 use crate::error::Result;
 use crate::images::Frame;
 use crate::job::Role;
-use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
+use crate::trainings::{Training, complete_all};
 use crate::within::Within;
 
 const HELD_OUT: &str = "held-out.json";
@@ -89,24 +90,20 @@ impl Stage for HeldOutStage<'_> {
         let data = EvidenceData { train: data.train.select(&kept), generated, left_out: Vec::new(), ..data };
         let runs_folder = folder.join("runs");
         std::fs::create_dir_all(&runs_folder).map_err(crate::error::PipelineError::io(&runs_folder))?;
-        let mut runs: Vec<ArmRun> = Vec::new();
         let steps = u64::from(self.config.steps);
         context.progress.begin("held-out groups", (ARMS.len() as u64) * u64::from(self.config.seeds) * steps);
-        for number in 0..self.config.seeds {
-            for arm in ARMS {
-                let path = runs_folder.join(format!("{arm}-{number}.json"));
-                if let Some(run) = read_json(&path)? {
-                    context.progress.advance(steps);
-                    runs.push(run);
-                    continue;
-                }
-                context.progress.note(&format!("{arm}, seed {number}"));
-                let inside = Within(context.progress);
-                let run = evenset_evidence::run_arm(arm, &data, seed, number, self.config, &inside)?;
-                write_json(&path, &run)?;
-                runs.push(run);
-            }
-        }
+        let (config, data_of_all) = (self.config, &data);
+        let training = |(number, arm): (u32, Arm)| Training {
+            path: runs_folder.join(format!("{arm}-{number}.json")),
+            note: format!("{arm}, seed {number}"),
+            steps,
+            train: Box::new(move |inside: &Within<'_>| {
+                Ok(evenset_evidence::run_arm(arm, data_of_all, seed, number, config, inside)?)
+            }),
+        };
+        let of_seed = |number| ARMS.into_iter().map(move |arm| (number, arm));
+        let trainings: Vec<_> = (0..config.seeds).flat_map(of_seed).map(training).collect();
+        let runs: Vec<ArmRun> = complete_all(&trainings, context)?;
         context.progress.end();
         let summary = evenset_evidence::summarise_held_out(&runs, &chosen)?;
         write_json(&folder.join(HELD_OUT), &HeldOut { summary, accepted })?;

@@ -11,17 +11,19 @@ use arrow_schema::SchemaRef;
 use evenset_core::Fingerprint;
 use evenset_data::atomic::AtomicFolder;
 use evenset_data::{
-    Dataset, DatasetWriter, Features, ParquetOptions, ParquetWriter, WebDatasetOptions, WebDatasetWriter,
+    Dataset, DatasetWriter, Features, Format, ParquetOptions, ParquetWriter, Styled, WebDatasetOptions, WebDatasetWriter,
 };
 use evenset_diffusion::ConditionalModel;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
-use crate::job::{Format, Job, Role};
+use crate::job::{self, Job, Role};
 use crate::provenance::{Layout, Origin};
 use crate::rounds::Accepted;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::styles::Styles;
 use crate::surplus::LeftOut;
 
 const RECORD: &str = "written.json";
@@ -64,6 +66,12 @@ pub struct Written {
     pub rows_generated: u64,
     /// Rows of each split.
     pub splits: Vec<(String, u64)>,
+    /// Generated images that were given a file like a real one's (`write.match_real`).
+    #[serde(default)]
+    pub matched: u64,
+    /// Generated images that could not be: lossy WebP and rare kinds of JPEG, which became PNG files of the right size.
+    #[serde(default)]
+    pub unmatched: u64,
     /// Columns and what they hold.
     pub features: Features,
     /// The data files.
@@ -124,7 +132,8 @@ impl Stage for WriteStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let config = (&self.job.name, &self.job.write.formats, &self.job.write.license, &self.job.write.out);
+        let write = &self.job.write;
+        let config = (&self.job.name, &write.formats, &write.license, &write.out, write.match_real);
         fingerprint("write", &config, &[&self.scan.fingerprint, self.plan, self.rounds])
     }
 
@@ -168,13 +177,15 @@ impl WriteStage<'_> {
         let mut written = Written { features: layout.features.clone(), ..Written::default() };
         let total = self.scan.output.rows.len() - self.left_out.len() + self.accepted.len();
         context.progress.begin("write", total as u64);
+        let mut styles = Styles::default();
         for role in [Role::Train, Role::Validation, Role::Test] {
             let before = written.rows_real + written.rows_generated;
-            written.rows_real += self.write_real(role, &layout, &mut writers, context)?;
+            written.rows_real += self.write_real(role, &layout, &mut writers, &mut styles, context)?;
             if role == Role::Train {
                 for chunk in self.accepted.chunks(1024) {
                     context.progress.check()?;
-                    writers.generated(&layout.generated(chunk)?)?;
+                    let files = self.files(chunk, &styles, &mut written)?;
+                    writers.generated(&layout.generated(chunk, &files)?)?;
                     written.rows_generated += chunk.len() as u64;
                     context.progress.advance(chunk.len() as u64);
                 }
@@ -195,7 +206,26 @@ impl WriteStage<'_> {
         self.scan.output.role(role).filter(kept)
     }
 
-    fn write_real(&self, role: Role, layout: &Layout, writers: &mut Writers, context: &Context<'_>) -> Result<u64> {
+    /// The files of generated images: as they were drawn, or like real ones.
+    fn files(&self, accepted: &[Accepted], styles: &Styles, written: &mut Written) -> Result<Vec<(Format, Vec<u8>)>> {
+        if !self.job.write.match_real {
+            return Ok(accepted.iter().map(|one| (Format::Png, one.candidate.png.clone())).collect());
+        }
+        let styled: Vec<Styled> = accepted.par_iter().map(|one| styles.apply(one)).collect::<Result<_>>()?;
+        let alike = styled.iter().filter(|file| file.alike).count() as u64;
+        written.matched += alike;
+        written.unmatched += styled.len() as u64 - alike;
+        Ok(styled.into_iter().map(|file| (file.format, file.bytes)).collect())
+    }
+
+    fn write_real(
+        &self,
+        role: Role,
+        layout: &Layout,
+        writers: &mut Writers,
+        styles: &mut Styles,
+        context: &Context<'_>,
+    ) -> Result<u64> {
         let mut count = 0;
         for (index, unit) in self.dataset.units.iter().enumerate() {
             let rows: Vec<_> = self.rows(role).filter(|row| row.unit == index).collect();
@@ -204,6 +234,13 @@ impl WriteStage<'_> {
             }
             context.progress.check()?;
             let table = self.dataset.read(unit)?;
+            if self.job.write.match_real && role == Role::Train {
+                for row in &rows {
+                    if let Some((bytes, _)) = table.image(row.row) {
+                        styles.add(row, layout.group_of(row).as_deref(), bytes);
+                    }
+                }
+            }
             writers.real(role, &layout.real(&table, &rows)?)?;
             count += rows.len() as u64;
             context.progress.advance(rows.len() as u64);
@@ -235,12 +272,12 @@ impl Writers {
         let schema: SchemaRef = Arc::clone(&layout.schema);
         for format in &job.write.formats {
             let writer: (PathBuf, Box<dyn DatasetWriter>) = match format {
-                Format::Parquet => {
+                job::Format::Parquet => {
                     let options = ParquetOptions::default();
                     let writer = ParquetWriter::create(folder, Arc::clone(&schema), &layout.features, options)?;
                     (PathBuf::new(), Box::new(writer))
                 }
-                Format::Webdataset => {
+                job::Format::Webdataset => {
                     let options =
                         WebDatasetOptions { label: job.dataset.label.clone(), ..WebDatasetOptions::default() };
                     let writer = WebDatasetWriter::create(&folder.join(WEBDATASET), &layout.features, options)?;
