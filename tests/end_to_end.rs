@@ -105,6 +105,43 @@ fn the_balanced_dataset_has_every_group_at_its_target_and_real_images_byte_for_b
 }
 
 #[test]
+fn generated_images_get_files_like_the_real_ones_where_the_job_says_so() {
+    let root = tempfile::tempdir().unwrap();
+    let train = shapes(root.path(), 24, 20, 4, 16).join("train");
+    job(root.path(), "");
+    // Discs are JPEG files of 20 pixels, squares stay PNG files of 16.
+    let metadata = std::fs::read_to_string(train.join("metadata.jsonl")).unwrap();
+    for entry in std::fs::read_dir(&train).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.file_name().unwrap().to_string_lossy().starts_with("disc") {
+            let image = image::open(&entry).unwrap().resize(20, 20, image::imageops::FilterType::Triangle);
+            image.to_rgb8().save(entry.with_extension("jpg")).unwrap();
+            std::fs::remove_file(&entry).unwrap();
+        }
+    }
+    let renamed = metadata.lines().map(|line| match line.contains("disc-") {
+        true => format!("{}\n", line.replace(".png", ".jpg")),
+        false => format!("{line}\n"),
+    });
+    std::fs::write(train.join("metadata.jsonl"), renamed.collect::<String>()).unwrap();
+
+    succeed(root.path(), &["write", "job.yaml", "--set", "write.match_real=true"]);
+    let mut seen = BTreeMap::<String, u32>::new();
+    for batch in read(&root.path().join("out/shapes/data/train-00000-of-00001.parquet")) {
+        let synthetic = batch.column_by_name("is_synthetic").unwrap().as_boolean();
+        for row in (0..batch.num_rows()).filter(|&row| synthetic.value(row)) {
+            let bytes = image_bytes(&batch, row);
+            let format = image::guess_format(&bytes).unwrap();
+            let side = image::load_from_memory(&bytes).unwrap().width();
+            let path = batch.column_by_name("image").unwrap().as_struct().column_by_name("path").unwrap();
+            assert!(path.as_string::<i32>().value(row).ends_with(format.extensions_str()[0]));
+            *seen.entry(format!("{} {format:?} {side}", text(&batch, "shape", row).unwrap())).or_default() += 1;
+        }
+    }
+    let expected = [("disc Jpeg 20".to_owned(), 4), ("square Png 16".to_owned(), 4)];
+    assert_eq!(seen, BTreeMap::from(expected));
+}
+
+#[test]
 fn a_finished_job_is_not_done_again_and_a_changed_one_never_overwrites() {
     let root = tempfile::tempdir().unwrap();
     shapes(root.path(), 24, 20, 4, 16);

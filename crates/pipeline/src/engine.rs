@@ -525,6 +525,13 @@ impl Finished {
             rounds: last,
             companions: &companions,
         })?;
+        if written.output.unmatched > 0 {
+            self.notes.push(format!(
+                "{} of {} generated images were written as PNG files and not like real ones: these are lossy WebP or a \
+                 rare kind of JPEG, which is not written here; a network may tell them apart by their files",
+                written.output.unmatched, written.output.rows_generated
+            ));
+        }
         if let Some(hook) = &job.hook {
             self.hook = Some(context.complete(&HookStage { hook, job, written: &written })?);
         }

@@ -1,11 +1,10 @@
 //! Generated images in files like the real ones', so that the file does not give them away.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use evenset_data::{FileStyle, Format, Limits, Mode, Styled, decode, png_text};
 use rand::RngExt;
-
-use std::path::Path;
 
 use crate::error::{PipelineError, Result};
 use crate::rounds::Accepted;
@@ -35,7 +34,11 @@ impl Styles {
         }
     }
 
-    /// The image in a file like that of a real one of its group, or of any group where it has none. Which real one is drawn by the image's own seed.
+    /// The image in a file like that of a real one of its group, or of any group where it has none. Which real one is drawn
+    /// by the image's own seed.
+    ///
+    /// # Errors
+    /// [`PipelineError::Damaged`] where the stored candidate cannot be decoded.
     pub fn apply(&self, accepted: &Accepted) -> Result<Styled> {
         let request = &accepted.candidate.request;
         let png = &accepted.candidate.png;

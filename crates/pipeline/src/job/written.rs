@@ -226,8 +226,8 @@ pub struct WrittenWrite {
     /// Folder of the balanced dataset; never overwritten without `--overwrite`. Default: `out/NAME`.
     pub out: Option<PathBuf>,
     /// Whether generated images are written in files like the real ones: size, format (JPEG, PNG, lossless WebP) and JPEG
-    /// compression of a real image of their group, so that none of this gives them away. Else they are PNG files of the
-    /// size they were drawn at. Default: false.
+    /// compression of a real image of their group, so that none of this gives them away. The gates look at an image as it
+    /// was drawn, before that. Else they are PNG files of the size they were drawn at. Default: false.
     pub match_real: bool,
     /// Licence of the dataset, as its card states it (an SPDX identifier in lower case). Default: `other`.
     pub license: String,
