@@ -259,9 +259,9 @@ mod tests {
             let [low, high] = estimate(observed, resampled.iter().map(difference).collect(), [-1.0, 1.0]).interval;
             low > 0.0 || high < 0.0
         });
-        // 5 % of 400 are 20, with a standard error of 4.4.
+        // 5 % of 400 are 20, with a standard error of 4.4; without the stretch of the seeds they would be about 60.
         let seen = seen.count();
-        assert!((8..=28).contains(&seen), "{seen} of {trainings}");
+        assert!((8..=32).contains(&seen), "{seen} of {trainings}");
     }
 
     #[test]
