@@ -118,8 +118,62 @@ fn a_test_split_that_repeats_the_training_split_proves_nothing() {
             std::fs::copy(dataset.join("train").join(path.file_name().unwrap()), &path).unwrap();
         }
     }
+    let refused = "no evidence: 16 of 16 test images stand";
+    let error = fail(root.path(), &["evidence", "job.yaml"], 1);
+    assert!(error.contains(refused), "{error}");
+    let output = run(root.path(), &["evidence", "job.yaml", "--json"]);
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["evidence"].is_null() && found["reason"].as_str().unwrap().contains(refused), "{found}");
+    assert!(!root.path().join("out").exists(), "refused before anything is trained");
+
+    succeed(root.path(), &["run", "job.yaml"]);
+    let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);
+    assert!(report.contains(refused) && !report.contains("the evidence does without them"), "{report}");
+}
+
+#[test]
+fn groups_that_do_not_fix_the_label_prove_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let set = ["--set", "plan.grouping=[colour]", "--set", "plan.target.images=48"];
+    let said = succeed(root.path(), &[&["evidence", "job.yaml", "--json"], &set[..]].concat());
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let reason = found["reason"].as_str().unwrap();
+    assert!(found["evidence"].is_null() && reason.contains("do not fix the label `shape`"), "{found}");
+    assert!(reason.contains("`plan.grouping: [shape, colour]`") && found["notes"][0] == found["reason"], "{found}");
+}
+
+#[test]
+fn a_linear_classifier_without_a_gate_that_sees_is_a_note_and_with_one_judges_rounds_too() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 40, 20, 12, 16);
+    job(root.path(), "");
+    let settings = [
+        "evidence.classifier=linear",
+        "evidence.seeds=3",
+        "evidence.smallest_group=2",
+        "plan.target.images=40",
+        "verify.stop_at_plateau=true",
+    ];
+    let linear: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let said = succeed(root.path(), &[&["evidence", "job.yaml"], &linear[..]].concat());
+    assert!(said.contains("no evidence: the classifier `linear` looks at"), "{said}");
+    let gate = ["--overwrite", "--set", "verify.gates=[{type: attributes, threshold: 0, steps: 30}]"];
+    let output = run(root.path(), &[&["evidence", "job.yaml", "--json"], &linear[..], &gate[..]].concat());
+    assert!([Some(0), Some(3)].contains(&output.status.code()), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["evidence"]["verdict"].is_string(), "{found}");
+}
+
+#[test]
+fn evidence_without_a_plan_says_that_there_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 8, 8, 4, 16);
+    std::fs::write(root.path().join("job.yaml"), "dataset: {path: shapes, label: shape, attributes: [colour]}\n")
+        .unwrap();
     let said = succeed(root.path(), &["evidence", "job.yaml"]);
-    assert!(said.contains("no evidence: 16 of 16 test images stand"), "{said}");
+    assert!(said.contains("no evidence: the job has no `plan`"), "{said}");
 }
 
 #[test]
@@ -164,14 +218,14 @@ fn a_finished_run_can_be_asked_for_more_evidence() {
     assert_eq!(report["evidence"]["held_out"]["arms"].as_array().unwrap().len(), 4);
 
     let too_many = ["evidence", "job.yaml", "--set", "evidence.held_out_groups=9", "--overwrite"];
-    let error = fail(root.path(), &too_many, 1);
-    assert!(error.contains("9"), "{error}");
+    let said = succeed(root.path(), &too_many);
+    assert!(said.contains("no held-out groups: 9 groups cannot be held out"), "{said}");
 }
 
 #[test]
 fn rounds_end_where_more_images_stop_helping() {
     let root = tempfile::tempdir().unwrap();
-    shapes(root.path(), 40, 10, 4, 16);
+    shapes(root.path(), 40, 26, 4, 16);
     job(root.path(), "");
     // Noise does not help, and a gate that drops every other image makes several rounds.
     let gate = r#"verify.gates=[{type: command, run: [sh, -c, "sed -E 's/.*\"index\":([0-9]*[02468]),.*/{\"index\":\\1,\"keep\":false}/; s/^\\{\"index\":([0-9]+),\"group.*/{\"index\":\\1,\"keep\":true}/'"]}]"#;
@@ -182,6 +236,8 @@ fn rounds_end_where_more_images_stop_helping() {
         "generate.model.steps=3",
         "--set",
         "verify.rounds=6",
+        "--set",
+        "evidence.seeds=3",
         "--set",
         "plan.target.images=40",
     ];

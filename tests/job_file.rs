@@ -64,6 +64,17 @@ fn impossible_values_are_refused() {
     refused(&format!("{DATASET}plan: {{target: {{type: at-least, images: 0}}}}\n"), &["plan.target"]);
     refused(&format!("{DATASET}write: {{out: shapes/out}}\n"), &["write.out", "inside the dataset"]);
     refused("dataset: {path: shapes}\n", &["dataset", "label"]);
+    for (evidence, expected) in [
+        ("{seeds: 0}", ["evidence.seeds", "0; expected a whole number from 1 to 100"]),
+        ("{sweep: [0.5, 4]}", ["evidence.sweep", "expected a list of numbers from 0 to 3"]),
+        ("{validation_share: 0.9}", ["evidence.validation_share", "0.9; expected a number from 0 to 0.5"]),
+        ("{classifier: mlp, hidden: [0]}", ["evidence.hidden", "[0]; expected"]),
+        ("{width: 10}", ["evidence.width", "a multiple of 4"]),
+    ] {
+        refused(&format!("{DATASET}evidence: {evidence}\n"), &["job.yaml:2", expected[0], expected[1]]);
+    }
+    let text = format!("{DATASET}evidence: {{seeds: 2}}\nverify: {{stop_at_plateau: true}}\n");
+    refused(&text, &["job.yaml:3", "verify.stop_at_plateau", "fewer than 3 seeds"]);
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub fn json(job: &Job, goal: Goal, finished: &Finished) -> Result<Value> {
         Goal::Evidence => json!({
             "evidence": finished.evidence.as_ref().map(|evidence| &evidence.output),
             "held_out": finished.held_out.as_ref().map(|held_out| &held_out.output),
+            "reason": finished.obstacle.as_ref().map(|obstacle| &obstacle.why),
+            "notes": finished.notes,
         }),
         Goal::Report => serde_json::to_value(stages::report::read(&job.run)?)?,
     })

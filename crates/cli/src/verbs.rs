@@ -100,6 +100,11 @@ fn show(job: &Job, goal: Goal, finished: &Finished, json: bool) -> Result<u8> {
     } else {
         print(&output::text(job, goal, finished)?)?;
     }
+    // Whoever asks for evidence alone must not take a refused test split for a success.
+    let refused = finished.obstacle.as_ref().filter(|obstacle| obstacle.refused && goal == Goal::Evidence);
+    if let Some(obstacle) = refused {
+        anyhow::bail!("{}", obstacle.why);
+    }
     Ok(if finished.targets_met() { exit::DONE } else { exit::TARGET_MISSED })
 }
 

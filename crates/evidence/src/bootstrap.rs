@@ -3,7 +3,13 @@
 //! Two things are random: which images happen to be in the test part, and the seed of each training run. Every resample
 //! draws both, with replacement: images within their group (group sizes stay as they are), and seeds. Arms share the
 //! draws, so differences between arms are paired. Resampling the two factors independently is the *pigeonhole
-//! bootstrap* (Owen, 2007, "The pigeonhole bootstrap"), which errs on the wide side.
+//! bootstrap* (Owen, 2007, "The pigeonhole bootstrap").
+//!
+//! There are many images, but only a handful of seeds. A bootstrap of *n* values takes their spread as known and a factor
+//! `sqrt((n - 1) / n)` too small, so that its intervals of five seeds miss the truth in every sixth case. What a resample
+//! draws of the seeds is therefore moved away from their mean by `sqrt(n / (n - 1))` times the ratio of Student's t with
+//! `n - 1` degrees of freedom to the normal quantile ([`seed_weights`]): where the seeds alone vary, the interval is then
+//! that of the t-test.
 //!
 //! The worst group is a minimum over noisy groups, so it is biased downwards, the more so the more groups are about
 //! equally bad; a resample adds the same bias once more. The gap, the equalised-odds difference and the calibration error
@@ -19,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ArmRun;
 use crate::metrics::{BINS, Figures, Layout, bin};
+use crate::student::t_to_normal;
 
 /// Lower and upper end.
 pub type Interval = [f64; 2];
@@ -100,15 +107,14 @@ impl Sample {
 
     /// The figures of every arm as they were measured.
     pub(crate) fn observed(&self) -> ArmFigures {
-        self.figures(&vec![1; self.seeds], &vec![1; self.layout.cell_of.len()])
+        self.figures(&vec![1.0 / self.seeds.max(1) as f64; self.seeds], &vec![1; self.layout.cell_of.len()])
     }
 
     /// The figures of every arm in each resample.
     pub(crate) fn resampled(&self) -> Vec<ArmFigures> {
         let resample = |resample: u64| {
             let mut rng = SEED.index(resample).rng();
-            let mut seeds = vec![0; self.seeds];
-            (0..self.seeds).for_each(|_| seeds[rng.random_range(0..self.seeds)] += 1);
+            let seeds = seed_weights(self.seeds, &mut rng);
             let mut images = vec![0; self.layout.cell_of.len()];
             for part in &self.layout.parts {
                 let images = &mut images[part.images.clone()];
@@ -120,8 +126,8 @@ impl Sample {
         (0..RESAMPLES).into_par_iter().map(resample).collect()
     }
 
-    /// The figures where each seed and each image comes as often as said.
-    fn figures(&self, seeds: &[u32], images: &[u32]) -> ArmFigures {
+    /// The figures where each seed has this weight and each image comes as often as said.
+    fn figures(&self, seeds: &[f64], images: &[u32]) -> ArmFigures {
         let (columns, layout) = (self.arms * self.seeds, &self.layout);
         let mut cells = vec![0.0; layout.cells.len()];
         // [slot][arm][seed] and [bin][arm][seed]
@@ -140,26 +146,34 @@ impl Sample {
                 bins[bin * columns + column] += i64::from(miss) * i64::from(times);
             }
         }
-        let drawn: f64 = seeds.iter().map(|&times| f64::from(times)).sum();
         let mut per_group = vec![0f64; self.groups()];
         let mut found = ArmFigures::default();
         for arm in 0..self.arms {
             let mut mean = Figures::default();
             let mut group_means = vec![0.0; self.groups()];
-            for (seed, &times) in seeds.iter().enumerate().filter(|(_, times)| **times > 0) {
+            for (seed, &weight) in seeds.iter().enumerate() {
                 let column = arm * self.seeds + seed;
                 let slot = |slot: usize| f64::from(slots[slot * columns + column]);
                 let bin = |bin: usize| bins[bin * columns + column] as f64 / 65535.0;
                 let figures = layout.figures(&cells, slot, bin, &mut per_group);
-                let share = f64::from(times) / drawn;
-                mean.0.iter_mut().zip(figures.0).for_each(|(mean, value)| *mean += share * value);
-                group_means.iter_mut().zip(&per_group).for_each(|(mean, value)| *mean += share * value);
+                mean.0.iter_mut().zip(figures.0).for_each(|(mean, value)| *mean += weight * value);
+                group_means.iter_mut().zip(&per_group).for_each(|(mean, value)| *mean += weight * value);
             }
             found.figures.push(mean);
             found.per_group.extend(group_means.iter().map(|&mean| mean as f32));
         }
         found
     }
+}
+
+/// What each of so many seeds weighs in a resample: how often it was drawn, its distance to the equal share stretched to
+/// what so few seeds leave open. The weights sum to one; those of seeds that were not drawn may be negative.
+fn seed_weights(seeds: usize, rng: &mut impl RngExt) -> Vec<f64> {
+    let mut times = vec![0u32; seeds];
+    (0..seeds).for_each(|_| times[rng.random_range(0..seeds)] += 1);
+    let number = seeds as f64;
+    let stretch = if seeds > 1 { (number / (number - 1.0)).sqrt() * t_to_normal(seeds - 1) } else { 1.0 };
+    times.iter().map(|&times| (1.0 + stretch * (f64::from(times) - 1.0)) / number).collect()
 }
 
 /// The figures of a single run.
@@ -209,6 +223,45 @@ mod tests {
         let [low, high] = interval(0.62, values(0.5));
         assert!((low - 0.62).abs() < 1e-9 && (high - 0.7375).abs() < 1e-9, "resamples below: the truth lies above");
         assert_eq!(interval(1.0, values(0.5)), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn weights_of_seeds_sum_to_one_and_spread_as_students_t_asks() {
+        // The weights of five seeds: variance (1 - 1 / 5) / 5 / 5 by the bootstrap, times 5 / 4 and (2.776 / 1.960)^2.
+        let weights: Vec<Vec<f64>> = (0..20_000).map(|i| seed_weights(5, &mut Seed(4).index(i).rng())).collect();
+        assert!(weights.iter().all(|weights| (weights.iter().sum::<f64>() - 1.0).abs() < 1e-12));
+        let squares: f64 = weights.iter().flatten().map(|weight| (weight - 0.2).powi(2)).sum();
+        let variance = squares / (5.0 * weights.len() as f64);
+        assert!((variance - 0.04 * (2.776f64 / 1.960).powi(2)).abs() < 0.002, "{variance}");
+        assert_eq!(seed_weights(1, &mut Seed(4).rng()), [1.0]);
+    }
+
+    #[test]
+    fn where_the_seeds_alone_vary_a_difference_that_is_none_is_seldom_seen() {
+        // Groups of one image leave the draws of images nothing to vary: only the luck of the five trainings is left.
+        const GROUPS: usize = 40;
+        let trainings = 400u64;
+        let lucky_run = |luck: f32| {
+            let right = (20.0 + 4.0 * luck).round() as usize;
+            let said: Vec<[(u32, u32, f32); 1]> = (0..GROUPS).map(|i| [(0, u32::from(i >= right), 0.9)]).collect();
+            let names: Vec<String> = (0..GROUPS).map(|i| i.to_string()).collect();
+            let pairs: Vec<[(&str, &str); 1]> = names.iter().map(|name| [("group", name.as_str())]).collect();
+            run(&pairs.iter().zip(&said).map(|(pairs, said)| (&pairs[..], &said[..])).collect::<Vec<_>>())
+        };
+        let seen = (0..trainings).filter(|&number| {
+            let runs: Vec<ArmRun> = Seed(12).index(number).normal(10).into_iter().map(lucky_run).collect();
+            let arms: Vec<Vec<&ArmRun>> = runs.chunks(5).map(|runs| runs.iter().collect()).collect();
+            let sample = Sample::new(&arms);
+            let difference = |figures: &ArmFigures| {
+                figures.figures[1].get(Metric::Accuracy) - figures.figures[0].get(Metric::Accuracy)
+            };
+            let (observed, resampled) = (difference(&sample.observed()), sample.resampled());
+            let [low, high] = estimate(observed, resampled.iter().map(difference).collect(), [-1.0, 1.0]).interval;
+            low > 0.0 || high < 0.0
+        });
+        // 5 % of 400 are 20, with a standard error of 4.4; without the stretch of the seeds they would be about 60.
+        let seen = seen.count();
+        assert!((8..=32).contains(&seen), "{seen} of {trainings}");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::{Arm, Baseline, Error, Variant};
 
 /// The largest share of a sweep.
 const LARGEST_SHARE: f64 = 3.0;
+/// Hidden layers of the classifier `mlp` at most, and units of each.
+const MOST_LAYERS: usize = 16;
+const MOST_UNITS: u32 = 4096;
 
 /// The classifier that every arm trains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +29,8 @@ pub enum ClassifierKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvidenceConfig {
-    /// How many classifiers are trained for each arm, each with its own seed. At least five for a claim.
+    /// How many classifiers are trained for each arm, each with its own seed. At least five for a claim; fewer than three
+    /// give no verdict.
     #[schemars(range(min = 1, max = 100))]
     pub seeds: u32,
     /// What is trained: `cnn` and `mlp` look at pixels, `linear` at feature vectors.
@@ -41,7 +45,7 @@ pub struct EvidenceConfig {
     /// Images in one gradient step.
     #[schemars(range(min = 1, max = 4096))]
     pub batch: u32,
-    /// Channels of the first stage of the classifier `cnn`; later stages have more.
+    /// Channels of the first stage of the classifier `cnn`, a multiple of four; later stages have more.
     #[schemars(range(min = 4, max = 256))]
     pub width: u32,
     /// Units of each hidden layer of the classifier `mlp`.
@@ -64,7 +68,7 @@ pub struct EvidenceConfig {
     /// What a generated image weighs in `balanced-discount`, where a real one weighs 1.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub generated_weight: f64,
-    /// Shares of the generated images that the plan asks for, 0 to 3: `balanced` is trained with each, to see how many are
+    /// Shares of the images that the plan adds to each group, 0 to 3: `balanced` is trained with each, to see how many are
     /// enough.
     pub sweep: Vec<f64>,
     /// Groups that are held out of everything, composed by a generator that never saw them, and judged by themselves: this
@@ -139,8 +143,19 @@ impl EvidenceConfig {
         if !(1..=4096).contains(&self.batch) {
             return refuse("batch", "a whole number from 1 to 4096");
         }
-        if !positive(self.learning_rate) {
-            return refuse("learning_rate", "a number above 0");
+        let whole = self.classifier != ClassifierKind::Cnn || self.width.is_multiple_of(4);
+        if !(4..=256).contains(&self.width) || !whole {
+            return refuse("width", "a multiple of 4 from 4 to 256");
+        }
+        let layers_fit = (1..=MOST_LAYERS).contains(&self.hidden.len());
+        if !layers_fit || !self.hidden.iter().all(|units| (1..=MOST_UNITS).contains(units)) {
+            return refuse("hidden", "a list of 1 to 16 whole numbers, each from 1 to 4096");
+        }
+        if !positive(self.learning_rate) || self.learning_rate > 1.0 {
+            return refuse("learning_rate", "a number above 0, at most 1");
+        }
+        if self.smallest_group == 0 {
+            return refuse("smallest_group", "a whole number from 1");
         }
         if !(0.0..=0.5).contains(&self.validation_share) {
             return refuse("validation_share", "a number from 0 to 0.5");
@@ -192,5 +207,9 @@ mod tests {
         assert!(refuse(r#"{"generated_weight":-1}"#).contains("generated_weight"));
         assert!(refuse(r#"{"group_dro_step":0}"#).contains("group_dro_step"));
         assert!(refuse(r#"{"steps":0}"#).contains("steps"));
+        assert!(refuse(r#"{"width":10}"#).contains("a multiple of 4"));
+        assert!(refuse(r#"{"hidden":[]}"#).contains("`evidence.hidden`"));
+        assert!(refuse(r#"{"hidden":[100,0]}"#).contains("from 1 to 4096"));
+        assert!(refuse(r#"{"smallest_group":0}"#).contains("smallest_group"));
     }
 }

@@ -1,8 +1,11 @@
 //! The images that the arms are trained and tested on.
 
+use std::collections::BTreeMap;
+
 use evenset_core::Group;
 use evenset_nn::classifier::{FeatureSet, ImageSet, Inputs};
 
+use crate::arms::validation::pools;
 use crate::predictions::MOST_CLASSES;
 use crate::{Arm, ClassifierKind, Error, EvidenceConfig};
 
@@ -30,6 +33,8 @@ pub struct EvidenceData {
     /// Accepted generated images that fill the plan, in the order in which they were accepted; trained on, never tested
     /// on.
     pub generated: Labelled,
+    /// How many images the plan adds to a group, by its index into [`groups`](Self::groups).
+    pub planned: BTreeMap<u32, u64>,
     /// Accepted generated images beyond the plan, in their order: for the shares above one of a sweep.
     pub further: Option<Labelled>,
     /// Real images on which the best step of a training is chosen; where there are none, some training images are held
@@ -68,7 +73,10 @@ impl Labelled {
     }
 
     /// Appends the images of `other`.
-    pub(crate) fn extend(&mut self, other: &Self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Classifier`] where they are of another size, or their features of another width.
+    pub fn extend(&mut self, other: &Self) -> Result<(), Error> {
         if other.labels.is_empty() {
             return Ok(());
         }
@@ -92,6 +100,18 @@ impl Labelled {
 }
 
 impl EvidenceData {
+    /// Lets test groups with fewer than `smallest` images be judged as one, which takes in the next smallest group until
+    /// it has that many. That group fixes no attribute.
+    pub fn pool_small_test_groups(&mut self, smallest: usize) {
+        let pooled = self.groups.len() as u32;
+        let pools = pools(&self.test.groups, smallest);
+        let joined = |(group, pool): (&mut u32, &usize)| *group = if *pool == 0 { pooled } else { *group };
+        self.test.groups.iter_mut().zip(&pools).for_each(joined);
+        if pools.contains(&0) {
+            self.groups.push(Group::default());
+        }
+    }
+
     /// Checks that the parts belong together and have what `classifier` looks at.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //! and seeds together, and a verdict. The verdict is *helped* only where the balanced data beats the best baseline, not
 //! merely the data as it was; with no gain it says so.
 //!
-//! [`run_share`] and [`summarise_sweep`] show how many generated images are enough, [`hold_out`] and
+//! [`run_share`] and [`summarise_sweep`] show how many generated images are enough, [`run_balanced`] and
+//! [`summarise_step`] whether the last ones still helped, [`hold_out`] and
 //! [`summarise_held_out`] judge groups that the generator has never seen, and [`distances`](mod@distances) compares
 //! generated and real images without any classifier of the label.
 
@@ -22,13 +23,15 @@ mod metrics;
 mod paired;
 mod predictions;
 mod sentence;
+mod step;
+mod student;
 mod summary;
 mod sweep;
 mod table;
 #[cfg(test)]
 mod testing;
 
-pub use arms::{Arm, ArmRun, Baseline, GroupOutcome, ShareRun, Variant, run_arm, run_share};
+pub use arms::{Arm, ArmRun, Baseline, GroupOutcome, ShareRun, Variant, run_arm, run_balanced, run_share};
 pub use bootstrap::{Estimate, Interval};
 pub use config::{ClassifierKind, EvidenceConfig};
 pub use data::{EvidenceData, Labelled, Skipped, arms_for};
@@ -37,5 +40,6 @@ pub use evenset_nn::classifier::FeatureSet;
 pub use held_out::{HeldOutSummary, hold_out, summarise_held_out};
 pub use metrics::Metric;
 pub use predictions::{Prediction, Predictions};
-pub use summary::{ArmSummary, Comparison, Evidence, GroupSummary, Verdict, summarise};
+pub use step::{StepSummary, summarise_step};
+pub use summary::{ArmSummary, Comparison, Evidence, GroupSummary, SEEDS_FOR_A_VERDICT, Verdict, summarise};
 pub use sweep::{ShareSummary, SweepSummary, summarise_sweep};

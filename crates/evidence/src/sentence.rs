@@ -1,11 +1,14 @@
 //! The verdict in words.
 
-use crate::{Arm, ArmSummary, Comparison, Verdict};
+use crate::summary::SEEDS_FOR_A_VERDICT;
+use crate::{Arm, ArmSummary, Comparison, Interval, Verdict};
 
 /// Fewer seeds than this leave a verdict open to luck; the sentence says so.
 const SEEDS_FOR_A_CLAIM: usize = 5;
+/// A gain counts above these; where one was not run, the sentence says so.
+const STRONG_BASELINES: [Arm; 2] = [Arm::Oversample, Arm::Reweight];
 
-/// The verdict, the figures behind it, and a caution where it rests on little.
+/// The verdict, the figures behind it, what it costs, and a caution where it rests on little.
 pub(crate) fn sentence(
     verdict: Verdict,
     arms: &[ArmSummary],
@@ -14,35 +17,76 @@ pub(crate) fn sentence(
     seeds: usize,
 ) -> String {
     let worst = |arm: Arm| arms.iter().find(|summary| summary.name == arm).map_or(0.0, |summary| summary.worst_group);
-    let found = match verdict {
-        Verdict::Helped => "Balancing helped",
-        Verdict::NoDifference => "There is no difference seen between balancing and the best baseline",
-        Verdict::Harmed => "Balancing harmed",
-    };
     let mut text = format!(
-        "{found}: accuracy in the worst group is {:.3} with the balanced data and {:.3} with {}, the best baseline \
-         ({}).",
+        "{}: accuracy in the worst group is {:.3} with the balanced data and {:.3} with {}, the best baseline ({}).",
+        found(verdict, best, as_is, seeds),
         worst(Arm::Balanced),
         worst(best.with),
         best.with,
-        difference(best),
+        difference(best.worst_group, best.worst_group_interval),
     );
     if best.with == Arm::AsIs {
         text.push_str(" The best baseline is the data as it was.");
     } else {
-        let against = format!(" With the data as it was, it is {:.3} ({}).", worst(Arm::AsIs), difference(as_is));
-        text.push_str(&against);
+        let compared = difference(as_is.worst_group, as_is.worst_group_interval);
+        text.push_str(&format!(" With the data as it was, it is {:.3} ({compared}).", worst(Arm::AsIs)));
     }
-    if seeds < SEEDS_FOR_A_CLAIM {
-        let plural = if seeds == 1 { "" } else { "s" };
-        let caution = format!(" This rests on {seeds} seed{plural}, too few to rule out luck; run at least five.");
-        text.push_str(&caution);
+    text.extend(lost_overall(arms, best, as_is));
+    if verdict == Verdict::Helped {
+        text.extend(not_shown_above(arms));
     }
+    text.extend(caution(seeds));
     text
 }
 
+/// What was found, as the beginning of a sentence.
+fn found(verdict: Verdict, best: &Comparison, as_is: &Comparison, seeds: usize) -> String {
+    match verdict {
+        Verdict::NoDifference if seeds < SEEDS_FOR_A_VERDICT => "No verdict, with so few seeds".to_owned(),
+        Verdict::Helped => "Balancing helped".to_owned(),
+        Verdict::NoDifference => "There is no difference seen between balancing and the best baseline".to_owned(),
+        Verdict::Harmed if as_is.worst_group > 0.0 => format!("Balancing is worse than {}", best.with),
+        Verdict::Harmed => "Balancing harmed".to_owned(),
+    }
+}
+
+/// Says that accuracy over all test images fell, where its interval lies below zero: against the data as it was, or else
+/// against the best baseline.
+fn lost_overall(arms: &[ArmSummary], best: &Comparison, as_is: &Comparison) -> Option<String> {
+    let fell = [as_is, best].into_iter().find(|comparison| comparison.accuracy_interval[1] < 0.0)?;
+    let accuracy = |arm: Arm| arms.iter().find(|summary| summary.name == arm).map_or(0.0, |summary| summary.accuracy);
+    Some(format!(
+        " Over all test images accuracy fell: {:.3} with the balanced data and {:.3} with {} ({}).",
+        accuracy(Arm::Balanced),
+        accuracy(fell.with),
+        fell.with,
+        difference(fell.accuracy, fell.accuracy_interval)
+    ))
+}
+
+/// Names the strong baselines that were not run.
+fn not_shown_above(arms: &[ArmSummary]) -> Option<String> {
+    let missing = STRONG_BASELINES.iter().filter(|arm| !arms.iter().any(|summary| summary.name == **arm));
+    let missing: Vec<&str> = missing.map(|arm| arm.name()).collect();
+    (!missing.is_empty()).then(|| {
+        let names = missing.join(" or ");
+        format!(" The gain is not shown above {names}, since `evidence.baselines` leaves it out.")
+    })
+}
+
+/// What so few seeds cannot carry.
+fn caution(seeds: usize) -> Option<String> {
+    let plural = if seeds == 1 { "" } else { "s" };
+    if seeds < SEEDS_FOR_A_VERDICT {
+        return Some(format!(
+            " So few seeds ({seeds}) cannot carry a verdict: the luck of training is not known; run at least five."
+        ));
+    }
+    (seeds < SEEDS_FOR_A_CLAIM)
+        .then(|| format!(" This rests on {seeds} seed{plural}, too few to rule out luck; run at least five."))
+}
+
 /// `+0.081, 95 % interval +0.032 to +0.119`.
-fn difference(comparison: &Comparison) -> String {
-    let [low, high] = comparison.worst_group_interval;
-    format!("{:+.3}, 95 % interval {low:+.3} to {high:+.3}", comparison.worst_group)
+fn difference(value: f64, [low, high]: Interval) -> String {
+    format!("{value:+.3}, 95 % interval {low:+.3} to {high:+.3}")
 }

@@ -10,13 +10,16 @@ use crate::sentence::sentence;
 use crate::table::Table;
 use crate::{Arm, ArmRun, Error};
 
+/// With fewer seeds there is no verdict but *no difference seen*: two trainings say nothing about the luck of training.
+pub const SEEDS_FOR_A_VERDICT: usize = 3;
+
 /// Whether balancing changed the accuracy in the worst group, against the best baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// The interval of the difference lies above zero.
     Helped,
-    /// The interval of the difference holds zero.
+    /// The interval of the difference holds zero, or there are fewer than [`SEEDS_FOR_A_VERDICT`] seeds.
     NoDifference,
     /// The interval of the difference lies below zero.
     Harmed,
@@ -138,7 +141,8 @@ pub struct Comparison {
 /// Puts the runs of all arms and seeds together, in any order.
 ///
 /// The verdict is [`Verdict::Helped`] only where the interval of the worst-group difference to the best baseline lies
-/// above zero, and [`Verdict::Harmed`] only where it lies below.
+/// above zero, and [`Verdict::Harmed`] only where it lies below; with fewer than [`SEEDS_FOR_A_VERDICT`] seeds it is
+/// neither.
 ///
 /// # Errors
 /// [`Error::NoRuns`] or [`Error::MissingRun`] where a run is missing, [`Error::OtherTest`] where the runs were not
@@ -151,7 +155,8 @@ pub fn summarise(runs: &[ArmRun]) -> Result<Evidence, Error> {
     let arms = analysis.arms(analysis.best(&baselines));
     let against_as_is = analysis.compare(balanced, vec![analysis.place(Arm::AsIs)]);
     let against_best_baseline = analysis.compare(balanced, baselines);
-    let verdict = verdict(against_best_baseline.worst_group_interval);
+    let enough = table.seeds() >= SEEDS_FOR_A_VERDICT;
+    let verdict = if enough { verdict(against_best_baseline.worst_group_interval) } else { Verdict::NoDifference };
     Ok(Evidence {
         verdict,
         sentence: sentence(verdict, &arms, &against_best_baseline, &against_as_is, table.seeds()),

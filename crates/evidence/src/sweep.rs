@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::analysis::Analysis;
 use crate::bootstrap::Interval;
+use crate::summary::SEEDS_FOR_A_VERDICT;
 use crate::table::{Table, check_test};
 use crate::{Arm, Error, Metric, ShareRun};
 
@@ -15,8 +16,9 @@ pub struct SweepSummary {
     /// The shares, from the smallest.
     pub shares: Vec<ShareSummary>,
     /// The smallest share from which no larger one is better in the worst group: none has an interval of the difference
-    /// (paired by test image and seed) that lies above zero.
-    pub plateau: f64,
+    /// (paired by test image and seed) that lies above zero. Shares with no more images than a smaller one do not count;
+    /// none where fewer than two do, and with fewer than [`SEEDS_FOR_A_VERDICT`] seeds.
+    pub plateau: Option<f64>,
 }
 
 /// The figures of `balanced` with one share of the generated images, means over the seeds.
@@ -79,10 +81,20 @@ pub fn summarise_sweep(runs: &[ShareRun]) -> Result<SweepSummary, Error> {
         }
     };
     let summaries: Vec<ShareSummary> = ordered.iter().enumerate().map(summary).collect();
-    let better = |larger: usize, share: usize| analysis.difference(larger, share, Metric::WorstGroup).interval[0] > 0.0;
-    let reached = |&share: &usize| !(share + 1..shares.len()).any(|larger| better(larger, share));
-    let plateau = (0..shares.len()).find(reached).map_or(0.0, |place| shares[place]);
+    let enough = seeds.len() >= SEEDS_FOR_A_VERDICT;
+    let plateau = if enough { plateau(&summaries, &analysis) } else { None };
     Ok(SweepSummary { seeds: seeds.len(), shares: summaries, plateau })
+}
+
+/// [`SweepSummary::plateau`], of enough seeds.
+fn plateau(shares: &[ShareSummary], analysis: &Analysis<'_>) -> Option<f64> {
+    let images = |place: &usize| shares[*place].generated_images;
+    let more = |place: &usize| (0..*place).all(|smaller| images(&smaller) < images(place));
+    let counted: Vec<usize> = (0..shares.len()).filter(more).collect();
+    let better = |larger: usize, share: usize| analysis.difference(larger, share, Metric::WorstGroup).interval[0] > 0.0;
+    let reached = |share: &usize| !counted.iter().any(|&larger| larger > *share && better(larger, *share));
+    let place = counted.iter().copied().find(reached).filter(|_| counted.len() > 1)?;
+    Some(shares[place].share)
 }
 
 #[cfg(test)]
@@ -106,7 +118,7 @@ mod tests {
             })
             .collect();
         let summary = summarise_sweep(&runs).unwrap();
-        assert_eq!(summary.plateau, 1.0);
+        assert_eq!(summary.plateau, Some(1.0));
         let shares: Vec<f64> = summary.shares.iter().map(|share| share.share).collect();
         assert_eq!(shares, [0.0, 0.5, 1.0, 2.0]);
         assert_eq!((summary.shares[1].wanted, summary.shares[1].generated_images, summary.seeds), (50, 50, 3));
@@ -117,5 +129,22 @@ mod tests {
         runs.pop();
         assert!(matches!(summarise_sweep(&runs), Err(Error::MissingRun { seed: 2, .. })));
         assert!(matches!(summarise_sweep(&[]), Err(Error::Nothing("sweep"))));
+    }
+
+    #[test]
+    fn there_is_no_plateau_among_shares_that_hold_the_same_images_or_of_too_few_seeds() {
+        let runs = |shares: &[(f64, u32)], seeds: u32| -> Vec<ShareRun> {
+            let of = |seed| shares.iter().map(move |&(at, right)| share(at, seed, right + seed % 2));
+            (0..seeds).flat_map(of).collect()
+        };
+        let plateau = |runs: &[ShareRun]| summarise_sweep(runs).unwrap().plateau;
+        assert_eq!(plateau(&runs(&[(1.0, 150)], 5)), None, "a single share");
+        assert_eq!(plateau(&runs(&[(0.0, 90), (1.0, 150)], 5)), Some(1.0));
+        assert_eq!(plateau(&runs(&[(0.0, 90), (1.0, 150)], 2)), None, "two seeds");
+        let mut same = runs(&[(0.0, 90), (1.0, 90), (2.0, 150)], 5);
+        same.iter_mut().filter(|run| run.share > 1.0).for_each(|run| run.run.generated_images = 100);
+        assert_eq!(plateau(&same), Some(0.0), "the images of share 2 are those of share 1");
+        same.iter_mut().for_each(|run| run.run.generated_images = 0);
+        assert_eq!(plateau(&same), None);
     }
 }

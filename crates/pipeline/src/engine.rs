@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use evenset_core::{Fingerprint, Group, Progress, SampleId};
 use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
 use evenset_diffusion::ConditionalModel;
-use evenset_evidence::ClassifierKind;
+use evenset_evidence::{ClassifierKind, Error as EvidenceError};
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
@@ -18,18 +18,18 @@ use crate::guides::Guides;
 use crate::images::Frame;
 use crate::job::{Job, Model, OnBias, Role};
 use crate::labels;
-use crate::rounds::{Accepted, Progress as RoundsProgress};
+use crate::rounds::{Accepted, GroupProgress, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
 use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::checks::{Checks, ChecksStage};
-use crate::stages::evidence::{EvidenceStage, Proof, obstacle};
+use crate::stages::evidence::{EvidenceStage, Obstacle, Proof, WITHOUT_FEATURES, obstacle, unlearnable};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::held_out::{HeldOut, HeldOutStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::model::ModelStage;
 use crate::stages::plan::{PlanStage, prompts};
-use crate::stages::plateau::PlateauStage;
+use crate::stages::plateau::{Judged, PlateauStage};
 use crate::stages::report::ReportStage;
 use crate::stages::scan::{Scan, ScanStage};
 use crate::stages::verifier::VerifierStage;
@@ -99,12 +99,16 @@ pub struct Finished {
     pub further: Vec<Accepted>,
     /// Held-out images that stand, exactly or nearly, in another split too.
     pub overlap: BTreeSet<SampleId>,
+    /// Images that were looked at for near-duplicates; `None` where the job does without.
+    looked_at: Option<u64>,
     /// Training rows that the plan leaves out of the balanced dataset.
     pub(crate) left_out: LeftOut,
     /// The balanced dataset.
     pub written: Option<Done<Written>>,
     /// The user's trainer.
     pub hook: Option<Done<HookRecord>>,
+    /// Why the job has no evidence.
+    pub obstacle: Option<Obstacle>,
     /// Whether it helped.
     pub evidence: Option<Done<Proof>>,
     /// What came of groups that were held out of everything.
@@ -240,9 +244,11 @@ fn images(
         accepted: Vec::new(),
         further: Vec::new(),
         overlap: BTreeSet::new(),
+        looked_at: None,
         left_out: LeftOut::new(),
         written: None,
         hook: None,
+        obstacle: None,
         evidence: None,
         held_out: None,
         report: None,
@@ -250,6 +256,13 @@ fn images(
     };
     if goal >= Goal::Audit {
         finished.audit(&context)?;
+    }
+    // A job that only audits need not hear that it has no evidence, unless it asks.
+    if goal == Goal::Evidence || (goal == Goal::Report && job.plan.is_some()) {
+        finished.stumble(obstacle(job, &finished.scan.output, &finished.overlap));
+        if goal == Goal::Evidence && finished.obstacle.as_ref().is_some_and(|obstacle| obstacle.refused) {
+            return Ok(finished);
+        }
     }
     if goal >= Goal::Plan && job.plan.is_some() {
         finished.plan(&context)?;
@@ -323,12 +336,7 @@ impl Finished {
         self.notes.extend(self.dataset.warnings.iter().cloned());
         self.overlap = self.scan.output.copies();
         self.overlap.extend(images.iter().flat_map(|looked| &looked.output.overlap));
-        if !self.overlap.is_empty() {
-            self.notes.push(format!(
-                "{} held-out images stand, exactly or nearly, in another split too; the evidence does without them",
-                self.overlap.len()
-            ));
-        }
+        self.looked_at = images.as_ref().map(|looked| looked.output.report.images);
         if self.frame.scaled {
             self.notes.push(format!(
                 "models look at the images scaled to {}x{}, and generated images have that size; \
@@ -416,15 +424,20 @@ impl Finished {
                 break;
             }
             let now = accepted.len();
-            if job.verify.stop_at_plateau
-                && now > before.len()
-                && !self.still_helps(context, &accepted, before.len(), round, &last)?
-            {
-                self.notes.push(format!(
-                    "rounds ended after round {round}: more images no longer helped a classifier on real images that \
-                     were kept apart"
-                ));
-                break;
+            if job.verify.stop_at_plateau && now > before.len() {
+                let open: Vec<Group> = still_open(&so_far.groups).map(|group| group.group.clone()).collect();
+                let accepted = accepted.split_at(before.len());
+                let judged = self.still_helps(context, accepted, &open, &verifier.output, (round, &last))?;
+                if let Some(why) = &judged.unknown {
+                    self.notes.push(format!("round {round} was not asked whether it helped: {why}"));
+                }
+                if !judged.goes_on() {
+                    self.notes.push(format!(
+                        "rounds ended after round {round}: more images no longer helped a classifier on real images that \
+                         were kept apart"
+                    ));
+                    break;
+                }
             }
         }
         (self.accepted, self.further) = so_far.fill(accepted);
@@ -432,28 +445,30 @@ impl Finished {
         Ok(last)
     }
 
-    /// Whether the images of the last round made the classifier of the evidence better.
+    /// Whether the images of the last round, those behind the ones before it, made the classifier of the evidence better.
     fn still_helps(
         &self,
         context: &Context<'_>,
-        accepted: &[Accepted],
-        before: usize,
-        round: u32,
-        last: &Fingerprint,
-    ) -> Result<bool> {
+        (before, last): (&[Accepted], &[Accepted]),
+        open: &[Group],
+        verifier: &Verifier,
+        (round, after): (u32, &Fingerprint),
+    ) -> Result<Judged> {
         let job = context.job;
-        let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(true) };
-        let images = || self.evidence_stage(job, label, &plan.grouping, accepted, last).images();
-        let stage = PlateauStage {
-            round,
-            config: &job.evidence,
-            data: &images,
-            before,
-            now: accepted.len(),
-            after: last,
-            seed: job.seed,
+        let lacking = unlearnable(job);
+        let (Some(label), Some(plan), None) = (&job.dataset.label, &job.plan, &lacking) else {
+            return Ok(Judged::unknown(lacking.unwrap_or_default()));
         };
-        Ok(context.complete(&stage)?.output.plateau >= 1.0)
+        let stage = EvidenceStage {
+            accepted: before,
+            further: last,
+            planned: &[],
+            verifier: Some(verifier),
+            ..self.evidence_stage(job, label, &plan.grouping, after)
+        };
+        let data = || stage.images();
+        let stage = PlateauStage { round, config: &job.evidence, data: &data, open, after, seed: job.seed };
+        Ok(context.complete(&stage)?.output)
     }
 
     fn evidence_stage<'a>(
@@ -461,7 +476,6 @@ impl Finished {
         job: &'a Job,
         label: &'a str,
         grouping: &'a [String],
-        accepted: &'a [Accepted],
         rounds: &'a Fingerprint,
     ) -> EvidenceStage<'a> {
         EvidenceStage {
@@ -472,8 +486,9 @@ impl Finished {
             dataset: &self.dataset,
             scan: &self.scan,
             frame: self.frame,
-            accepted,
+            accepted: &self.accepted,
             further: &self.further,
+            planned: &self.progress.groups,
             left_out: &self.left_out,
             overlap: &self.overlap,
             verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
@@ -539,36 +554,91 @@ impl Finished {
         Ok(())
     }
 
+    /// Remembers why there is no evidence, and tells it.
+    fn stumble(&mut self, obstacle: Option<Obstacle>) {
+        self.notes.extend(obstacle.iter().map(|obstacle| obstacle.why.clone()));
+        self.obstacle = obstacle;
+    }
+
     fn evidence(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
         let job = context.job;
-        if let Some(why) = obstacle(&self.scan.output, job.dataset.label.as_deref(), &self.overlap) {
-            self.notes.push(why);
+        let (Some(label), Some(plan), None) = (&job.dataset.label, &job.plan, &self.obstacle) else { return Ok(()) };
+        let stage = self.evidence_stage(job, label, &plan.grouping, last);
+        let featureless = job.evidence.classifier == ClassifierKind::Linear && stage.verifier.is_none();
+        let found = featureless.then(|| Obstacle::lacking(WITHOUT_FEATURES)).or_else(|| stage.unreached());
+        if found.is_some() {
+            self.stumble(found);
             return Ok(());
         }
-        let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return Ok(()) };
-        let stage = self.evidence_stage(job, label, &plan.grouping, &self.accepted, last);
         let evidence = context.complete(&stage)?;
-        let mut held_out = None;
-        if job.evidence.held_out_groups > 0 && job.evidence.classifier == ClassifierKind::Linear {
-            let why = "no held-out groups: the classifier `linear` needs features of a verifier that has seen them; choose \
-                       `cnn` or `mlp`";
-            self.notes.push(why.into());
-        } else if job.evidence.held_out_groups > 0 {
-            let Model::Conditional(model) = &job.generate.model;
-            held_out = Some(context.complete(&HeldOutStage {
-                config: &job.evidence,
-                model,
-                sampler: &job.generate.sampler,
-                gates: &job.verify.gates,
-                grouping: &plan.grouping,
-                data: &|| stage.images(),
-                seed: job.seed,
-                dataset: &self.dataset,
-                scan: &self.scan,
-                frame: self.frame,
-            })?);
+        let held_out = self.held_out(context, &stage)?;
+        let unlooked = self.unlooked(job);
+        self.evidence = Some(evidence);
+        match held_out {
+            Ok(held_out) => self.held_out = held_out,
+            Err(why) => self.notes.push(format!("no held-out groups: {why}")),
         }
-        (self.evidence, self.held_out) = (Some(evidence), held_out);
+        self.notes.extend(unlooked);
         Ok(())
     }
+
+    /// What came of groups that are held out, where the job asks for it; or why there are none.
+    fn held_out(
+        &self,
+        context: &Context<'_>,
+        evidence: &EvidenceStage<'_>,
+    ) -> Result<std::result::Result<Option<Done<HeldOut>>, String>> {
+        let job = context.job;
+        if job.evidence.held_out_groups == 0 {
+            return Ok(Ok(None));
+        }
+        if job.evidence.classifier == ClassifierKind::Linear {
+            let why = "the classifier `linear` needs features of a verifier that has seen them; choose `cnn` or `mlp`";
+            return Ok(Err(why.into()));
+        }
+        let Model::Conditional(model) = &job.generate.model;
+        let held_out = context.complete(&HeldOutStage {
+            config: &job.evidence,
+            model,
+            sampler: &job.generate.sampler,
+            gates: &job.verify.gates,
+            grouping: evidence.grouping,
+            data: &|| evidence.images(),
+            seed: job.seed,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            frame: self.frame,
+            overlap: &self.overlap,
+        });
+        match held_out {
+            Ok(held_out) => Ok(Ok(Some(held_out))),
+            // A training that ended early ends the run; a choice that cannot be made leaves the rest of it as it is.
+            Err(PipelineError::Evidence(why)) if !matches!(why, EvidenceError::Classifier(_)) => {
+                Ok(Err(why.to_string()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a reader must know where not all images were held against those of the other splits.
+    fn unlooked(&self, job: &Job) -> Option<String> {
+        let rows = self.scan.output.rows.len() as u64;
+        let exactly = "exact copies between the splits were found all the same";
+        match self.looked_at {
+            None if job.audit.images == Some(false) => Some(format!(
+                "near-duplicates of test images in the training split were not looked for (`audit.images: false`); \
+                 {exactly}"
+            )),
+            Some(looked_at) if looked_at < rows => Some(format!(
+                "near-duplicates of test images in the training split were looked for among {looked_at} of {rows} images; \
+                 {exactly}"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The groups for which more images are asked.
+fn still_open(groups: &[GroupProgress]) -> impl Iterator<Item = &GroupProgress> {
+    groups.iter().filter(|group| group.unreachable.is_none() && group.accepted < group.wanted)
 }

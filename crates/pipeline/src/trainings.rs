@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use evenset_core::Interrupted;
+use evenset_core::{Interrupted, Progress};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{PipelineError, Result};
-use crate::run::{Context, read_json, write_json};
+use crate::run::{read_json, write_json};
 use crate::within::Within;
 
 /// Trainings at once at most: each holds a copy of its images.
@@ -33,14 +33,14 @@ pub(crate) struct Training<'a, T> {
 
 impl<T: Serialize + DeserializeOwned> Training<'_, T> {
     /// The result that was stored, or is made and stored now.
-    fn complete(&self, context: &Context<'_>) -> Result<T> {
+    fn complete(&self, progress: &dyn Progress) -> Result<T> {
         if let Some(stored) = read_json(&self.path)? {
-            context.progress.advance(self.steps);
+            progress.advance(self.steps);
             return Ok(stored);
         }
-        context.progress.check()?;
-        context.progress.note(&self.note);
-        let result = (self.train)(&Within(context.progress))?;
+        progress.check()?;
+        progress.note(&self.note);
+        let result = (self.train)(&Within(progress))?;
         write_json(&self.path, &result)?;
         Ok(result)
     }
@@ -50,7 +50,7 @@ impl<T: Serialize + DeserializeOwned> Training<'_, T> {
 ///
 /// # Errors
 /// What a training gives; of several the first in their order.
-pub(crate) fn complete_all<T>(trainings: &[Training<'_, T>], context: &Context<'_>) -> Result<Vec<T>>
+pub(crate) fn complete_all<T>(trainings: &[Training<'_, T>], progress: &dyn Progress) -> Result<Vec<T>>
 where
     T: Serialize + DeserializeOwned + Send,
 {
@@ -62,7 +62,7 @@ where
         while !failed.load(Ordering::Relaxed) {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let (Some(training), Some(slot)) = (trainings.get(place), results.get(place)) else { return };
-            let result = training.complete(context);
+            let result = training.complete(progress);
             failed.fetch_or(result.is_err(), Ordering::Relaxed);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
@@ -84,4 +84,56 @@ where
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use evenset_core::Silent;
+
+    use super::*;
+
+    /// A training that gives its number, or fails where it is told to; the first take longest.
+    fn training<'a>(folder: &Path, number: u64, fails: &'a [u64], done: &'a AtomicUsize) -> Training<'a, u64> {
+        Training {
+            path: folder.join(format!("{number}.json")),
+            note: String::new(),
+            steps: 1,
+            train: Box::new(move |_| {
+                std::thread::sleep(Duration::from_millis(20u64.saturating_sub(4 * number)));
+                done.fetch_add(1, Ordering::Relaxed);
+                let damaged = PipelineError::damaged(Path::new("training"));
+                if fails.contains(&number) { Err(damaged(number)) } else { Ok(number) }
+            }),
+        }
+    }
+
+    fn all<'a>(folder: &Path, fails: &'a [u64], done: &'a AtomicUsize) -> Vec<Training<'a, u64>> {
+        (0..12).map(|number| training(folder, number, fails, done)).collect()
+    }
+
+    fn on_four_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap().install(work)
+    }
+
+    #[test]
+    fn results_keep_the_order_of_the_trainings_and_stored_ones_are_taken_as_they_are() {
+        let (folder, done) = (tempfile::tempdir().unwrap(), AtomicUsize::new(0));
+        std::fs::write(folder.path().join("3.json"), "33").unwrap();
+        let run = || on_four_threads(|| complete_all(&all(folder.path(), &[], &done), &Silent).unwrap());
+        let expected = [0, 1, 2, 33, 4, 5, 6, 7, 8, 9, 10, 11];
+        assert_eq!((run(), done.load(Ordering::Relaxed)), (expected.to_vec(), 11));
+        assert_eq!((run(), done.load(Ordering::Relaxed)), (expected.to_vec(), 11), "all of them are stored");
+        assert!(complete_all::<u64>(&[], &Silent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_failure_in_their_order_is_told_and_the_others_are_not_begun() {
+        let (folder, done) = (tempfile::tempdir().unwrap(), AtomicUsize::new(0));
+        let run = on_four_threads(|| complete_all(&all(folder.path(), &[1, 2], &done), &Silent));
+        assert!(run.unwrap_err().to_string().contains("damaged (1)"));
+        assert!(done.load(Ordering::Relaxed) < 12 && folder.path().join("0.json").is_file());
+    }
 }

@@ -488,6 +488,7 @@ fn evidence(groups: &[GroupRow]) -> Evidence {
         worst_group: by,
         interval: around(by, 0.06, 0.05),
         p: Some(p),
+        ..Gain::default()
     };
     let arm = |name: &str, accuracy: f64, worst: f64, lift: f64| {
         let generated = name.starts_with("balanced") || name == "generated-only";
@@ -556,6 +557,8 @@ fn evidence(groups: &[GroupRow]) -> Evidence {
         }],
         overlapping: 12,
         unlabelled: 7,
+        unseen: 0,
+        validation_seen: true,
         held_out: Some(HeldOut {
             groups: groups
                 .iter()
@@ -580,7 +583,7 @@ fn evidence(groups: &[GroupRow]) -> Evidence {
                 share(1.0, 0.61, 0),
                 share(2.0, 0.615, 4210),
             ],
-            plateau: 0.5,
+            plateau: Some(0.5),
         }),
         distances: distances(groups, real, made),
     }

@@ -80,18 +80,7 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
     if let Some(held_out) = &evidence.held_out {
         say(composed(held_out));
     }
-    let all = evidence.distances.iter().find(|row| row.group.is_none());
-    let kernel = |of: &Option<crate::Distances>| of.as_ref().and_then(|of| of.kernel);
-    if let Some((generated, floor)) = all.and_then(|row| kernel(&row.generated).zip(kernel(&row.floor))) {
-        let told = |kernel: crate::KernelDistance| {
-            format!("{} ± {}", significant(kernel.value, 2), significant(kernel.standard_error, 1))
-        };
-        say(format!(
-            "kernel distance of generated to real images {}, of real test images {} (in the verifier's own features)",
-            told(generated),
-            told(floor)
-        ));
-    }
+    distances(evidence).into_iter().for_each(&mut say);
     for skipped in &evidence.skipped {
         say(format!("not run: {} ({})", skipped.name, skipped.why));
     }
@@ -103,6 +92,36 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
         say(left_out);
     }
     text
+}
+
+/// How far generated images lie from real ones: all of them, and the mean of the groups, which a few large groups do not
+/// decide.
+fn distances(evidence: &Evidence) -> Vec<String> {
+    let kernel = |of: &Option<crate::Distances>| of.as_ref().and_then(|of| of.kernel);
+    let both = |row: &crate::GroupDistances| kernel(&row.generated).zip(kernel(&row.floor));
+    let told = |kernel: crate::KernelDistance| {
+        format!("{} ± {}", significant(kernel.value, 2), significant(kernel.standard_error, 1))
+    };
+    let all = evidence.distances.iter().find(|row| row.group.is_none()).and_then(both).map(|(generated, floor)| {
+        format!(
+            "kernel distance of generated to real images {}, of real test images {} (in the verifier's own features)",
+            told(generated),
+            told(floor)
+        )
+    });
+    let groups: Vec<_> = evidence.distances.iter().filter(|row| row.group.is_some()).filter_map(both).collect();
+    let mean = |of: &dyn Fn(&(crate::KernelDistance, crate::KernelDistance)) -> f64| {
+        significant(groups.iter().map(of).sum::<f64>() / groups.len() as f64, 2)
+    };
+    let by_group = (!groups.is_empty()).then(|| {
+        format!(
+            "the same within {}, their mean: {} of generated, {} of real test images",
+            plural(groups.len() as u64, "group", "groups"),
+            mean(&|pair| pair.0.value),
+            mean(&|pair| pair.1.value)
+        )
+    });
+    all.into_iter().chain(by_group).collect()
 }
 
 /// The arms of the evidence: accuracy and worst group, each arm's difference to the best baseline with its 95 % interval,
@@ -355,13 +374,29 @@ mod tests {
 
     #[test]
     fn the_evidence_says_what_was_compared_and_what_was_not() {
-        let gain = crate::Gain { over: "as-is".into(), worst_group: 0.12, interval: [0.05, 0.2], p: None };
+        let gain =
+            crate::Gain { over: "as-is".into(), worst_group: 0.12, interval: [0.05, 0.2], ..crate::Gain::default() };
         let arm = |name: &str| Arm { name: name.into(), accuracy: 0.7, ..Arm::default() };
+        let far = |value: f64| {
+            let kernel = Some(crate::KernelDistance { value, standard_error: 0.1 });
+            Some(crate::Distances { kernel, ..crate::Distances::default() })
+        };
+        let distance = |colour: Option<&str>, generated: f64, floor: f64| crate::GroupDistances {
+            group: colour.map(|colour| Group::of("colour", colour)),
+            generated: far(generated),
+            floor: far(floor),
+        };
         let evidence = Evidence {
             sentence: "Balancing helped.".into(),
             arms: vec![arm("as-is"), Arm { against_best: Some(gain), ..arm("balanced") }, arm("generated-only")],
             skipped: vec![crate::SkippedArm { name: "augment".into(), why: "features are given".into() }],
             overlapping: 2,
+            unseen: 1,
+            distances: vec![
+                distance(None, 0.5, 0.1),
+                distance(Some("red"), 0.2, 0.1),
+                distance(Some("blue"), 0.6, 0.3),
+            ],
             ..Evidence::default()
         };
         let text = evidence_text(&evidence, 100, false);
@@ -372,6 +407,9 @@ mod tests {
             "classification accuracy score (generated images alone): 70 %",
             "not run: augment (features are given)",
             "2 test images were left out",
+            "1 test image was left out because no training image has the class",
+            "kernel distance of generated to real images 0.5 ± 0.1, of real test images 0.1 ± 0.1",
+            "within 2 groups, their mean: 0.4 of generated, 0.2 of real test images",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -30,6 +30,7 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
         worst_group: by,
         interval: [by - 0.05, by + 0.05],
         p: Some(0.004),
+        ..Gain::default()
     };
     let arm = |name: &str, accuracy: f64| Arm {
         name: format!("{name}{text}"),
@@ -125,6 +126,8 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
             skipped: vec![SkippedArm { name: text.into(), why: text.into() }],
             overlapping: 1,
             unlabelled: 2,
+            unseen: 2,
+            validation_seen: true,
             sweep: Some(Sweep {
                 seeds: 3,
                 shares: [0.0, 0.5, 1.0]
@@ -138,7 +141,7 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
                         worst_group_interval: Some([0.4, 0.6]),
                     })
                     .to_vec(),
-                plateau: 0.5,
+                plateau: Some(0.5),
             }),
             held_out: Some(HeldOut {
                 groups: groups
@@ -329,7 +332,9 @@ fn a_run_that_has_not_begun_or_is_half_way_still_has_a_page() {
 fn the_headline_names_the_gain_its_interval_and_what_it_is_compared_with() {
     let mut data = full(2, 2, "");
     let evidence = data.evidence.as_mut().unwrap();
-    evidence.gain = Some(Gain { over: "as-is".into(), worst_group: 0.19, interval: [0.12, 0.26], p: Some(0.002) });
+    let gain = Gain { over: "as-is".into(), worst_group: 0.19, interval: [0.12, 0.26], ..Gain::default() };
+    evidence.gain = Some(Gain { p: Some(0.002), ..gain.clone() });
+    evidence.gain_as_is = Some(Gain { p: Some(0.002), ..gain });
     let helped = headline(&data);
     assert_eq!((helped.chip.as_str(), helped.tone.as_str()), ("Helped", "good"));
     assert_eq!(
@@ -340,10 +345,23 @@ fn the_headline_names_the_gain_its_interval_and_what_it_is_compared_with() {
     assert!(helped.detail.contains(gain), "{}", helped.detail);
     assert!(helped.detail.contains("3 trainings of each kind"), "{}", helped.detail);
 
-    for (verdict, begin) in [(Verdict::NoDifference, "No clear difference"), (Verdict::Harmed, "It did harm")] {
-        data.evidence.as_mut().unwrap().verdict = verdict;
-        assert!(headline(&data).sentence.starts_with(begin));
-    }
+    let untried = "It is not shown to be better than “oversample” or “reweight”.";
+    assert!(helped.detail.ends_with(untried), "{}", helped.detail);
+
+    let evidence = data.evidence.as_mut().unwrap();
+    let overall = evidence.gain_as_is.as_mut().unwrap();
+    (overall.accuracy, overall.accuracy_interval) = (Some(-0.04), Some([-0.06, -0.02]));
+    let costly = headline(&data);
+    assert_eq!((costly.chip.as_str(), costly.tone.as_str()), ("Helped, at a cost", "neutral"));
+    let cost = "accuracy over all test images changes by −4 points against “as-is” (95 % interval −6 to −2).";
+    assert!(costly.sentence.ends_with(cost), "{}", costly.sentence);
+
+    data.evidence.as_mut().unwrap().verdict = Verdict::NoDifference;
+    assert!(headline(&data).sentence.starts_with("No clear difference"));
+    data.evidence.as_mut().unwrap().verdict = Verdict::Harmed;
+    assert!(headline(&data).sentence.starts_with("It is worse than “as-is”"), "better than the data as it was");
+    data.evidence.as_mut().unwrap().gain_as_is.as_mut().unwrap().worst_group = -0.1;
+    assert!(headline(&data).sentence.starts_with("It did harm"));
 }
 
 #[test]
@@ -425,6 +443,8 @@ fn every_part_of_the_evidence_and_the_checks_is_on_the_page() {
         "the verdict rests on “balanced”",
         "1 test image was left out because the same image",
         "2 test images were left out because a value",
+        "2 test images were left out because no training image has the class",
+        "a validation split does away with this",
         "Not run:",
         "equalised odds",
         "calibration error",

@@ -7,7 +7,7 @@ mod names;
 mod recipe;
 mod run;
 mod sweep;
-mod validation;
+pub(crate) mod validation;
 mod weights;
 
 pub use names::{Arm, Baseline, Variant};
@@ -46,6 +46,21 @@ pub fn run_arm(
     progress: &dyn Progress,
 ) -> Result<ArmRun, Error> {
     run_with(arm, data, &data.generated, seed, number, config, progress)
+}
+
+/// Trains `balanced` with these generated images in the place of those of the data.
+///
+/// # Errors
+/// As [`run_arm`].
+pub fn run_balanced(
+    generated: &Labelled,
+    data: &EvidenceData,
+    seed: Seed,
+    number: u32,
+    config: &EvidenceConfig,
+    progress: &dyn Progress,
+) -> Result<ArmRun, Error> {
+    run_with(Arm::Balanced, data, generated, seed, number, config, progress)
 }
 
 /// [`run_arm`] with these generated images.

@@ -170,6 +170,7 @@ mod tests {
             train: part(&[0, 0, 0, 0, 0, 1, 1, 3, 3, 3]),
             left_out: vec![0, 9],
             generated: part(&[1, 1]),
+            planned: [(1, 2)].into(),
             further: None,
             validation: None,
             test: part(&[0, 1, 3]),

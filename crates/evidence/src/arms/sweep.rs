@@ -1,4 +1,4 @@
-//! How many generated images are enough: `balanced` with a share of them.
+//! How many generated images are enough: `balanced` with a share of what the plan adds.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub struct ShareRun {
     pub run: ArmRun,
 }
 
-/// Trains `balanced` with a share of the generated images of each group: the first ones that were accepted, so that a
-/// larger share holds a smaller one. Above 1, those beyond the plan are taken too, as far as they go.
+/// Trains `balanced` with a share of what the plan adds to each group: the first images that were accepted, so that a
+/// larger share holds a smaller one. Where too few were accepted, and above 1, those there are.
 ///
 /// # Errors
 /// As [`run_arm`](crate::run_arm), and [`Error::Config`] for a share outside 0 to 3.
@@ -39,25 +39,25 @@ pub fn run_share(
     Ok(ShareRun { share, wanted: wanted as u32, run })
 }
 
-/// The first `share` of each group's generated images, and how many they should be.
+/// The first images of each group, as many as `share` of what the plan adds to it, and how many they should be.
 fn share_of(data: &EvidenceData, share: f64) -> Result<(Labelled, usize), Error> {
     let mut all = data.generated.clone();
     if let Some(further) = &data.further {
         all.extend(further)?;
     }
-    let mut planned: BTreeMap<u32, usize> = BTreeMap::new();
-    data.generated.groups.iter().for_each(|&group| *planned.entry(group).or_default() += 1);
-    let wanted: BTreeMap<u32, usize> =
-        planned.into_iter().map(|(group, images)| (group, (share * images as f64).round() as usize)).collect();
+    let wanted = |group: u32| {
+        let planned = data.planned.get(&group).copied().unwrap_or(0);
+        (share * planned as f64).round() as usize
+    };
     let mut taken: BTreeMap<u32, usize> = BTreeMap::new();
     let takes = |row: &usize| {
         let group = all.groups[*row];
         let taken = taken.entry(group).or_default();
         *taken += 1;
-        *taken <= wanted.get(&group).copied().unwrap_or(0)
+        *taken <= wanted(group)
     };
     let rows: Vec<usize> = (0..all.groups.len()).filter(takes).collect();
-    Ok((all.select(&rows), wanted.values().sum()))
+    Ok((all.select(&rows), data.planned.keys().map(|&group| wanted(group)).sum()))
 }
 
 #[cfg(test)]
@@ -79,6 +79,7 @@ mod tests {
             train: part(0, &[0]),
             left_out: vec![],
             generated: part(0, &[0, 1, 0, 1, 0, 0]),
+            planned: [(0, 4), (1, 4)].into(),
             further: Some(part(100, &[0, 1, 1, 2])),
             validation: None,
             test: part(0, &[0]),
@@ -91,9 +92,13 @@ mod tests {
             (part.images.iter().map(|image| image[0]).collect::<Vec<u8>>(), wanted)
         };
         assert_eq!(numbers(0.0), (vec![], 0));
-        assert_eq!(numbers(0.5), (vec![0, 1, 2], 3));
-        assert_eq!(numbers(1.0), (vec![0, 1, 2, 3, 4, 5], 6));
-        assert_eq!(numbers(1.5), (vec![0, 1, 2, 3, 4, 5, 100, 101], 9), "one of group 0 is lacking");
-        assert_eq!(numbers(3.0), (vec![0, 1, 2, 3, 4, 5, 100, 101, 102], 18));
+        assert_eq!(numbers(0.5), (vec![0, 1, 2, 3], 4));
+        assert_eq!(numbers(0.75), (vec![0, 1, 2, 3, 4, 101], 6), "a share of the plan, not of what was accepted");
+        assert_eq!(numbers(1.0), (vec![0, 1, 2, 3, 4, 5, 101, 102], 8));
+        assert_eq!(
+            numbers(1.5),
+            (vec![0, 1, 2, 3, 4, 5, 100, 101, 102], 12),
+            "one of group 0 and two of 1 are lacking"
+        );
     }
 }

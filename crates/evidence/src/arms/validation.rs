@@ -41,7 +41,7 @@ impl Validation {
             None => chosen(&data.train.groups, |images| held_out(images, share), seed),
         };
         let images = source.unwrap_or(&data.train).select(&rows);
-        let pools = pools(&images.groups);
+        let pools = pools(&images.groups, SMALLEST);
         let rows = if source.is_some() { Vec::new() } else { rows };
         Self { rows, images, pools }
     }
@@ -87,15 +87,15 @@ fn chosen(groups: &[u32], wanted: impl Fn(usize) -> usize, seed: Seed) -> Vec<us
     chosen
 }
 
-/// For each image its pool: 0 is the rest.
-fn pools(groups: &[u32]) -> Vec<usize> {
+/// For each image its pool: 0 is the rest, the groups with fewer than `smallest` images.
+pub(crate) fn pools(groups: &[u32], smallest: usize) -> Vec<usize> {
     let mut sizes: BTreeMap<u32, usize> = BTreeMap::new();
     groups.iter().for_each(|&group| *sizes.entry(group).or_default() += 1);
     let mut smallest_first: Vec<(usize, u32)> = sizes.iter().map(|(&group, &size)| (size, group)).collect();
     smallest_first.sort_unstable();
     let (mut rest, mut pool_of) = (0, BTreeMap::new());
     for (i, &(size, group)) in smallest_first.iter().enumerate() {
-        let joins = size < SMALLEST || (1..SMALLEST).contains(&rest);
+        let joins = size < smallest || (1..smallest).contains(&rest);
         rest += if joins { size } else { 0 };
         pool_of.insert(group, if joins { 0 } else { i + 1 });
     }
@@ -128,9 +128,9 @@ mod tests {
             pools.iter().for_each(|&pool| *counts.entry(pool).or_default() += 1);
             counts.into_values().collect::<Vec<_>>()
         };
-        assert_eq!(sizes(&pools(&groups(&[30, 6, 7, 20]))), [13, 20, 30]);
-        assert_eq!(sizes(&pools(&groups(&[30, 2, 20]))), [22, 30], "two images take in the next smallest group");
-        assert_eq!(sizes(&pools(&groups(&[2, 3]))), [5]);
-        assert_eq!(sizes(&pools(&groups(&[10, 12]))), [10, 12]);
+        assert_eq!(sizes(&pools(&groups(&[30, 6, 7, 20]), 10)), [13, 20, 30]);
+        assert_eq!(sizes(&pools(&groups(&[30, 2, 20]), 10)), [22, 30], "two images take in the next smallest group");
+        assert_eq!(sizes(&pools(&groups(&[2, 3]), 10)), [5]);
+        assert_eq!(sizes(&pools(&groups(&[10, 12]), 10)), [10, 12]);
     }
 }

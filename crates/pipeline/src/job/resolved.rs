@@ -7,7 +7,7 @@ use evenset_audit::AuditConfig;
 use evenset_core::Seed;
 use evenset_data::{DatasetSpec, Derive, Filter, View};
 use evenset_diffusion::SamplerConfig;
-use evenset_evidence::EvidenceConfig;
+use evenset_evidence::{Error as EvidenceError, EvidenceConfig, SEEDS_FOR_A_VERDICT};
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use serde::Serialize;
@@ -329,7 +329,14 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     if written.write.formats.is_empty() {
         return bad("write.formats", "no format; expected `parquet`, `webdataset` or both".into());
     }
-    check_evidence(&written.evidence).map_err(|(key, message)| invalid(&tree, key, message))?;
+    check_evidence(&written.evidence, &tree)?;
+    if stop_at_plateau && (written.evidence.seeds as usize) < SEEDS_FOR_A_VERDICT {
+        let message = format!(
+            "whether another round helps cannot be seen with fewer than {SEEDS_FOR_A_VERDICT} seeds; set `evidence.seeds` \
+             to five"
+        );
+        return bad("verify.stop_at_plateau", message);
+    }
     let hook = match written.hook {
         Some(WrittenHook::Command { run, timeout }) => {
             if run.first().is_none_or(String::is_empty) {
@@ -379,20 +386,15 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     })
 }
 
-fn check_evidence(evidence: &EvidenceConfig) -> Result<(), (&'static str, String)> {
-    let within = |key, value: u32, low: u32, high: u32| {
-        let ok = (low..=high).contains(&value);
-        if ok { Ok(()) } else { Err((key, format!("{value}; expected {low} to {high}"))) }
-    };
-    within("evidence.seeds", evidence.seeds, 1, 100)?;
-    within("evidence.steps", evidence.steps, 1, u32::MAX)?;
-    within("evidence.batch", evidence.batch, 1, 4096)?;
-    within("evidence.width", evidence.width, 4, 256)?;
-    if !(evidence.learning_rate > 0.0 && evidence.learning_rate <= 1.0) {
-        let message = format!("{}; expected a number above 0, at most 1", evidence.learning_rate);
-        return Err(("evidence.learning_rate", message));
+fn check_evidence(evidence: &EvidenceConfig, tree: &Node) -> Result<(), JobError> {
+    match evidence.check() {
+        Err(EvidenceError::Config { key, expected }) => {
+            let written = serde_json::to_value(evidence).unwrap_or_default();
+            Err(invalid(tree, &format!("evidence.{key}"), format!("{}; expected {expected}", written[key])))
+        }
+        Err(error) => Err(invalid(tree, "evidence", error.to_string())),
+        Ok(()) => Ok(()),
     }
-    Ok(())
 }
 
 fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Dataset, JobError> {

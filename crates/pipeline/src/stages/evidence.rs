@@ -4,24 +4,25 @@
 //! training at most. Beside the arms: a sweep over the share of generated images, and how far these lie from real ones in
 //! the verifier's features.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_data::Dataset;
 use evenset_evidence::distances::{GroupDistances, GroupedFeatures, distances};
 use evenset_evidence::{
-    Arm, ArmRun, Evidence, EvidenceConfig, EvidenceData, Labelled, ShareRun, Skipped, SweepSummary, arms_for,
+    Arm, ArmRun, ClassifierKind, Evidence, EvidenceConfig, EvidenceData, Labelled, ShareRun, Skipped, SweepSummary,
+    arms_for,
 };
-use evenset_verify::Verifier;
+use evenset_verify::{GateConfig, Verifier};
 use serde::{Deserialize, Serialize};
 
 use super::model::vocabulary;
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
 use crate::images::{self, Frame};
-use crate::job::Role;
-use crate::rounds::Accepted;
+use crate::job::{Job, Role};
+use crate::rounds::{Accepted, GroupProgress};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 use crate::surplus::LeftOut;
 use crate::trainings::{Training, complete_all};
@@ -37,7 +38,7 @@ pub struct EvidenceStage<'a> {
     pub config: &'a EvidenceConfig,
     /// What the classifier learns.
     pub label: &'a str,
-    /// The attributes whose combinations are the groups.
+    /// The attributes whose combinations are the groups, the label among them.
     pub grouping: &'a [String],
     /// The job's seed.
     pub seed: Seed,
@@ -51,6 +52,8 @@ pub struct EvidenceStage<'a> {
     pub accepted: &'a [Accepted],
     /// Accepted candidates beyond the plan.
     pub further: &'a [Accepted],
+    /// What the plan adds to each group.
+    pub planned: &'a [GroupProgress],
     /// The fingerprint of the last round.
     pub rounds: &'a Fingerprint,
     /// The gates, whose features the distances are measured in.
@@ -78,34 +81,130 @@ pub struct Proof {
     pub overlapping: u64,
     /// Test images that were left out because they lack a value of the label or of an attribute.
     pub unlabelled: u64,
+    /// Test images that were left out because no training image has their class.
+    #[serde(default)]
+    pub unseen: u64,
+    /// Whether the best step of each training was chosen by training images, which generator and gates learned from.
+    #[serde(default)]
+    pub validation_seen: bool,
 }
 
-/// Why a job has no evidence, in words; `None` where it can have some.
-pub fn obstacle(scan: &Scan, label: Option<&str>, overlap: &BTreeSet<SampleId>) -> Option<String> {
-    let Some(label) = label else {
-        return Some("no evidence: the job names no `dataset.label` for a classifier to learn".into());
+/// Why a job has no evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// In words, with the remedy.
+    pub why: String,
+    /// Whether the test split was refused: it repeats what is learned from.
+    pub refused: bool,
+}
+
+impl Obstacle {
+    /// Something that is lacking; `why` is a clause.
+    pub(crate) fn lacking(why: &str) -> Self {
+        Self { why: format!("no evidence: {why}"), refused: false }
+    }
+}
+
+/// Why a job has no evidence; `None` where it can have some.
+pub fn obstacle(job: &Job, scan: &Scan, overlap: &BTreeSet<SampleId>) -> Option<Obstacle> {
+    if let Some(why) = unlearnable(job) {
+        return Some(Obstacle::lacking(&why));
+    }
+    let (Some(label), Some(plan)) = (&job.dataset.label, &job.plan) else { return None };
+    untestable(scan, label, &plan.grouping, overlap)
+}
+
+/// Why no classifier can learn the label from this job's images, a clause; `None` where one can.
+pub(crate) fn unlearnable(job: &Job) -> Option<String> {
+    let Some(label) = &job.dataset.label else {
+        return Some("the job names no `dataset.label` for a classifier to learn".into());
     };
+    let Some(plan) = &job.plan else {
+        return Some("the job has no `plan`, so that no image is generated which could help".into());
+    };
+    if !plan.grouping.contains(label) {
+        let groups = plan.grouping.join(", ");
+        return Some(format!(
+            "the plan's groups ({groups}) do not fix the label `{label}`, so that nobody knows the class of a generated \
+             image; add it to them with `plan.grouping: [{label}, {groups}]`"
+        ));
+    }
+    let linear = job.evidence.classifier == ClassifierKind::Linear;
+    (linear && !job.verify.gates.iter().any(has_features)).then(|| WITHOUT_FEATURES.to_owned())
+}
+
+/// What `linear` lacks.
+pub(crate) const WITHOUT_FEATURES: &str = "the classifier `linear` looks at what the classifier of the gates sees, and \
+                                           no gate of this job has one; add the gate `attributes` to `verify.gates`, \
+                                           or choose `cnn` or `mlp`";
+
+/// Whether a gate brings a classifier, which gives images features.
+fn has_features(gate: &GateConfig) -> bool {
+    match gate {
+        GateConfig::Attributes(_)
+        | GateConfig::InDistribution(_)
+        | GateConfig::Novelty(_)
+        | GateConfig::Diversity(_) => true,
+        GateConfig::Decode(_) | GateConfig::Safety(_) | GateConfig::Command(_) | GateConfig::Shortcut(_) => false,
+    }
+}
+
+/// Why the real images cannot tell whether it helped; `None` where they can.
+fn untestable(scan: &Scan, label: &str, grouping: &[String], overlap: &BTreeSet<SampleId>) -> Option<Obstacle> {
     let test: Vec<&Row> = scan.role(Role::Test).collect();
     if test.is_empty() {
-        let why = "no evidence: the dataset has no test split, and only real held-out images can show whether balance \
-                   helped; add one with `dataset.splits: {train: ..., test: ...}`";
-        return Some(why.into());
-    }
-    let column = scan.column(label).unwrap_or_default();
-    if test.iter().all(|row| row.values[column].is_none()) {
-        return Some(format!(
-            "no evidence: no test image has a value of `{label}`; a classifier can only be tested on labelled images"
+        return Some(Obstacle::lacking(
+            "the dataset has no test split, and only real held-out images can show whether balance helped; add one with \
+             `dataset.splits: {train: ..., test: ...}`",
         ));
     }
     let overlapping = test.iter().filter(|row| overlap.contains(&row.id)).count();
     if overlapping as f64 > MOST_OVERLAP * test.len() as f64 {
-        return Some(format!(
+        let why = format!(
             "no evidence: {overlapping} of {} test images stand, exactly or nearly, in another split too, so the test \
              would repeat what was learned; remove them from one of the splits (the audit page lists near-duplicates)",
             test.len()
-        ));
+        );
+        return Some(Obstacle { why, refused: true });
     }
-    None
+    let column = scan.column(label).unwrap_or_default();
+    let known = |row: &Row| scan.group(row, grouping).is_some();
+    let classes = |rows: Vec<&Row>| vocabulary(&rows, column);
+    let learned = classes(scan.role(Role::Train).filter(|row| known(row)).collect()).len();
+    if learned < 2 {
+        return Some(Obstacle::lacking(&format!(
+            "the training images that have a value of {} are of {learned} class of `{label}`; a classifier needs two to \
+             tell apart",
+            names(grouping)
+        )));
+    }
+    let classes = classes(scan.role(Role::Train).collect());
+    let seen = |row: &Row| row.values[column].as_ref().is_some_and(|class| classes.contains(class));
+    let usable = |row: &Row| !overlap.contains(&row.id) && known(row) && seen(row);
+    (!test.iter().any(|row| usable(row))).then(|| {
+        let lacks = |name: &&String| {
+            let column = scan.column(name).unwrap_or_default();
+            test.iter().all(|row| row.values[column].is_none())
+        };
+        let why = match grouping.iter().find(lacks) {
+            Some(name) => format!("no test image has a value of `{name}`"),
+            None => format!(
+                "none of the {} test images has a value of {} and a class that a training image has",
+                test.len(),
+                names(grouping)
+            ),
+        };
+        Obstacle::lacking(&format!("{why}; a classifier can only be tested on labelled images"))
+    })
+}
+
+/// `a`, `b` and `c`.
+fn names(of: &[String]) -> String {
+    let quoted: Vec<String> = of.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => quoted.join(""),
+    }
 }
 
 impl Stage for EvidenceStage<'_> {
@@ -123,7 +222,7 @@ impl Stage for EvidenceStage<'_> {
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let runs_folder = folder.join("runs");
         std::fs::create_dir_all(&runs_folder).map_err(PipelineError::io(&runs_folder))?;
-        let Parts { data, overlapping, unlabelled } = self.data()?;
+        let Parts { data, overlapping, unlabelled, unseen } = self.data()?;
         let (arms, skipped) = arms_for(self.config, &data);
         let shares = self.config.shares();
         let trainings = (arms.len() + shares.len()) as u64 * u64::from(self.config.seeds);
@@ -149,8 +248,8 @@ impl Stage for EvidenceStage<'_> {
                 }),
             }));
         }
-        let runs: Vec<ArmRun> = complete_all(&of_arms, context)?;
-        let sweep: Vec<ShareRun> = complete_all(&of_shares, context)?;
+        let runs: Vec<ArmRun> = complete_all(&of_arms, context.progress)?;
+        let sweep: Vec<ShareRun> = complete_all(&of_shares, context.progress)?;
         context.progress.end();
         let sweep = if sweep.is_empty() { None } else { Some(evenset_evidence::summarise_sweep(&sweep)?) };
         let proof = Proof {
@@ -160,6 +259,8 @@ impl Stage for EvidenceStage<'_> {
             skipped: skipped.into_iter().map(|Skipped { arm, why }| (arm, why)).collect(),
             overlapping,
             unlabelled,
+            unseen,
+            validation_seen: data.validation.is_none() && self.config.validation_share > 0.0,
         };
         write_json(&folder.join(EVIDENCE), &proof)?;
         Ok(StageReport { rows: trainings, rejected: 0 })
@@ -175,6 +276,7 @@ struct Parts {
     data: EvidenceData,
     overlapping: u64,
     unlabelled: u64,
+    unseen: u64,
 }
 
 /// The classes and groups that rows are sorted into.
@@ -182,6 +284,8 @@ struct Codes {
     classes: Vec<String>,
     groups: Vec<Group>,
     grouping: Vec<String>,
+    /// The label, and its column.
+    name: String,
     label: usize,
 }
 
@@ -200,9 +304,30 @@ impl Codes {
         let class = self.class(row.values[self.label].as_deref())?;
         Some((class, self.group(&scan.group(row, &self.grouping)?)?))
     }
+
+    /// Class and group of what a candidate was asked to show.
+    fn of_accepted(&self, accepted: &Accepted) -> Option<(u32, u32)> {
+        let group = &accepted.candidate.request.group;
+        Some((self.class(group.get(&self.name))?, self.group(&group.project(&self.grouping))?))
+    }
 }
 
 impl EvidenceStage<'_> {
+    /// Why classifiers would see no generated image, though some were accepted; `None` where they see one or none was
+    /// accepted.
+    pub(crate) fn unreached(&self) -> Option<Obstacle> {
+        let codes = self.codes();
+        let reached = self.accepted.iter().any(|accepted| codes.of_accepted(accepted).is_some());
+        (!self.accepted.is_empty() && !reached).then(|| {
+            let images = self.accepted.len();
+            Obstacle::lacking(&format!(
+                "none of the {images} accepted images has a class of `{}` that a training image has, so that no \
+                 classifier would see them",
+                self.label
+            ))
+        })
+    }
+
     /// The images as classifiers take them.
     pub(crate) fn images(&self) -> Result<EvidenceData> {
         Ok(self.data()?.data)
@@ -220,32 +345,45 @@ impl EvidenceStage<'_> {
         let known = train.iter().filter(|row| codes.of(scan, row).is_some()).enumerate();
         let left_out = known.filter(|(_, row)| self.left_out.contains(&(row.unit, row.row))).map(|(i, _)| i).collect();
         let validation = self.real(&validation, &codes)?;
+        let unlabelled = test.iter().filter(|row| scan.group(row, self.grouping).is_none()).count();
+        let planned =
+            self.planned.iter().filter_map(|of| Some((codes.group(&of.group.project(self.grouping))?, of.add)));
+        let planned: BTreeMap<u32, u64> = planned.collect();
         let data = EvidenceData {
             train: self.real(&train, &codes)?,
             left_out,
             generated: self.generated(self.accepted, &codes)?,
             further: Some(self.generated(self.further, &codes)?),
+            planned,
             validation: (!validation.labels.is_empty()).then_some(validation),
             test: self.real(&test, &codes)?,
             classes: codes.classes,
             groups: codes.groups,
             label: self.label.to_owned(),
         };
-        let unlabelled = (test.len() - data.test.labels.len()) as u64;
-        Ok(Parts { data, overlapping: (all_tests - test.len()) as u64, unlabelled })
+        let unseen = test.len() - unlabelled - data.test.labels.len();
+        let overlapping = (all_tests - test.len()) as u64;
+        Ok(Parts { data, overlapping, unlabelled: unlabelled as u64, unseen: unseen as u64 })
     }
 
     fn codes(&self) -> Codes {
         let scan = &self.scan.output;
-        let rows: Vec<&Row> = scan.role(Role::Train).chain(scan.role(Role::Test)).collect();
         let label = scan.column(self.label).unwrap_or_default();
-        // The label is part of every group, whether or not the plan balances it.
-        let mut grouping = self.grouping.to_vec();
-        if !grouping.iter().any(|name| name == self.label) {
-            grouping.insert(0, self.label.to_owned());
+        let train: Vec<&Row> = scan.role(Role::Train).collect();
+        let rows = train.iter().copied().chain(scan.role(Role::Test));
+        let real = rows.filter_map(|row| scan.group(row, self.grouping));
+        // A group may have no real image at all.
+        let generated = self.accepted.iter().chain(self.further);
+        let generated = generated.map(|accepted| accepted.candidate.request.group.project(self.grouping));
+        let groups: BTreeSet<Group> = real.chain(generated).collect();
+        Codes {
+            // What nobody could learn is no test: a class that stands in the test split alone is left out.
+            classes: vocabulary(&train, label),
+            groups: groups.into_iter().collect(),
+            grouping: self.grouping.to_vec(),
+            name: self.label.to_owned(),
+            label,
         }
-        let groups: BTreeSet<Group> = rows.iter().filter_map(|row| scan.group(row, &grouping)).collect();
-        Codes { classes: vocabulary(&rows, label), groups: groups.into_iter().collect(), grouping, label }
     }
 
     fn real(&self, rows: &[&Row], codes: &Codes) -> Result<Labelled> {
@@ -257,12 +395,8 @@ impl EvidenceStage<'_> {
     }
 
     fn generated(&self, accepted: &[Accepted], codes: &Codes) -> Result<Labelled> {
-        let code = |accepted: &Accepted| {
-            let group = &accepted.candidate.request.group;
-            Some((codes.class(group.get(self.label))?, codes.group(&group.project(&codes.grouping))?))
-        };
         let known: Vec<(&Accepted, (u32, u32))> =
-            accepted.iter().filter_map(|accepted| Some((accepted, code(accepted)?))).collect();
+            accepted.iter().filter_map(|accepted| Some((accepted, codes.of_accepted(accepted)?))).collect();
         let mut pixels = Vec::with_capacity(known.len() * self.frame.bytes());
         for (accepted, _) in &known {
             let image = evenset_data::decode(&accepted.candidate.png, &evenset_data::Limits::default())
@@ -295,4 +429,64 @@ impl EvidenceStage<'_> {
 /// The features of a part with the group of each image; none where there are no features.
 fn grouped(part: &Labelled) -> Option<GroupedFeatures<'_>> {
     Some(GroupedFeatures { features: part.features.as_ref()?, groups: &part.groups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stages::scan::ScanSummary;
+
+    /// Rows of (role, shape, colour); an empty word is a missing value.
+    fn scan(rows: &[(Role, &str, &str)]) -> Scan {
+        let row = |(place, &(role, shape, colour)): (usize, &(Role, &str, &str))| Row {
+            id: SampleId::of(&[place as u8]),
+            unit: 0,
+            row: place,
+            role,
+            width: 8,
+            height: 8,
+            grey: false,
+            values: [shape, colour].map(|value| (!value.is_empty()).then(|| value.to_owned())).to_vec(),
+        };
+        Scan {
+            columns: vec!["shape".into(), "colour".into()],
+            rows: rows.iter().enumerate().map(row).collect(),
+            summary: ScanSummary::default(),
+        }
+    }
+
+    const TRAIN: [(Role, &str, &str); 2] = [(Role::Train, "disc", "red"), (Role::Train, "square", "blue")];
+
+    fn why(test: &[(Role, &str, &str)]) -> Option<Obstacle> {
+        let grouping = ["shape".to_owned(), "colour".to_owned()];
+        untestable(&scan(&[&TRAIN[..], test].concat()), "shape", &grouping, &BTreeSet::new())
+    }
+
+    #[test]
+    fn a_test_split_counts_only_where_label_and_attributes_are_known() {
+        let told = |test: &[(Role, &str, &str)]| why(test).map(|obstacle| obstacle.why).unwrap_or_default();
+        assert!(why(&[(Role::Test, "disc", "red")]).is_none());
+        assert!(told(&[]).contains("no test split"));
+        assert!(told(&[(Role::Test, "disc", ""), (Role::Test, "square", "")]).contains("a value of `colour`"));
+        assert!(told(&[(Role::Test, "", "red")]).contains("a value of `shape`"));
+        let mixed = told(&[(Role::Test, "", "red"), (Role::Test, "disc", ""), (Role::Test, "star", "red")]);
+        assert!(mixed.contains("none of the 3 test images has a value of `shape` and `colour`"), "{mixed}");
+        assert!(why(&[(Role::Test, "star", "red"), (Role::Test, "disc", "red")]).is_none(), "one is enough");
+    }
+
+    #[test]
+    fn one_class_of_training_images_is_no_classifier() {
+        let rows = [(Role::Train, "disc", "red"), (Role::Train, "square", ""), (Role::Test, "disc", "red")];
+        let grouping = ["shape".to_owned(), "colour".to_owned()];
+        let obstacle = untestable(&scan(&rows), "shape", &grouping, &BTreeSet::new()).unwrap();
+        assert!(obstacle.why.contains("are of 1 class of `shape`") && !obstacle.refused, "{}", obstacle.why);
+    }
+
+    #[test]
+    fn a_test_split_that_overlaps_is_refused() {
+        let scan = scan(&[&TRAIN[..], &[(Role::Test, "disc", "red")]].concat());
+        let overlap = scan.role(Role::Test).map(|row| row.id).collect();
+        let obstacle = untestable(&scan, "shape", &["shape".to_owned()], &overlap).unwrap();
+        assert!(obstacle.refused && obstacle.why.contains("1 of 1 test images stand"), "{}", obstacle.why);
+    }
 }

@@ -4,11 +4,11 @@
 //! generator then draws them all the same, from what it knows of their values apart, the gates check what it drew, and
 //! classifiers with and without these images are judged on the real test images of exactly these groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use candle_core::Device;
-use evenset_core::{Fingerprint, Group, Seed};
+use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_data::Dataset;
 use evenset_diffusion::{ConditionalConfig, ImageRequest, SamplerConfig};
 use evenset_evidence::{Arm, ArmRun, EvidenceConfig, EvidenceData, HeldOutSummary, Labelled};
@@ -55,6 +55,8 @@ pub struct HeldOutStage<'a> {
     pub scan: &'a Done<Scan>,
     /// The size that models work at.
     pub frame: Frame,
+    /// Held-out images that stand, exactly or nearly, in another split too: they are no test.
+    pub overlap: &'a BTreeSet<SampleId>,
 }
 
 /// What came of it.
@@ -75,7 +77,8 @@ impl Stage for HeldOutStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let config = (self.config, self.model, self.sampler, self.gates, self.grouping, self.seed, self.frame);
+        let models = (self.model, self.sampler, self.gates);
+        let config = (self.config, models, self.grouping, self.seed, self.frame, self.overlap);
         fingerprint("held-out", &config, &[&self.scan.fingerprint])
     }
 
@@ -84,10 +87,7 @@ impl Stage for HeldOutStage<'_> {
         let data = (self.data)()?;
         let chosen = self.choose(&data, seed)?;
         let (generated, accepted) = self.compose(folder, &chosen, &data, context)?;
-        let kept: Vec<usize> = (0..data.train.groups.len())
-            .filter(|&row| !chosen.contains(&data.groups[data.train.groups[row] as usize]))
-            .collect();
-        let data = EvidenceData { train: data.train.select(&kept), generated, left_out: Vec::new(), ..data };
+        let data = without(data, &chosen, generated);
         let runs_folder = folder.join("runs");
         std::fs::create_dir_all(&runs_folder).map_err(crate::error::PipelineError::io(&runs_folder))?;
         let steps = u64::from(self.config.steps);
@@ -103,7 +103,7 @@ impl Stage for HeldOutStage<'_> {
         };
         let of_seed = |number| ARMS.into_iter().map(move |arm| (number, arm));
         let trainings: Vec<_> = (0..config.seeds).flat_map(of_seed).map(training).collect();
-        let runs: Vec<ArmRun> = complete_all(&trainings, context)?;
+        let runs: Vec<ArmRun> = complete_all(&trainings, context.progress)?;
         context.progress.end();
         let summary = evenset_evidence::summarise_held_out(&runs, &chosen)?;
         write_json(&folder.join(HELD_OUT), &HeldOut { summary, accepted })?;
@@ -188,6 +188,16 @@ impl HeldOutStage<'_> {
     }
 }
 
+/// The data whose training and validation images show none of the chosen groups, with these generated images.
+fn without(data: EvidenceData, chosen: &[Group], generated: Labelled) -> EvidenceData {
+    let outside = |part: &Labelled| {
+        let kept = |row: &usize| !chosen.contains(&data.groups[part.groups[*row] as usize]);
+        part.select(&(0..part.groups.len()).filter(kept).collect::<Vec<_>>())
+    };
+    let (train, validation) = (outside(&data.train), data.validation.as_ref().map(outside));
+    EvidenceData { train, validation, generated, left_out: Vec::new(), ..data }
+}
+
 /// The median size of the groups that stay.
 fn median_size(data: &EvidenceData, chosen: &[Group]) -> u64 {
     let mut sizes = BTreeMap::<u32, u64>::new();
@@ -201,4 +211,38 @@ fn median_size(data: &EvidenceData, chosen: &[Group]) -> u64 {
         .collect();
     sizes.sort_unstable();
     sizes.get(sizes.len() / 2).copied().unwrap_or(1).clamp(1, MOST_IMAGES)
+}
+
+#[cfg(test)]
+mod tests {
+    use evenset_nn::classifier::ImageSet;
+
+    use super::*;
+
+    fn part(groups: &[u32]) -> Labelled {
+        let images = ImageSet::new(8, 8, vec![0; groups.len() * 8 * 8 * 3]).unwrap();
+        Labelled { images, labels: vec![0; groups.len()], groups: groups.to_vec(), features: None }
+    }
+
+    #[test]
+    fn no_image_of_a_group_that_is_held_out_is_learned_from_or_chosen_by() {
+        let groups = ["red", "blue", "green"].map(|colour| Group::of("colour", colour)).to_vec();
+        let data = EvidenceData {
+            train: part(&[0, 1, 2, 1]),
+            left_out: vec![0],
+            generated: part(&[2]),
+            planned: BTreeMap::new(),
+            further: None,
+            validation: Some(part(&[1, 0, 1])),
+            test: part(&[0, 1]),
+            classes: vec!["a".into(), "b".into()],
+            groups: groups.clone(),
+            label: "shape".into(),
+        };
+        let data = without(data, &groups[1..2], part(&[1, 1]));
+        assert_eq!(data.train.groups, [0, 2]);
+        assert_eq!(data.validation.unwrap().groups, [0]);
+        assert_eq!((data.generated.groups, data.test.groups), (vec![1, 1], vec![0, 1]));
+        assert!(data.left_out.is_empty());
+    }
 }

@@ -11,7 +11,8 @@ use arrow_schema::SchemaRef;
 use evenset_core::Fingerprint;
 use evenset_data::atomic::AtomicFolder;
 use evenset_data::{
-    Dataset, DatasetWriter, Features, Format, ParquetOptions, ParquetWriter, Styled, WebDatasetOptions, WebDatasetWriter,
+    Dataset, DatasetWriter, Features, Format, ParquetOptions, ParquetWriter, Styled, WebDatasetOptions,
+    WebDatasetWriter,
 };
 use evenset_diffusion::ConditionalModel;
 use rayon::prelude::*;

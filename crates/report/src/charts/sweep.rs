@@ -34,8 +34,8 @@ pub fn sweep_chart(sweep: &Sweep, description: &str) -> Option<String> {
     let lower = shares.iter().map(|share| at(share, ends(share)[0]));
     let upper = shares.iter().rev().map(|share| at(share, ends(share)[1]));
     svg.polygon("band", &lower.chain(upper).collect::<Vec<_>>(), TOP, BOTTOM);
-    if sweep.plateau >= first.share && sweep.plateau <= last.share {
-        let place = x(sweep.plateau);
+    if let Some(plateau) = sweep.plateau.filter(|plateau| (first.share..=last.share).contains(plateau)) {
+        let place = x(plateau);
         svg.line("plateau", [place, TOP - 6.0], [place, BOTTOM]);
         let anchor = if place > 80.0 { "end" } else { "start" };
         svg.text(anchor, [if place > 80.0 { place } else { place - 0.4 }, TOP - 11.0], "plateau");
@@ -72,7 +72,7 @@ mod tests {
             worst_group_interval: Some([worst_group - 0.05, worst_group + 0.05]),
             ..SweepShare::default()
         };
-        Sweep { seeds: 5, shares: worst.iter().map(share).collect(), plateau: 0.5 }
+        Sweep { seeds: 5, shares: worst.iter().map(share).collect(), plateau: Some(0.5) }
     }
 
     #[test]

@@ -30,6 +30,10 @@ pub struct Evidence {
     pub overlapping: u64,
     /// Test images left out because they lack a value of the label or of an attribute.
     pub unlabelled: u64,
+    /// Test images left out because no training image has their class.
+    pub unseen: u64,
+    /// Whether the best step of each training was chosen by training images, which generator and gates learned from.
+    pub validation_seen: bool,
     /// How `balanced` fares with fewer or more generated images, where the job asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
@@ -80,7 +84,7 @@ pub enum Verdict {
     Harmed,
 }
 
-/// A paired difference in accuracy of the worst group, in points from -1 to 1.
+/// A paired difference in accuracy of the worst group and overall, in points from -1 to 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gain {
@@ -93,6 +97,12 @@ pub struct Gain {
     /// The probability of so large a difference if the two arms did not differ (two-sided).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p: Option<f64>,
+    /// Accuracy over all test images of the arm minus that of the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// 95 % interval of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_interval: Option<Interval>,
 }
 
 /// One training set and how the classifier trained on it does on the real test split. Shares are from 0 to 1.
@@ -184,8 +194,9 @@ pub struct Sweep {
     pub seeds: u32,
     /// The shares, from the smallest.
     pub shares: Vec<SweepShare>,
-    /// The smallest share from which no larger one is better in the worst group beyond chance.
-    pub plateau: f64,
+    /// The smallest share from which no larger one is better in the worst group beyond chance; none where too few shares
+    /// or trainings were tried to say.
+    pub plateau: Option<f64>,
 }
 
 /// One share of the generated images.
@@ -257,6 +268,23 @@ impl Evidence {
     /// The arm that answers the question: `balanced`, else the last one.
     pub fn balanced(&self) -> Option<&Arm> {
         self.arm("balanced").or(self.arms.last())
+    }
+
+    /// The difference in accuracy over all test images, where it lies below zero beyond chance: to the data as it was, or
+    /// else to the best arm without generated images.
+    pub fn lost_overall(&self) -> Option<&Gain> {
+        let fell = |gain: &&Gain| gain.accuracy_interval.is_some_and(|[_, high]| high < 0.0);
+        [&self.gain_as_is, &self.gain].into_iter().flatten().find(fell)
+    }
+
+    /// Whether the balanced data does better than the data as it was, though not than the best arm.
+    pub fn better_than_as_is(&self) -> bool {
+        self.gain_as_is.as_ref().is_some_and(|gain| gain.worst_group > 0.0)
+    }
+
+    /// Strong arms without generated images that were not tried, so that no gain is shown above them.
+    pub fn untried_baselines(&self) -> Vec<&'static str> {
+        ["oversample", "reweight"].into_iter().filter(|name| self.arm(name).is_none()).collect()
     }
 
     /// The arm that the verdict compares with: the one that the gain names, else the data as it was.

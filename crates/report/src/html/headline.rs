@@ -49,17 +49,40 @@ fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
     let other = evidence.best_baseline();
     let without = other.map(|arm| format!(" and {} {}", percent(arm.worst_group), instead(&arm.name)));
     let without = without.unwrap_or_default();
-    let (chip, tone, begin) = match evidence.verdict {
-        Verdict::Helped => ("Helped", "good", "It helped"),
-        Verdict::NoDifference => ("No clear difference", "neutral", "No clear difference"),
-        Verdict::Harmed => ("Harmed", "bad", "It did harm"),
+    let over = other.filter(|_| evidence.better_than_as_is()).map(|arm| arm.name.as_str());
+    let (chip, tone, begin) = match (evidence.verdict, evidence.lost_overall(), over) {
+        (Verdict::Helped, None, _) => ("Helped".to_owned(), "good", "It helped".to_owned()),
+        (Verdict::Helped, Some(_), _) => ("Helped, at a cost".to_owned(), "neutral", "It helped, at a cost".to_owned()),
+        (Verdict::NoDifference, ..) if (1..3).contains(&evidence.seeds) => {
+            ("No verdict".to_owned(), "neutral", "Too few trainings for a verdict".to_owned())
+        }
+        (Verdict::NoDifference, ..) => ("No clear difference".to_owned(), "neutral", "No clear difference".to_owned()),
+        (Verdict::Harmed, _, Some(name)) => {
+            (format!("Worse than “{name}”"), "bad", format!("It is worse than “{name}”"))
+        }
+        (Verdict::Harmed, _, None) => ("Harmed".to_owned(), "bad", "It did harm".to_owned()),
     };
+    let cost = cost(evidence);
     Headline {
-        chip: chip.to_owned(),
+        chip,
         tone: tone.to_owned(),
-        sentence: format!("{begin}: accuracy in the worst group is {with} with the generated images{without}."),
+        sentence: format!("{begin}: accuracy in the worst group is {with} with the generated images{without}{cost}."),
         detail: certainty(evidence, balanced),
     }
+}
+
+/// What accuracy over all images lost, as the end of a sentence; empty where it lost nothing beyond chance.
+fn cost(evidence: &Evidence) -> String {
+    let lost = evidence.lost_overall().and_then(|gain| Some((gain, gain.accuracy?, gain.accuracy_interval?)));
+    let told = lost.map(|(gain, by, interval)| {
+        format!(
+            "; accuracy over all test images changes by {} points against “{}” (95 % interval {})",
+            signed_points(by),
+            gain.over,
+            signed_interval(interval)
+        )
+    });
+    told.unwrap_or_default()
 }
 
 /// How sure it is: the difference with its interval, and what it was measured on.
@@ -80,15 +103,23 @@ fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
                 String::new()
             };
             format!(
-                "That is {} points over “{}” (95 % interval {}{p}){best}; {on}",
+                "That is {} points over “{}” (95 % interval {}{p}){best}; {on}{}",
                 signed_points(gain.worst_group),
                 gain.over,
-                signed_interval(gain.interval)
+                signed_interval(gain.interval),
+                untried(evidence)
             )
         }
         (None, Some(interval)) => format!("95 % interval {} %, {on}", percent_interval(interval)),
         (None, None) => format!("It was {on}"),
     }
+}
+
+/// Names the strong arms without generated images that a gain is not shown above.
+fn untried(evidence: &Evidence) -> String {
+    let names: Vec<String> = evidence.untried_baselines().iter().map(|name| format!("“{name}”")).collect();
+    let helped = evidence.verdict == Verdict::Helped && !names.is_empty();
+    if helped { format!(" It is not shown to be better than {}.", names.join(" or ")) } else { String::new() }
 }
 
 fn unmeasured(data: &ReportData) -> Headline {
@@ -187,13 +218,18 @@ fn thrown_away(data: &ReportData) -> Option<Figure> {
 
 fn helped(data: &ReportData) -> Option<Figure> {
     let evidence = data.evidence.as_ref()?;
-    let (first, last) = (evidence.arm("as-is").or(evidence.arms.first())?, evidence.balanced()?);
+    let (first, last) = (evidence.best_baseline()?, evidence.balanced()?);
     let interval = |arm: &Arm| arm.worst_group_interval.map(percent_interval);
     Some(Figure {
         value: format!("{} → {}", points(first.worst_group), percent(last.worst_group)),
         label: "accuracy in the worst group",
         detail: match (interval(first), interval(last)) {
-            (Some(before), Some(after)) => format!("real data alone {before}, balanced {after} (95 % intervals)"),
+            (Some(before), Some(after)) => {
+                format!(
+                    "“{}”, the best without generated images, {before}, balanced {after} (95 % intervals)",
+                    first.name
+                )
+            }
             _ => plural(u64::from(evidence.seeds), "training of each kind", "trainings of each kind"),
         },
     })

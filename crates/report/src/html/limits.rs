@@ -13,6 +13,7 @@ pub fn limits(data: &ReportData) -> Vec<String> {
             .flatten()
             .collect();
     if data.evidence.is_some() {
+        limits.extend(seen_by_the_generator(data));
         limits.push(
             "Accuracy was measured with one small classifier on the test split of this dataset. Other models and other \
              images can behave differently; the intervals cover chance, not a change of population."
@@ -43,6 +44,15 @@ pub fn limits(data: &ReportData) -> Vec<String> {
 fn unmeasured(data: &ReportData) -> Option<String> {
     let written = data.outputs.is_some() && data.evidence.is_none();
     written.then(|| "Whether training on this dataset helps was not measured.".to_owned())
+}
+
+fn seen_by_the_generator(data: &ReportData) -> Option<String> {
+    data.evidence.as_ref().filter(|evidence| evidence.validation_seen).map(|_| {
+        "The best step of each training was chosen by training images that no classifier learned from, but generator and \
+         gates did: with generated images that choice may be too hopeful. The test images were seen by none of them; a \
+         validation split does away with this."
+            .to_owned()
+    })
 }
 
 fn without_a_real_image(data: &ReportData) -> Option<String> {

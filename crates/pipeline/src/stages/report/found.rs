@@ -31,6 +31,8 @@ pub fn evidence(proof: &Proof, held_out: Option<&HeldOut>) -> page::Evidence {
             .collect(),
         overlapping: proof.overlapping,
         unlabelled: proof.unlabelled,
+        unseen: proof.unseen,
+        validation_seen: proof.validation_seen,
         sweep: proof.sweep.as_ref().map(sweep),
         held_out: held_out.map(unseen),
         distances: proof.distances.iter().map(group_distances).collect(),
@@ -62,6 +64,8 @@ fn gain(comparison: &evenset_evidence::Comparison) -> page::Gain {
         worst_group: comparison.worst_group,
         interval: comparison.worst_group_interval,
         p: Some(comparison.worst_group_p),
+        accuracy: Some(comparison.accuracy),
+        accuracy_interval: Some(comparison.accuracy_interval),
     }
 }
 
