@@ -76,6 +76,73 @@ fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
     succeed(root.path(), &["verify", "job.yaml", "--set", gate]);
 }
 
+/// The stages of the run that have a folder, with their fingerprints.
+fn stages(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root.join("runs/shapes")).unwrap();
+    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut names: Vec<String> = folders.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 4, 4, 16);
+    job(root.path(), "");
+    let clip = "[{type: attributes, recognisers: [{type: clip, path: no/clip, prompts: {color: 'a {value} shape'}}]}]";
+    for (gates, expected) in [
+        ("[{type: command, run: [no-such-program-anywhere]}]", "no-such-program-anywhere"),
+        ("[{type: safety, model: no/checker}]", "no/checker"),
+        (clip, "did you mean `colour`"),
+    ] {
+        let error = fail(root.path(), &["run", "job.yaml", "--set", &format!("verify.gates={gates}")], 1);
+        assert!(error.contains(expected), "{error}");
+        assert!(!stages(root.path()).iter().any(|name| name.starts_with("model")), "{:?}", stages(root.path()));
+    }
+    let error = fail(root.path(), &["run", "job.yaml", "--set", "verify.gates=[{type: safety}]"], 2);
+    assert!(error.contains("verify.gates.0") && error.contains("needs one model"), "{error}");
+}
+
+#[test]
+fn too_few_real_images_to_calibrate_are_said_with_how_many_are_needed() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let gate = "verify.gates=[{type: attributes, false_accept: 0.01, steps: 20, width: 4}]";
+    let output = run(root.path(), &["verify", "job.yaml", "--set", gate, "--set", "verify.rounds=1"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("6 held-out images of other values; 99 are needed for a false-accept rate of 1 %"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_script_that_changes_is_asked_again_and_another_number_of_kept_images_changes_no_round() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let judge = |keep: &str| {
+        let script = format!(r#"i=0; while read line; do echo "{{\"index\":$i,\"keep\":{keep}}}"; i=$((i+1)); done"#);
+        std::fs::write(root.path().join("judge.sh"), script).unwrap();
+    };
+    let gates = ["--set", "verify.gates=[{type: command, run: [sh, judge.sh]}]", "--set", "verify.rounds=2"];
+    let verified = |more: &[&str], code| {
+        let output = run(root.path(), &[&["verify", "job.yaml"], &gates[..], more].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+    };
+    judge("false");
+    verified(&[], 3);
+    let before = stages(root.path());
+    let path = of_stage(root.path(), "verify-1", "rejected.parquet");
+    let rejected = || -> usize { read(&path).iter().map(|batch| batch.num_rows()).sum() };
+    assert!(rejected() > 3);
+    verified(&["--set", "verify.keep_rejected=3"], 3);
+    assert_eq!((stages(root.path()), rejected()), (before.clone(), 3));
+    judge("true");
+    verified(&[], 0);
+    assert!(stages(root.path()).len() > before.len(), "another script is another verifier");
+}
+
 #[test]
 fn candidates_of_small_groups_start_from_real_images_that_are_named() {
     let root = tempfile::tempdir().unwrap();

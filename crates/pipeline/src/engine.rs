@@ -32,7 +32,7 @@ use crate::stages::plan::{PlanStage, prompts};
 use crate::stages::plateau::{Judged, PlateauStage};
 use crate::stages::report::ReportStage;
 use crate::stages::scan::{Scan, ScanStage};
-use crate::stages::verifier::VerifierStage;
+use crate::stages::verifier::{self, VerifierStage};
 use crate::stages::verify::VerifyStage;
 use crate::stages::write::{self, WriteStage, Written};
 use crate::surplus::{LeftOut, left_out};
@@ -371,12 +371,19 @@ impl Finished {
         let groups: Vec<Group> = plan.output.groups.iter().map(|group| group.values.clone()).collect();
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
         let sampler = &job.generate.sampler;
-        let model = context.complete(&ModelStage { config, sampler, seed, dataset, scan, frame, groups })?;
+        let stage = ModelStage { config, sampler, seed, dataset, scan, frame, groups };
         let gates = &job.verify.gates;
         let grouping = &plan_job.grouping;
+        // Gates that cannot be used are not found out after hours of training.
+        if goal >= Goal::Verify && !context.finished(&stage)? {
+            verifier::preflight(gates, &scan.output, grouping)?;
+        }
+        let model = context.complete(&stage)?;
         let mut verifier = None;
         if goal >= Goal::Verify {
-            verifier = Some(context.complete(&VerifierStage { gates, seed, dataset, scan, frame, grouping })?);
+            let outside = verifier::outside(gates)?;
+            let stage = VerifierStage { gates, outside, seed, dataset, scan, frame, grouping };
+            verifier = Some(context.complete(&stage)?);
         }
         let prompts = prompts(plan_job, &plan.output)?;
         let prompts = prompts.as_ref();
@@ -518,6 +525,7 @@ impl Finished {
             return Err(PipelineError::BiasedGates(bias.join("; ")));
         }
         self.notes.extend(bias);
+        self.notes.extend(verifier.output.shortages());
         if let Some(shortcut) = checks.output.shortcut.as_ref().filter(|shortcut| shortcut.found) {
             self.notes.push(shortcut.sentence.clone());
         }

@@ -97,11 +97,15 @@ impl Progress {
     }
 
     /// Gives up groups whose acceptance rate is, by its interval, under the floor: asking on would cost far more than it
-    /// brings.
+    /// brings. A group that has what the plan adds to it is not unreachable; only no more is asked for it.
     pub fn give_up(&mut self, floor: f64) {
         let open = self.groups.iter_mut().filter(|group| group.open() > 0 && group.unreachable.is_none());
         for group in open {
             let Some([low, high]) = group.acceptance_interval().filter(|[_, high]| *high < floor) else { continue };
+            if group.remaining() == 0 {
+                group.wanted = group.accepted;
+                continue;
+            }
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
             let mut dropped: Vec<(&String, &u64)> = group.dropped.iter().collect();
             dropped.sort_by_key(|(gate, count)| (std::cmp::Reverse(**count), *gate));
@@ -191,6 +195,15 @@ mod tests {
         let why = given_up(300, 1, 0.02).unwrap();
         assert!(why.contains("1 of 300") && why.contains("dropped by attributes 290, novelty 3"), "{why}");
         assert!(given_up(300, 1, 0.0).is_none(), "a floor of 0 gives nothing up");
+    }
+
+    #[test]
+    fn a_group_that_has_what_the_plan_adds_is_not_unreachable_and_only_its_surplus_is_given_up() {
+        let mut progress = progress(5000, 100);
+        progress.groups[0].wanted = 300;
+        progress.give_up(0.05);
+        assert_eq!((progress.groups[0].unreachable.as_ref(), progress.remaining(), progress.reachable()), (None, 0, 0));
+        assert!(asks(&progress, &AskPolicy::default()).unwrap().is_empty());
     }
 
     #[test]

@@ -142,6 +142,13 @@ impl Context<'_> {
         self.run.root.join(format!("{}-{}", stage.name(), stage.fingerprint().short()))
     }
 
+    /// Whether a stage is finished.
+    pub fn finished<S: Stage>(&self, stage: &S) -> Result<bool> {
+        let folder = self.folder(stage);
+        let manifest = read_json::<Manifest>(&folder.join(MANIFEST))?;
+        Ok(manifest.is_some_and(|manifest| manifest.fingerprint == stage.fingerprint()) && stage.intact(&folder))
+    }
+
     /// Finishes a stage, or finds that it is finished, and reads what it gives.
     pub fn complete<S: Stage>(&self, stage: &S) -> Result<Done<S::Output>> {
         let (name, fingerprint, folder) = (stage.name(), stage.fingerprint(), self.folder(stage));

@@ -1,5 +1,7 @@
 //! What was measured on real held-out images when a verifier was trained: for the report, and to load it again.
 
+use std::collections::BTreeMap;
+
 use evenset_core::Group;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +32,7 @@ pub struct Calibration {
 impl Calibration {
     /// The thresholds of every attribute, in their order.
     pub(crate) fn thresholds(&self) -> Vec<Thresholds> {
-        let none = || Thresholds { values: Vec::new(), groups: Vec::new() };
+        let none = || Thresholds { aim: None, values: Vec::new(), groups: Vec::new() };
         self.attributes.iter().map(|attribute| attribute.thresholds.clone().unwrap_or_else(none)).collect()
     }
 }
@@ -59,6 +61,24 @@ pub struct AttributeCalibration {
     pub thresholds: Option<Thresholds>,
     /// `accepts[true value][value asked for]`: held-out images that would pass as that value; empty without the gate.
     pub accepts: Vec<Vec<u64>>,
+    /// Both tables with all groups counting alike: what counts are corrected by.
+    pub balanced: BalancedTables,
+}
+
+/// What the recogniser does to images of each true value, all groups of the value counting alike.
+///
+/// Most held-out images are of large groups, and most images that are asked for are of small ones, where the recogniser
+/// may err otherwise. So an image weighs one over the number of held-out images of its group. A row sums to the
+/// effective number of images behind it (Kish 1965, "Survey Sampling"): the squared sum of the weights over the sum of
+/// their squares, which is the number of images itself where all groups are equally large, and about that of the
+/// smallest groups where they are not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalancedTables {
+    /// `confusion[true value][value seen]`.
+    pub confusion: Vec<Vec<f64>>,
+    /// `accepts[true value][value asked for]`: those that would pass as that value; empty without the gate.
+    pub accepts: Vec<Vec<f64>>,
 }
 
 /// How many held-out real images of a group a gate would keep.
@@ -75,7 +95,7 @@ impl AttributeCalibration {
     /// From what was seen in each held-out image with a value.
     pub(crate) fn new(attribute: &str, classes: &[String], view: View, seen: &[Seen]) -> Self {
         let mut confusion = vec![vec![0u64; classes.len()]; classes.len()];
-        let mut groups = std::collections::BTreeMap::<(&Group, usize), (f64, f64)>::new();
+        let mut groups = BTreeMap::<(&Group, usize), (f64, f64)>::new();
         for Seen { truth, first, rest, .. } in seen {
             if let Some(count) = confusion.get_mut(*truth).and_then(|row| row.get_mut(*first)) {
                 *count += 1;
@@ -101,23 +121,49 @@ impl AttributeCalibration {
             confusion,
             thresholds: None,
             accepts: Vec::new(),
+            balanced: BalancedTables { confusion: balanced(classes.len(), seen, |_| true), accepts: Vec::new() },
         }
     }
 
     /// Sets the thresholds by the same images, and counts which of them would pass as what.
     pub(crate) fn set_thresholds(&mut self, seen: &[Seen], aim: Aim) {
         let thresholds = Thresholds::calibrate(&self.attribute, &self.classes, seen, aim);
-        let mut accepts = vec![vec![0u64; self.classes.len()]; self.classes.len()];
-        for Seen { truth, first, probability, rest } in seen {
-            let Some(value) = self.classes.get(*first) else { continue };
+        let passes = |Seen { first, probability, rest, .. }: &Seen| {
+            let Some(value) = self.classes.get(*first) else { return false };
             let group = rest.clone().with(&self.attribute, value);
-            let passes = thresholds.of(*first, &group).is_some_and(|threshold| *probability >= threshold.least);
-            if let (true, Some(count)) = (passes, accepts.get_mut(*truth).and_then(|row| row.get_mut(*first))) {
+            thresholds.of(*first, &group).is_some_and(|threshold| *probability >= threshold.least)
+        };
+        let classes = self.classes.len();
+        let mut accepts = vec![vec![0u64; classes]; classes];
+        for image in seen.iter().filter(|image| passes(image)) {
+            if let Some(count) = accepts.get_mut(image.truth).and_then(|row| row.get_mut(image.first)) {
                 *count += 1;
             }
         }
+        self.balanced.accepts = balanced(classes, seen, passes);
         (self.thresholds, self.accepts) = (Some(thresholds), accepts);
     }
+}
+
+/// The weights of images that count, by true value and value seen; see [`BalancedTables`].
+fn balanced(classes: usize, seen: &[Seen], counts: impl Fn(&Seen) -> bool) -> Vec<Vec<f64>> {
+    let known = |image: &&Seen| image.truth < classes && image.first < classes;
+    let mut sizes = BTreeMap::<(usize, &Group), f64>::new();
+    for image in seen.iter().filter(known) {
+        *sizes.entry((image.truth, &image.rest)).or_default() += 1.0;
+    }
+    // The weights of a group sum to one, and their squares to one over its size.
+    let (mut groups, mut squares) = (vec![0.0; classes], vec![0.0; classes]);
+    for ((truth, _), size) in &sizes {
+        groups[*truth] += 1.0;
+        squares[*truth] += 1.0 / size;
+    }
+    let mut table = vec![vec![0.0; classes]; classes];
+    for image in seen.iter().filter(known).filter(|image| counts(image)) {
+        let weight = sizes.get(&(image.truth, &image.rest)).map_or(0.0, |size| 1.0 / size);
+        table[image.truth][image.first] += weight * groups[image.truth] / squares[image.truth];
+    }
+    table
 }
 
 #[cfg(test)]
@@ -140,5 +186,30 @@ mod tests {
         assert_eq!(found.accepts, [[0; 3]; 3], "nothing is as sure as the job wants");
         found.set_thresholds(&seen, Aim { false_accept: 0.05, fixed: Some(0.5) });
         assert_eq!(found.accepts, found.confusion);
+    }
+
+    #[test]
+    fn small_groups_count_as_much_as_large_ones_and_the_rows_sum_to_what_they_are_worth() {
+        let classes = ["bag".to_owned(), "coat".to_owned()];
+        let image = |truth, first, colour: &str, probability| Seen {
+            truth,
+            first,
+            probability,
+            rest: Group::new([("colour", colour)]).unwrap(),
+        };
+        // Of 96 red bags none is mistaken, of four blue ones half.
+        let mut seen: Vec<Seen> = (0..96).map(|_| image(0, 0, "red", 0.9)).collect();
+        seen.extend((0..4).map(|i| image(0, i % 2, "blue", 0.6)));
+        seen.extend((0..10).map(|_| image(1, 1, "red", 0.9)));
+        let mut found = AttributeCalibration::new("garment", &classes, View::Colour, &seen);
+        assert_eq!(found.confusion, [[98, 2], [0, 10]]);
+        let effective = 4.0 / (1.0 / 96.0 + 1.0 / 4.0);
+        let near = |found: &[Vec<f64>], expected: [[f64; 2]; 2]| {
+            let pairs = found.iter().flatten().zip(expected.as_flattened());
+            assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}, {expected:?}");
+        };
+        near(&found.balanced.confusion, [[0.75 * effective, 0.25 * effective], [0.0, 10.0]]);
+        found.set_thresholds(&seen, Aim { false_accept: 0.05, fixed: Some(0.7) });
+        near(&found.balanced.accepts, [[0.5 * effective, 0.0], [0.0, 10.0]]);
     }
 }

@@ -287,14 +287,17 @@ impl GateConfig {
     ///
     /// # Errors
     /// [`VerifyError::Setting`] naming the gate and the key; for a program [`VerifyError::NoProgram`] and
-    /// [`VerifyError::GateName`].
+    /// [`VerifyError::GateName`]; [`VerifyError::SafetyModel`] where `safety` names no model, or two.
     pub fn check(&self) -> Result<(), VerifyError> {
         let gate = self.name();
         let quantile = |quantile: f64| ("quantile", quantile, (0.0..=0.5).contains(&quantile), "write 0 to 0.5");
         let settings = match self {
             Self::Decode(config) => vec![quantile(config.quantile)],
             Self::Novelty(config) => vec![quantile(config.quantile)],
-            // What a safety model needs is checked where it is opened.
+            // What the model needs is checked where it is opened.
+            Self::Safety(config) if config.model.is_some() == config.onnx.is_some() => {
+                return Err(VerifyError::SafetyModel);
+            }
             Self::Safety(_) => Vec::new(),
             Self::Diversity(config) => vec![quantile(config.quantile)],
             Self::Command(config) => {
@@ -474,6 +477,10 @@ mod tests {
         let gate: GateConfig = serde_json::from_str(r#"{"type":"attributes","threshold":1.5}"#).unwrap();
         assert_eq!(gate.check().unwrap_err().to_string(), "the gate `attributes` has threshold 1.5; write 0 to 1");
         assert!(GateConfig::default_cascade().iter().all(|gate| gate.check().is_ok()));
+        let safety = |text: &str| serde_json::from_str::<GateConfig>(text).unwrap().check();
+        assert!(safety(r#"{"type":"safety","model":"checker"}"#).is_ok());
+        let error = safety(r#"{"type":"safety"}"#).unwrap_err().to_string();
+        assert!(error.contains("the gate `safety` needs one model"), "{error}");
     }
 
     #[test]

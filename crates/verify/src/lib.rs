@@ -19,10 +19,12 @@ mod diversity;
 mod error;
 pub mod gates;
 mod nearest;
+mod outside;
 mod phash;
 mod program;
 mod real;
 pub mod recognise;
+mod shortage;
 mod shortcut;
 mod sight;
 mod stored;
@@ -32,7 +34,7 @@ mod views;
 
 pub use acceptance::{Acceptance, GateShare, GroupShare, Share, wilson};
 pub use bias::{BiasWarning, bias_warnings};
-pub use calibration::{AttributeCalibration, Calibration, GroupRecall};
+pub use calibration::{AttributeCalibration, BalancedTables, Calibration, GroupRecall};
 pub use config::{
     AttributesConfig, CommandConfig, DecodeConfig, DiversityConfig, GateConfig, InDistributionConfig, NoveltyConfig,
     OnError, ShortcutConfig,

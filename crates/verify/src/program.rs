@@ -3,6 +3,8 @@
 //! It is started without a shell, in a process group of its own, so that its children can be ended with it.
 
 use std::io::{Read, Write};
+#[cfg(unix)]
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -24,6 +26,33 @@ pub(crate) enum Failure {
     Wrong { what: String, printed: String },
     /// The user asked for an end.
     Stopped,
+}
+
+/// What stands in the way of starting a program, as far as that can be said without starting it.
+#[cfg(unix)]
+pub(crate) fn obstacle(program: &str) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let of_file = |path: &Path| match path.metadata() {
+        Err(error) => Some(error.to_string()),
+        Ok(found) if found.is_dir() => Some("it is a folder".to_owned()),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => {
+            Some("it may not be executed; allow it with `chmod +x`, or name the program that reads it first".to_owned())
+        }
+        Ok(_) => None,
+    };
+    if program.contains('/') {
+        return of_file(Path::new(program));
+    }
+    let folders = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&folders).any(|folder| of_file(&folder.join(program)).is_none());
+    (!found).then(|| "there is no program of this name".to_owned())
+}
+
+/// What stands in the way of starting a program: nothing can be said without starting it, since the system looks for more
+/// than files of this name.
+#[cfg(not(unix))]
+pub(crate) fn obstacle(_program: &str) -> Option<String> {
+    None
 }
 
 /// Starts the program, gives it `input` and returns what it wrote to standard output, at most `most` bytes.
@@ -64,10 +93,14 @@ pub(crate) fn ask(
     };
     match ended {
         Ok((status, answer)) if status.success() => Ok(answer),
-        Ok((status, _)) => wrong(match status.code() {
-            Some(code) => format!("ended with exit code {code}"),
-            None => "was ended by a signal".to_owned(),
-        }),
+        Ok((status, _)) => {
+            // It may have left others running.
+            end(&mut child);
+            wrong(match status.code() {
+                Some(code) => format!("ended with exit code {code}"),
+                None => "was ended by a signal".to_owned(),
+            })
+        }
         Err(Some(what)) => {
             end(&mut child);
             wrong(what)

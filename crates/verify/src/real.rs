@@ -11,7 +11,7 @@ use crate::VerifyError;
 /// Fewer images than this cannot be split into a part to learn from and a part to measure on.
 pub(crate) const SMALLEST: usize = 8;
 /// Share of each group that is held out.
-const HELD_OUT: f64 = 0.12;
+pub(crate) const HELD_OUT: f64 = 0.12;
 /// A group smaller than this gives nothing away: every image is needed to learn from.
 const SMALLEST_SPLIT: usize = 4;
 /// Groups are drawn equally often in training, but an image of a group smaller than this no more often than one of a

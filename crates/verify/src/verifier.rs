@@ -16,7 +16,8 @@ use crate::gates::{
     Novelty, NoveltyLimits, OrderedGate, Outcome, ProgramGate, Ruling, Safety, Scale, Shown, Wish, wishes,
 };
 use crate::nearest::Points;
-use crate::sight::{Sight, sightings};
+use crate::shortage;
+use crate::sight::{Council, Sight, sightings};
 use crate::stored::{References, Stored};
 use crate::{DecodeConfig, GateConfig, RealImages, Share, ShortcutConfig, VerifyError};
 
@@ -81,6 +82,27 @@ pub(crate) struct KnownImages {
 }
 
 impl Verifier {
+    /// Finds out whether the gates can be used on images with these attributes (names, each with its values), before
+    /// anything is trained: recognisers and safety models are opened, their classes compared with the values, and every
+    /// program is looked for.
+    ///
+    /// # Errors
+    /// [`VerifyError::Setting`] and [`VerifyError::Repeated`] for impossible gates, [`VerifyError::Model`],
+    /// [`VerifyError::File`] and [`VerifyError::Classifier`] for a model that is not there or does not fit, naming the
+    /// file, [`VerifyError::Program`] for a program that is not there.
+    pub fn preflight(gates: &[GateConfig], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
+        let gates = cascade_order(gates)?;
+        Council::open(&attributes_config(&gates), attributes)?;
+        for gate in gates {
+            match gate {
+                GateConfig::Safety(config) => drop(Safety::open(&config)?),
+                GateConfig::Command(config) => ProgramGate::new(config).look_for()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Trains the classifier on real images and finds the gates' limits on real images that were held out, then, with a
     /// folder, writes the verifier there. Gates are asked in the order of their cost, whatever the order in the job.
     ///
@@ -207,6 +229,11 @@ impl Verifier {
         &self.calibration
     }
 
+    /// Where real images were too few to calibrate a gate, and how many are needed: one sentence each.
+    pub fn shortages(&self) -> Vec<String> {
+        shortage::sentences(&self.calibration, self.diversity)
+    }
+
     /// The gates' names, in the order in which they are asked.
     pub fn gate_names(&self) -> Vec<&str> {
         let (alone, ordered) =
@@ -240,11 +267,13 @@ impl Verifier {
     /// [`corrected`]). Empty without the gate `attributes`.
     ///
     /// # Errors
-    /// [`VerifyError::UnknownAttribute`], [`VerifyError::Classifier`] and [`VerifyError::Tensor`].
+    /// [`VerifyError::UnknownAttribute`], [`VerifyError::Classifier`], [`VerifyError::Tensor`] and
+    /// [`VerifyError::Interrupted`].
     pub fn corrected_counts(
         &self,
         candidates: &[Candidate],
         verdicts: &[Verdict],
+        progress: &dyn Progress,
     ) -> Result<Vec<(String, Vec<CorrectedCount>)>, VerifyError> {
         // What `decode` dropped was never looked at.
         let seen = candidates
@@ -265,7 +294,10 @@ impl Verifier {
             }
         }
         let known = self.calibration.attributes.iter().filter(|attribute| attribute.thresholds.is_some());
-        Ok(known.zip(sightings).map(|(known, seen)| (known.attribute.clone(), corrected(known, &seen))).collect())
+        let count = |(known, seen): (&AttributeCalibration, Vec<Sighting>)| {
+            Ok((known.attribute.clone(), corrected(known, &seen, progress)?))
+        };
+        known.zip(sightings).map(count).collect()
     }
 
     /// Whether a candidate has the size that gates look at.
@@ -307,7 +339,7 @@ impl Verifier {
                     cascade.push(Box::new(Attributes::new(attributes.to_vec(), thresholds)));
                 }
                 (GateConfig::InDistribution(config), Some(known)) => {
-                    let limit = calibration.in_distribution.unwrap_or(InDistributionLimit { distance: None });
+                    let limit = calibration.in_distribution.clone().unwrap_or_default();
                     let (attributes, features) = (Arc::clone(&attributes), &known.looks.features);
                     cascade.push(Box::new(InDistribution::new(&config, limit, attributes, features, &labels)));
                 }
@@ -376,8 +408,9 @@ type Judgement<'a> = Vec<(&'a str, Outcome)>;
 ///
 /// What a program drops must not make another candidate a copy, but programs are asked about many candidates at a time. So
 /// candidates that no program was asked about yet count as kept, and once a program dropped one, the comparing gates start
-/// again without it. Each time at least one more candidate has its answer, and at the end the verdicts are those of asking
-/// about one candidate after another.
+/// again without it. If they then keep others, the programs are asked about all that is left: of many copies of one image
+/// each would otherwise cost a start of its own. At the end the verdicts are those of asking about one candidate after
+/// another.
 fn in_order<'a>(
     gates: &'a [Box<dyn OrderedGate>],
     programs: &'a [ProgramGate],
@@ -393,6 +426,7 @@ fn in_order<'a>(
     }
     let keeps = |judgement: &Judgement<'_>| judgement.iter().all(|(_, outcome)| outcome.ruling == Ruling::Keep);
     let mut answers: Vec<Option<Judgement<'a>>> = vec![programs.is_empty().then(Vec::new); count];
+    let mut first = true;
     loop {
         let mut judgements: Vec<Judgement<'a>> = Vec::with_capacity(count);
         let mut unasked = Vec::new();
@@ -418,7 +452,11 @@ fn in_order<'a>(
         if unasked.is_empty() {
             return Ok(judgements);
         }
-        let mut left = unasked.clone();
+        let mut left = match first {
+            true => unasked.clone(),
+            false => (0..count).filter(|&row| answers[row].is_none()).collect(),
+        };
+        first = false;
         for program in programs {
             progress.check()?;
             progress.note(program.name());
@@ -429,7 +467,7 @@ fn in_order<'a>(
             }
             left.retain(|&row| answers[row].as_ref().is_some_and(keeps));
         }
-        if left.len() == unasked.len() {
+        if unasked.iter().all(|&row| answers[row].as_ref().is_some_and(keeps)) {
             // Whatever counted as kept was kept.
             for row in unasked {
                 judgements[row].extend(answers[row].clone().unwrap_or_default());
@@ -499,11 +537,12 @@ fn calibrate(
             }
             GateConfig::InDistribution(config) => {
                 let attributes = Arc::new(real.attributes.clone());
-                let limit = InDistributionLimit { distance: None };
+                let limit = InDistributionLimit::default();
                 let gate = InDistribution::new(config, limit, attributes, &looks.features, &labels);
                 let of_apart: Vec<Option<u32>> =
                     held_out.iter().map(|&row| real.labels[row].first().copied().flatten()).collect();
-                let (_, limit) = gate.calibrate(config, &apart, &of_apart, &real.balancing_weights(held_out))?;
+                let groups: Vec<&[Option<u32>]> = held_out.iter().map(|&row| real.labels[row].as_slice()).collect();
+                let limit = gate.measure(config, &apart, &of_apart, &groups)?;
                 stored.calibration.in_distribution = Some(limit);
             }
             GateConfig::Novelty(config) => {

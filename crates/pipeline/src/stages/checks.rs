@@ -108,7 +108,7 @@ impl Stage for ChecksStage<'_> {
         };
         let checks = Checks {
             bias: bias_warnings(&acceptance),
-            corrected: verifier.corrected_counts(&candidates, &verdicts)?,
+            corrected: verifier.corrected_counts(&candidates, &verdicts, context.progress)?,
             shortcut,
             diversity: diversity_report(verifier, &accepted, self.seed.derive("diversity"))?,
             guides: self.arms.iter().enumerate().map(guide).collect(),

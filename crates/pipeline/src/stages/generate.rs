@@ -5,7 +5,7 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group, Seed};
 use evenset_data::Dataset;
-use evenset_diffusion::{ConditionalModel, Guide, ImageRequest, SamplerConfig};
+use evenset_diffusion::{ConditionalModel, Generated, Guide, ImageRequest, SamplerConfig};
 use evenset_plan::{AskPolicy, CheckedPrompts, Request};
 
 use super::scan::Row;
@@ -145,17 +145,10 @@ impl GenerateStage<'_> {
             images.extend(self.model.output.generate(wanted, self.sampler, context.progress)?);
             context.progress.advance(wanted.len() as u64);
         }
-        let pngs: Vec<Vec<u8>> = requests
-            .iter()
-            .zip(&images)
-            .map(|(request, image)| {
-                images::encode(
-                    self.frame,
-                    &image.pixels,
-                    &[("parameters", &self.parameters(&request.group, request.seed))],
-                )
-            })
-            .collect();
+        let encode = |(wanted, image): (&ImageRequest, &Generated)| {
+            images::encode(self.frame, &image.pixels, &[("parameters", &self.parameters(wanted))])
+        };
+        let pngs: Vec<Vec<u8>> = wanted.iter().zip(&images).map(encode).collect();
         let starts: Vec<Option<String>> =
             starts.iter().map(|start| serde_json::to_string(&start.as_ref()?.0).ok()).collect();
         let mut table = request_columns(requests);
@@ -174,13 +167,14 @@ impl GenerateStage<'_> {
     }
 
     /// The `parameters` text chunk in the form that image tools read.
-    fn parameters(&self, group: &Group, seed: Seed) -> String {
+    fn parameters(&self, request: &ImageRequest) -> String {
         format!(
-            "{group}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
+            "{}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
+            request.group,
             self.sampler.steps(),
             self.sampler.name(),
-            self.sampler.guidance(),
-            seed.0,
+            request.guidance.unwrap_or(self.sampler.guidance()),
+            request.seed.0,
             self.frame.width,
             self.frame.height,
             self.model.output.sha256().get(..10).unwrap_or_default(),

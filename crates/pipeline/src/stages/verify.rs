@@ -6,15 +6,18 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group};
 use evenset_verify::{Verdict, Verifier};
+use serde::{Deserialize, Serialize};
 
 use super::generate::Candidate;
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
-use crate::run::{Context, Done, Stage, StageReport, fingerprint};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, write_json};
 
 const VERDICTS: &str = "verdicts.parquet";
 /// Some of the rejected images, for review.
 const REJECTED: &str = "rejected.parquet";
+/// How many of them the job wanted.
+const REVIEW: &str = "review.json";
 
 /// Asks the gates about the candidates of one round.
 pub struct VerifyStage<'a> {
@@ -38,24 +41,23 @@ impl Stage for VerifyStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint(&self.name(), &self.keep_rejected, &[&self.verifier.fingerprint, &self.candidates.fingerprint])
+        // How many rejected images are kept is left out: verdicts do not depend on it, nor do the rounds after this one.
+        fingerprint(&self.name(), &(), &[&self.verifier.fingerprint, &self.candidates.fingerprint])
+    }
+
+    /// Whether as many rejected images are kept as the job says.
+    fn intact(&self, folder: &Path) -> bool {
+        read_json(&folder.join(REVIEW)).is_ok_and(|review| review == Some(Review { keep_rejected: self.keep_rejected }))
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
-        let candidates = decode(&self.candidates.output)?;
-        let before = decode(self.accepted_before)?;
-        let verdicts = self.verifier.output.verify(&candidates, &before, context.progress)?;
-        let ids = self.candidates.output.iter().map(|candidate| Some(candidate.request.id.as_str()));
-        let scores = verdicts.iter().map(|v| serde_json::to_string(&v.scores).unwrap_or_default());
-        let table = columns::table(vec![
-            ("id", columns::texts(ids)),
-            ("accepted", columns::flags(verdicts.iter().map(|v| v.accepted))),
-            ("gate", columns::texts(verdicts.iter().map(|v| v.gate.as_deref()))),
-            ("reject_reason", columns::texts(verdicts.iter().map(|v| v.reject_reason.as_deref()))),
-            ("verify_scores", columns::strings(scores)),
-        ])?;
+        // Verdicts that are there are whole: only the images for review are then to be chosen again.
+        let verdicts = match folder.join(VERDICTS).is_file() {
+            true => self.load(folder)?,
+            false => self.judge(folder, context)?,
+        };
         evenset_data::write_parquet(&folder.join(REJECTED), &self.rejected(&verdicts)?)?;
-        evenset_data::write_parquet(&folder.join(VERDICTS), &table)?;
+        write_json(&folder.join(REVIEW), &Review { keep_rejected: self.keep_rejected })?;
         let accepted = verdicts.iter().filter(|verdict| verdict.accepted).count() as u64;
         Ok(StageReport { rows: accepted, rejected: verdicts.len() as u64 - accepted })
     }
@@ -80,7 +82,31 @@ impl Stage for VerifyStage<'_> {
     }
 }
 
+/// What the images for review were chosen by.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Review {
+    keep_rejected: u64,
+}
+
 impl VerifyStage<'_> {
+    /// Asks the gates, and writes down what they say.
+    fn judge(&self, folder: &Path, context: &Context<'_>) -> Result<Vec<Verdict>> {
+        let candidates = decode(&self.candidates.output)?;
+        let before = decode(self.accepted_before)?;
+        let verdicts = self.verifier.output.verify(&candidates, &before, context.progress)?;
+        let ids = self.candidates.output.iter().map(|candidate| Some(candidate.request.id.as_str()));
+        let scores = verdicts.iter().map(|v| serde_json::to_string(&v.scores).unwrap_or_default());
+        let table = columns::table(vec![
+            ("id", columns::texts(ids)),
+            ("accepted", columns::flags(verdicts.iter().map(|v| v.accepted))),
+            ("gate", columns::texts(verdicts.iter().map(|v| v.gate.as_deref()))),
+            ("reject_reason", columns::texts(verdicts.iter().map(|v| v.reject_reason.as_deref()))),
+            ("verify_scores", columns::strings(scores)),
+        ])?;
+        evenset_data::write_parquet(&folder.join(VERDICTS), &table)?;
+        Ok(verdicts)
+    }
+
     /// The rejected images that are kept for review: from every group and gate as many as from any other, as far as they
     /// go, in the order of their requests.
     fn rejected(&self, verdicts: &[Verdict]) -> Result<RecordBatch> {

@@ -58,16 +58,17 @@ impl Attributes {
                 continue;
             };
             let Some(prediction) = shown.heads.get(*head) else { continue };
-            let given = prediction.row(row).get(wanted).copied().unwrap_or(0.0);
+            let given = prediction.row(row).get(wanted).copied().filter(|given| !given.is_nan()).unwrap_or(0.0);
             let (seen, probability) = prediction.argmax(row);
             let least = self.thresholds.get(*head).and_then(|of| of.of(wanted, &group)).map_or(0.5, |t| t.least);
+            let sure = given >= least && given > 0.0;
             score = score.min(f64::from(given));
             if seen as usize != wanted {
                 reason.get_or_insert_with(|| {
                     let seen = value(seen as usize);
                     format!("attributes: {name}={} wanted, {seen} seen ({probability:.2})", value(wanted))
                 });
-            } else if given < least || given <= 0.0 {
+            } else if !sure {
                 reason.get_or_insert_with(|| {
                     format!("attributes: {name}={} not sure enough ({given:.4}, at least {least:.4})", value(wanted))
                 });
@@ -101,5 +102,39 @@ impl Gate for Attributes {
         candidates
             .map(|(row, candidate)| Ok(self.judge(&shown.looks, row, &wishes(candidate, &self.attributes)?)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenset_nn::classifier::Prediction;
+
+    use super::*;
+    use crate::gates::{Looks, Ruling};
+
+    #[test]
+    fn what_is_no_number_is_not_sure_enough() {
+        let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+        let threshold = |least| super::super::Threshold {
+            least,
+            calibrated: true,
+            others: 0,
+            false_accept: crate::Share::default(),
+            recall: crate::Share::default(),
+        };
+        let values = vec![threshold(0.0), threshold(f32::NAN)];
+        let thresholds = Thresholds { aim: None, values, groups: Vec::new() };
+        let gate = Attributes::new(vec![("colour".into(), names(["red", "blue"]))], vec![thresholds]);
+        let seen = |probabilities: [f32; 2]| {
+            let head = Prediction { name: "colour".into(), classes: 2, probabilities: probabilities.to_vec() };
+            Looks { heads: vec![head], ..Looks::default() }
+        };
+        let judged =
+            |probabilities, class| gate.judge(&seen(probabilities), 0, &[Wish { head: 0, class: Some(class) }]);
+        assert_eq!(judged([0.6, 0.4], 0), Outcome::keep(f64::from(0.6f32)));
+        for (probabilities, class) in [([f32::NAN; 2], 0), ([0.0; 2], 0), ([0.4, 0.6], 1)] {
+            assert!(matches!(judged(probabilities, class).ruling, Ruling::Drop(_)), "{probabilities:?}");
+        }
+        assert_eq!(judged([f32::NAN; 2], 0).score, 0.0);
     }
 }

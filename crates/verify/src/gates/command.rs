@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use crate::program::{Failure, ask};
+use crate::program::{Failure, ask, obstacle};
 use crate::{Candidate, CommandConfig, OnError, VerifyError};
 
 /// Images that a program is asked about at a time.
@@ -64,6 +64,17 @@ impl ProgramGate {
         self.config.name.as_deref().unwrap_or("command")
     }
 
+    /// Looks for the program without starting it.
+    ///
+    /// # Errors
+    /// [`VerifyError::Program`] where it is not there or may not be executed.
+    pub(crate) fn look_for(&self) -> Result<(), VerifyError> {
+        match self.config.run.first().and_then(|program| obstacle(program)) {
+            Some(why) => Err(self.failed(cannot_start(&why), String::new())),
+            None => Ok(()),
+        }
+    }
+
     /// One outcome for each candidate, in their order.
     ///
     /// # Errors
@@ -95,8 +106,7 @@ impl ProgramGate {
             Err(Failure::Stopped) => return Err(VerifyError::Interrupted(evenset_core::Interrupted)),
             // A misspelt name is not what `on_error` is for.
             Err(Failure::Start(error)) => {
-                let what = format!("cannot be started ({error}; is it installed and on the PATH?)");
-                return Err(self.failed(what, String::new()));
+                return Err(self.failed(cannot_start(&error), String::new()));
             }
         };
         let (what, printed) = match answers {
@@ -125,6 +135,10 @@ impl ProgramGate {
         let printed = if printed.is_empty() { printed } else { format!("\nIt wrote:\n{printed}") };
         VerifyError::Program { gate: self.name().to_owned(), program: self.config.run.join(" "), what, printed }
     }
+}
+
+fn cannot_start(why: &dyn std::fmt::Display) -> String {
+    format!("cannot be started ({why}; is it installed and on the PATH?)")
 }
 
 /// Writes the images into `folder`; the lines that the program reads.
@@ -288,6 +302,42 @@ $all"; i=$((i+1)); done; printf '%s\n' "$all""#;
         let config = CommandConfig { run: vec!["/no/such/program".into()], ..gate("", OnError::Keep).config };
         let error = ProgramGate::new(config).check(&[&candidates(1)[0]], &Silent).unwrap_err().to_string();
         assert!(error.contains("`/no/such/program` of the gate `taste` cannot be started"), "{error}");
+    }
+
+    #[test]
+    fn a_program_is_looked_for_as_it_will_be_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, notes) = (folder.path().join("judge"), folder.path().join("notes"));
+        fs::write(&script, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(&notes, "no program").unwrap();
+        let looked_for = |program: &Path| {
+            let run = vec![program.display().to_string(), "argument".into()];
+            ProgramGate::new(CommandConfig { run, ..gate("", OnError::Keep).config }).look_for()
+        };
+        for there in [Path::new("sh"), Path::new("/bin/sh"), &script] {
+            assert!(looked_for(there).is_ok(), "{}", there.display());
+        }
+        for (missing, why) in [
+            (Path::new("no-such-program-anywhere"), "no program of this name"),
+            (Path::new("/no/such/program"), "No such file"),
+            (folder.path(), "a folder"),
+            (&notes, "may not be executed"),
+        ] {
+            let error = looked_for(missing).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("cannot be started"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_failed_program_left_running_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("alive");
+        let script = format!("(sleep 2; touch {}) > /dev/null 2>&1 & exit 3", mark.display());
+        let error = asked(&script, 1, OnError::Fail).unwrap_err().to_string();
+        assert!(error.contains("ended with exit code 3"), "{error}");
+        std::thread::sleep(Duration::from_secs(3));
+        assert!(!mark.exists(), "the child went on");
     }
 
     #[test]

@@ -21,8 +21,9 @@ pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
 pub use novelty::{Novelty, NoveltyLimits};
+pub(crate) use safety::checker_folders;
 pub use safety::{OnnxSafetyConfig, Safety, SafetyConfig};
-pub(crate) use thresholds::{Aim, Seen, seen};
+pub(crate) use thresholds::{Aim, Seen, UNCALIBRATED, seen};
 pub use thresholds::{GroupThreshold, Threshold, Thresholds, images_needed};
 
 use crate::{Candidate, VerifyError};

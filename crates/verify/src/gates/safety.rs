@@ -159,22 +159,24 @@ impl Gate for Safety {
     }
 }
 
+/// The folder of the checker, which is the one named or is in it, and the one beside it that may describe its input; none
+/// where there is no checker.
+pub(crate) fn checker_folders(named: &Path) -> Option<[PathBuf; 2]> {
+    let folders = [named.to_owned(), named.join("safety_checker")];
+    let folder = folders.into_iter().find(|folder| folder.join("config.json").is_file())?;
+    let beside = folder.with_file_name("feature_extractor");
+    Some([folder, beside])
+}
+
 /// The checker in a folder, or in the pipeline's folder around it.
-fn checker(folder: &Path) -> Result<Model, VerifyError> {
-    let inner = folder.join("safety_checker");
-    let folder = match (folder.join("config.json").is_file(), inner.join("config.json").is_file()) {
-        (true, _) => folder.to_owned(),
-        (false, true) => inner,
-        (false, false) => {
-            let reason =
-                "no safety checker here; name the folder `safety_checker` of a Stable Diffusion pipeline, with \
-                          config.json and model.safetensors"
-                    .to_owned();
-            return Err(VerifyError::Model { path: folder.to_owned(), reason });
-        }
+fn checker(named: &Path) -> Result<Model, VerifyError> {
+    let Some([folder, beside]) = checker_folders(named) else {
+        let reason = "no safety checker here; name the folder `safety_checker` of a Stable Diffusion pipeline, with \
+                      config.json and model.safetensors"
+            .to_owned();
+        return Err(VerifyError::Model { path: named.to_owned(), reason });
     };
     let checker = SafetyChecker::from_pretrained(&folder, &Device::Cpu, LoadOptions::default())?;
-    let beside = folder.with_file_name("feature_extractor");
     let described = [folder, beside].map(|folder| folder.join("preprocessor_config.json"));
     let image = checker.config().image;
     let processor = match described.iter().find(|path| path.is_file()) {

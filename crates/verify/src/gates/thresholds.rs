@@ -26,8 +26,11 @@ pub struct Threshold {
     pub least: f32,
     /// Whether it was calibrated. It is the job's own or stands in where there were too few images.
     pub calibrated: bool,
+    /// Held-out real images with another value: what it is calibrated on.
+    pub others: u64,
     /// Of held-out real images with another value, those that pass. Each half of them is judged by the threshold that
-    /// the other half gives, so no image is judged by a threshold that it helped to set.
+    /// the other half gives, so no image is judged by a threshold that it helped to set. Nothing is shown where a half is
+    /// too small to give one: images that set a threshold pass it as often as they are allowed to, whatever it is worth.
     pub false_accept: Share,
     /// Of held-out real images with the value, those that pass.
     pub recall: Share,
@@ -37,6 +40,8 @@ pub struct Threshold {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Thresholds {
+    /// The share of wrong images that they let pass; none where the job names the threshold itself.
+    pub aim: Option<f64>,
     /// One for each value, in the values' order.
     pub values: Vec<Threshold>,
     /// For groups where the images that differ in this attribute alone are enough to calibrate.
@@ -75,13 +80,14 @@ pub(crate) struct Aim {
     pub(crate) fixed: Option<f64>,
 }
 
-/// Held-out images of other values that a false-accept rate needs before it can be calibrated.
+/// Held-out images that a share of them needs before a limit can be set that no more than this share passes, for example
+/// images of other values for a false-accept rate.
 pub fn images_needed(false_accept: f64) -> u64 {
     (1.0 / false_accept).ceil() as u64 - 1
 }
 
 /// The threshold where calibration is impossible: more likely than everything else together.
-const UNCALIBRATED: f32 = 0.5;
+pub(crate) const UNCALIBRATED: f32 = 0.5;
 
 impl Thresholds {
     /// From held-out images and the values' names.
@@ -105,7 +111,7 @@ impl Thresholds {
             }
         }
         groups.sort_by(|a, b| a.group.cmp(&b.group));
-        Self { values: of_values, groups }
+        Self { aim: aim.fixed.is_none().then_some(aim.false_accept), values: of_values, groups }
     }
 
     /// The threshold of a value for an image that was asked to be in `group`.
@@ -124,18 +130,23 @@ fn threshold(images: &[&Seen], value: usize, aim: Aim) -> Threshold {
     let passes = |scores: &[f32], least: f32| scores.iter().filter(|&&score| score > 0.0 && score >= least).count();
     let share = |scores: &[f32], least: f32| Share::new(passes(scores, least) as u64, scores.len() as u64);
     let calibrated = aim.fixed.is_none().then(|| least(&wrong, aim.false_accept)).flatten();
+    let least_of = |limit: f32, false_accept: Share| Threshold {
+        least: limit,
+        calibrated: calibrated.is_some(),
+        others: wrong.len() as u64,
+        false_accept,
+        recall: share(&right, limit),
+    };
     match calibrated {
         Some(limit) => {
             let halves = [0, 1].map(|half| -> Vec<f32> { wrong.iter().skip(half).step_by(2).copied().collect() });
-            // A half may be too small to calibrate by itself: then the whole judges itself.
-            let judged =
-                |half: usize| passes(&halves[half], least(&halves[1 - half], aim.false_accept).unwrap_or(limit));
-            let false_accept = Share::new((judged(0) + judged(1)) as u64, wrong.len() as u64);
-            Threshold { least: limit, calibrated: true, false_accept, recall: share(&right, limit) }
+            let judged = |half: usize| Some(passes(&halves[half], least(&halves[1 - half], aim.false_accept)?));
+            let passed = judged(0).zip(judged(1)).map(|(first, second)| (first + second) as u64);
+            least_of(limit, passed.map_or(Share::new(0, 0), |passed| Share::new(passed, wrong.len() as u64)))
         }
         None => {
-            let least = aim.fixed.map_or(UNCALIBRATED, |fixed| fixed as f32);
-            Threshold { least, calibrated: false, false_accept: share(&wrong, least), recall: share(&right, least) }
+            let limit = aim.fixed.map_or(UNCALIBRATED, |fixed| fixed as f32);
+            least_of(limit, share(&wrong, limit))
         }
     }
 }
@@ -226,6 +237,18 @@ mod tests {
         assert_eq!((fixed.values[0].least, fixed.values[0].calibrated, fixed.groups.len()), (0.6, false, 0));
         assert_eq!(fixed.values[0].false_accept.rate, 1.0);
         let few = Thresholds::calibrate("digit", &names(2), &seen[..5], AIM);
-        assert_eq!((few.values[0].least, few.values[0].calibrated), (0.5, false));
+        assert_eq!((few.values[0].least, few.values[0].calibrated, few.values[0].others), (0.5, false, 5));
+        assert_eq!((fixed.aim, few.aim), (None, Some(0.05)));
+    }
+
+    #[test]
+    fn no_image_is_judged_by_a_threshold_that_it_helped_to_set() {
+        let wrong = |n: usize| -> Vec<Seen> { (0..n).map(|i| image(1, 0, 0.3 + 0.01 * i as f32, "red")).collect() };
+        let of = |n: usize| Thresholds::calibrate("digit", &names(2), &wrong(n), AIM).values.remove(0);
+        let (few, enough) = (of(30), of(40));
+        assert!(few.calibrated && few.false_accept.shown == 0, "halves of 15 images give no threshold: {few:?}");
+        assert_eq!((enough.others, enough.false_accept.shown), (40, 40));
+        // Each half of 20 gives its largest probability but none above it: the largest of all passes the other half's.
+        assert_eq!(enough.false_accept.kept, 1, "{enough:?}");
     }
 }
