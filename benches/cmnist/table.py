@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The table of docs/evidence.md from the reports that run.sh left: table.py FOLDER
+"""The tables of docs/evidence.md: table.py FOLDER from the reports that run.sh left, table.py --ablations FOLDER from those
+of ablations.sh.
 
 One row an arm, one column a share, for each classifier: accuracy on the unbiased test images, in per cent, with its 95 %
 interval over test images and seeds. Below: the share of the distance between group-balanced sampling of the real images
@@ -53,5 +54,36 @@ def main(folder):
             print("| share of the distance closed |", " | ".join(closed), "|")
 
 
+CHANGES = {
+    "base": "the job, with 100 images a group",
+    "from-noise": "images start from noise, not from real digits",
+    "from-noise-guidance-1.5": "the same with guidance 1.5",
+    "noised-guides": "real digits are noised (strength 0.6, 0.8), not inverted",
+    "guidance-1.5": "guidance 1.5",
+    "guidance-2": "guidance 2",
+    "no-attributes-gate": "no gate but `decode`",
+    "balance-0": "batches as the data is (`balance: 0`)",
+    "balance-0.8": "batches nearly balanced (`balance: 0.8`)",
+    "dropout-0": "no attribute dropout",
+    "images-30": "30 images a group",
+}
+
+
+def ablations(folder):
+    print("| changed | accepted | accuracy | worst group |\n|---|---|---|---|")
+    for name, text in CHANGES.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            report = json.loads(path.read_text())
+            balanced = arms(path)["balanced"]
+            share = report["acceptance"]["accepted"] / report["acceptance"]["candidates"]
+            low, high = balanced["worst_group_interval"]
+            worst = f"{100 * balanced['worst_group']:.0f} ({100 * low:.0f} to {100 * high:.0f})"
+            print(f"| {text} | {100 * share:.0f} % | {cell(balanced)} | {worst} |")
+
+
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    if sys.argv[1] == "--ablations":
+        ablations(pathlib.Path(sys.argv[2]))
+    else:
+        main(pathlib.Path(sys.argv[1]))
