@@ -80,12 +80,14 @@ impl Labelled {
         if other.labels.is_empty() {
             return Ok(());
         }
+        // No image has no features to lack.
+        let was_empty = self.labels.is_empty();
         self.images.extend(&other.images)?;
         self.labels.extend(&other.labels);
         self.groups.extend(&other.groups);
         match (&mut self.features, &other.features) {
             (Some(features), Some(others)) => features.extend(others)?,
-            (features, _) => *features = None,
+            (features, others) => *features = others.clone().filter(|_| was_empty),
         }
         Ok(())
     }

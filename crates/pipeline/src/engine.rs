@@ -610,6 +610,7 @@ impl Finished {
             model,
             sampler: &job.generate.sampler,
             gates: &job.verify.gates,
+            outside: verifier::outside(&job.verify.gates)?,
             grouping: evidence.grouping,
             data: &|| evidence.images(),
             seed: job.seed,

@@ -5,7 +5,7 @@
 //! classifiers with and without these images are judged on the real test images of exactly these groups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use evenset_core::{Fingerprint, Group, SampleId, Seed};
@@ -43,6 +43,8 @@ pub struct HeldOutStage<'a> {
     pub sampler: &'a SamplerConfig,
     /// The gates.
     pub gates: &'a [GateConfig],
+    /// The files that the gates read, each with its SHA-256.
+    pub outside: Vec<(PathBuf, String)>,
     /// The attributes whose combinations are the groups.
     pub grouping: &'a [String],
     /// All images, as the evidence takes them, without the images that the main run made.
@@ -77,7 +79,7 @@ impl Stage for HeldOutStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let models = (self.model, self.sampler, self.gates);
+        let models = (self.model, self.sampler, self.gates, &self.outside);
         let config = (self.config, models, self.grouping, self.seed, self.frame, self.overlap);
         fingerprint("held-out", &config, &[&self.scan.fingerprint])
     }
