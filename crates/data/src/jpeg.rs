@@ -41,7 +41,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<(u32, u32, u8), DecodeError> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Compression {
     /// Quantisation of the luma and, where there is colour, of the chroma: 64 divisors, row by row.
-    pub tables: Vec<Box<[u16; 64]>>,
+    pub tables: Vec<[u16; 64]>,
     /// Luma samples for each chroma sample, along x and along y.
     pub sampling: (u8, u8),
     /// Whether it is progressive.
@@ -63,12 +63,12 @@ pub(crate) fn compression(bytes: &[u8]) -> Option<Compression> {
     let (progressive, payload) = frame?;
     // Bits, height, width, then for each component its name, its sampling and its table.
     let components: Vec<&[u8]> = payload.get(6..)?.chunks_exact(3).take(usize::from(*payload.get(5)?)).collect();
-    let table = |component: &&[u8]| defined.get(usize::from(component[2]))?.clone();
+    let table = |component: &&[u8]| *defined.get(usize::from(component[2]))?;
     let (tables, sampling) = match components.as_slice() {
         [luma] => (vec![table(luma)?], (1, 1)),
         [luma, blue, red] if blue[1..] == red[1..] => {
             let (of, by) = (luma[1], blue[1]);
-            let ratio = |of: u8, by: u8| (by > 0 && of % by == 0).then(|| of / by);
+            let ratio = |of: u8, by: u8| (by > 0 && of.is_multiple_of(by)).then(|| of / by);
             (vec![table(luma)?, table(blue)?], (ratio(of >> 4, by >> 4)?, ratio(of & 15, by & 15)?))
         }
         _ => return None,
@@ -77,11 +77,11 @@ pub(crate) fn compression(bytes: &[u8]) -> Option<Compression> {
 }
 
 /// Reads the tables of one segment, which come in zigzag order, of 8 or of 16 bits.
-fn define_tables(mut payload: &[u8], tables: &mut [Option<Box<[u16; 64]>>; 4]) -> Option<()> {
+fn define_tables(mut payload: &[u8], tables: &mut [Option<[u16; 64]>; 4]) -> Option<()> {
     while let Some((&head, rest)) = payload.split_first() {
         let wide = usize::from(head >> 4);
         let (values, next) = rest.split_at_checked(64 * (1 + wide))?;
-        let mut table = Box::new([0u16; 64]);
+        let mut table = [0u16; 64];
         for (value, &place) in values.chunks_exact(1 + wide).zip(&ZIGZAG) {
             table[usize::from(place)] = value.iter().fold(0, |all, &byte| all << 8 | u16::from(byte));
         }

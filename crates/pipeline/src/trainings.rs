@@ -19,6 +19,9 @@ use crate::within::Within;
 /// Trainings at once at most: each holds a copy of its images.
 const MOST_AT_ONCE: usize = 8;
 
+/// Gives the result of a training.
+type Train<'a, T> = Box<dyn Fn(&Within<'_>) -> Result<T> + Send + Sync + 'a>;
+
 /// One training, kept in a file of its own, so that a killed stage loses those in flight at most.
 pub(crate) struct Training<'a, T> {
     /// Where the result is kept.
@@ -28,7 +31,7 @@ pub(crate) struct Training<'a, T> {
     /// Steps that it advances by.
     pub steps: u64,
     /// Gives the result.
-    pub train: Box<dyn Fn(&Within<'_>) -> Result<T> + Send + Sync + 'a>,
+    pub train: Train<'a, T>,
 }
 
 impl<T: Serialize + DeserializeOwned> Training<'_, T> {
