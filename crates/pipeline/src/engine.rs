@@ -389,7 +389,7 @@ impl Finished {
         let prompts = prompts.as_ref();
         let guides = job.generate.guides.as_ref().map(|config| {
             let rows = scan.output.role(Role::Train).filter_map(|row| Some((scan.output.group(row, grouping)?, row)));
-            Guides::new(config, job.dataset.label.as_deref(), rows)
+            Guides::new(config, job.dataset.label.as_deref(), rows, seed)
         });
         let mut accepted: Vec<Accepted> = Vec::new();
         for round in 1..=job.verify.rounds {

@@ -32,16 +32,22 @@ pub struct Guides<'a> {
     arms: Vec<GuideArm>,
     label: Option<&'a str>,
     groups: BTreeMap<Group, Vec<&'a Row>>,
+    seed: Seed,
 }
 
 impl<'a> Guides<'a> {
-    /// From the training rows and their groups.
-    pub fn new(config: &'a GuidesConfig, label: Option<&'a str>, rows: impl Iterator<Item = (Group, &'a Row)>) -> Self {
+    /// From the training rows and their groups; `seed` is the job's.
+    pub fn new(
+        config: &'a GuidesConfig,
+        label: Option<&'a str>,
+        rows: impl Iterator<Item = (Group, &'a Row)>,
+        seed: Seed,
+    ) -> Self {
         let mut groups = BTreeMap::<Group, Vec<&Row>>::new();
         for (group, row) in rows {
             groups.entry(group).or_default().push(row);
         }
-        Self { config, arms: config.arms(), label, groups }
+        Self { config, arms: config.arms(), label, groups, seed: seed.derive("guides") }
     }
 
     /// The ways in words, in their order.
@@ -49,7 +55,8 @@ impl<'a> Guides<'a> {
         &self.arms
     }
 
-    /// How each request is started, in their order, and the real image where there is one.
+    /// How each request is started, in their order, and the real image where there is one. No image guides a group twice in
+    /// the same way before all others have: an inverted guide would give the same image again.
     pub fn starts(&self, requests: &[Request], history: &GuideHistory) -> Vec<Option<(Start, Option<&'a Row>)>> {
         let mut known: BTreeMap<&Group, Pool<'_, 'a>> = BTreeMap::new();
         requests
@@ -59,9 +66,7 @@ impl<'a> Guides<'a> {
                 let pool = known.entry(group).or_insert_with(|| self.pool(group));
                 let arm = history.choose(group, &pool.open, request.seed)?;
                 let way = self.arms.get(arm)?;
-                let rows = pool.rows.get(&arm);
-                let guide = rows.and_then(|rows| pick(rows, request.seed));
-                let (of, guide) = guide.unzip();
+                let (of, guide) = pool.next(arm, history.of(group, arm).1).unzip();
                 let start = Start {
                     arm,
                     guide: guide.map(|row| row.id),
@@ -76,7 +81,7 @@ impl<'a> Guides<'a> {
 
     /// The ways that are open to a group, and the images of each; none for a group that is large enough without.
     fn pool(&self, group: &Group) -> Pool<'_, 'a> {
-        let mut pool = Pool { open: Vec::new(), rows: BTreeMap::new() };
+        let mut pool = Pool { open: Vec::new(), rows: BTreeMap::new(), used: BTreeMap::new() };
         if self.groups.get(group).map_or(0, Vec::len) as u64 >= self.config.below {
             return pool;
         }
@@ -86,9 +91,10 @@ impl<'a> Guides<'a> {
                 continue;
             };
             let allowed = self.groups.iter().filter(|(of, _)| source.allows(group, of, self.label));
-            let rows: Vec<(&Group, &Row)> =
+            let mut rows: Vec<(&Group, &Row)> =
                 allowed.flat_map(|(of, rows)| rows.iter().map(move |&row| (of, row))).collect();
             if !rows.is_empty() {
+                shuffle(&mut rows, self.seed.derive(&group.to_string()).index(arm as u64));
                 pool.open.push(arm);
                 pool.rows.insert(arm, rows);
             }
@@ -99,12 +105,29 @@ impl<'a> Guides<'a> {
 
 struct Pool<'b, 'a> {
     open: Vec<usize>,
+    /// The images of each way, in the order in which they are used.
     rows: BTreeMap<usize, Vec<(&'b Group, &'a Row)>>,
+    /// How many images each way was asked for in this round.
+    used: BTreeMap<usize, u64>,
 }
 
-fn pick<'a, 'b>(rows: &[(&'b Group, &'a Row)], seed: Seed) -> Option<(&'b Group, &'a Row)> {
-    let place = seed.derive("guide image").rng().random_range(0..rows.len().max(1));
-    rows.get(place).copied()
+impl<'b, 'a> Pool<'b, 'a> {
+    /// The next image of a way of which so many were used in the rounds before.
+    fn next(&mut self, arm: usize, before: u64) -> Option<(&'b Group, &'a Row)> {
+        let rows = self.rows.get(&arm).filter(|rows| !rows.is_empty())?;
+        let used = self.used.entry(arm).or_default();
+        let place = (before + *used) % rows.len() as u64;
+        *used += 1;
+        rows.get(place as usize).copied()
+    }
+}
+
+/// Fisher and Yates' shuffle.
+fn shuffle<T>(items: &mut [T], seed: Seed) {
+    let mut rng = seed.rng();
+    for i in (1..items.len()).rev() {
+        items.swap(i, rng.random_range(0..=i));
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +155,7 @@ mod tests {
             Group::new([("digit", row.values[0].clone().unwrap()), ("colour", row.values[1].clone().unwrap())]).unwrap()
         };
         let config = GuidesConfig { below: 5, ..GuidesConfig::default() };
-        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (group(row), row)));
+        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (group(row), row)), Seed(3));
         let asks = [(group(&rows[0]), 4), (group(&rows[6]), 40)];
         let requests = evenset_plan::requests(Seed(3), 1, &asks).unwrap();
         let starts = guides.starts(&requests, &GuideHistory::default());
@@ -158,5 +181,34 @@ mod tests {
             starts.iter().map(|start| start.as_ref().map(|(start, _)| start.clone())).collect()
         };
         assert_eq!(ids(&starts), ids(&again));
+    }
+
+    #[test]
+    fn no_image_guides_twice_before_all_others_have_in_this_round_and_the_next() {
+        let rows: Vec<Row> = (0..6).map(|i| row(i, "3", "red")).collect();
+        let (red, blue): (Group, Group) =
+            ("digit=3 & colour=red".parse().unwrap(), "digit=3 & colour=blue".parse().unwrap());
+        let config = GuidesConfig {
+            strengths: vec![1.0],
+            sources: vec![evenset_plan::GuideSource::SameLabel],
+            noise: false,
+            inversion: true,
+            ..GuidesConfig::default()
+        };
+        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (red.clone(), row)), Seed(3));
+        let mut history = GuideHistory::default();
+        let mut used = Vec::new();
+        for (round, asked) in [(1, 4), (2, 8)] {
+            let requests = evenset_plan::requests(Seed(3), round, &[(blue.clone(), asked)]).unwrap();
+            let starts = guides.starts(&requests, &history);
+            used.extend(starts.iter().flatten().map(|(_, guide)| guide.unwrap().row));
+            starts.iter().flatten().for_each(|(start, _)| history.count(&blue, start.arm, true));
+        }
+        for pass in used.chunks(6) {
+            let mut pass = pass.to_vec();
+            pass.sort_unstable();
+            assert_eq!(pass, [0, 1, 2, 3, 4, 5]);
+        }
+        assert_ne!(used[..6], [0, 1, 2, 3, 4, 5], "in a random order");
     }
 }
