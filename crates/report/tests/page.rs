@@ -365,6 +365,19 @@ fn the_headline_names_the_gain_its_interval_and_what_it_is_compared_with() {
 }
 
 #[test]
+fn without_a_generated_image_no_verdict_is_given_on_them() {
+    let mut data = full(2, 2, "");
+    let arms = &mut data.evidence.as_mut().unwrap().arms;
+    arms.iter_mut().filter(|arm| arm.name == "balanced").for_each(|arm| arm.generated_images = Some(0));
+    data.plan = Some(Plan { images: 64, ..Plan::default() });
+    let rejected = headline(&data);
+    assert_eq!((rejected.chip.as_str(), rejected.tone.as_str()), ("Nothing generated", "neutral"));
+    assert!(rejected.sentence.starts_with("None of 64 images") && !rejected.sentence.contains("helped"));
+    data.plan = Some(Plan::default());
+    assert_eq!(headline(&data).sentence, "Nothing was missing, so nothing was generated.");
+}
+
+#[test]
 fn missing_values_empty_values_right_to_left_text_and_emoji_are_shown() {
     let values = [MISSING, "", "معطف", "🧥", &"very long ".repeat(60)];
     let groups = values.iter().map(|value| GroupRow {

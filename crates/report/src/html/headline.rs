@@ -39,9 +39,23 @@ pub struct Figure {
 /// The verdict of a run, finished or not: what the page begins with.
 pub fn headline(data: &ReportData) -> Headline {
     match data.evidence.as_ref().and_then(|evidence| Some((evidence, evidence.balanced()?))) {
+        Some((_, balanced)) if balanced.generated_images == Some(0) => nothing_generated(data),
         Some((evidence, balanced)) => measured(evidence, balanced),
         None => unmeasured(data),
     }
+}
+
+/// Without a generated image the balanced data are real images drawn evenly: their figures say nothing of generated ones.
+fn nothing_generated(data: &ReportData) -> Headline {
+    let sentence = match data.plan.as_ref().map_or(0, |plan| plan.images) {
+        0 => "Nothing was missing, so nothing was generated.".to_owned(),
+        missing => format!(
+            "None of {} that the plan asks for passed the checks: there is nothing to measure.",
+            plural(missing, "image", "images")
+        ),
+    };
+    let detail = "“balanced” below is the real images alone, every group drawn equally often.".to_owned();
+    Headline { chip: "Nothing generated".to_owned(), tone: "neutral".to_owned(), sentence, detail }
 }
 
 fn measured(evidence: &Evidence, balanced: &Arm) -> Headline {
