@@ -21,6 +21,26 @@ pub enum DiffusionError {
         /// What it must be.
         reason: String,
     },
+    /// A key of a `scheduler_config.json`, or its value, is none that can be computed.
+    #[error("{}: `{key}`: {value} is not supported; supported: {supported}", path.display())]
+    SchedulerSetting {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The value, as JSON.
+        value: String,
+        /// What can stand there.
+        supported: String,
+    },
+    /// A file is not a `scheduler_config.json`.
+    #[error("{}: not a scheduler's configuration ({reason}); copy it from the model again", path.display())]
+    SchedulerFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The images or labels to train on do not fit together.
     #[error("training set: {0}")]
     TrainingSet(String),
