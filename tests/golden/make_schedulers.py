@@ -125,7 +125,7 @@ def cases():
     for cls in (DDIM, PNDM):
         for one in (False, True):
             yield case(cls, 4, **STABLE, set_alpha_to_one=one, clip_sample=False, skip_prk_steps=True)
-    for variance in ("fixed_small", "fixed_small_log", "fixed_large"):
+    for variance in ("fixed_small", "fixed_small_log", "fixed_large", None):
         yield case(DDPM, 6, **STABLE, variance_type=variance, clip_sample=False, timestep_spacing="trailing")
     # PNDM with its Runge-Kutta start.
     for steps in (4, 5, 20):

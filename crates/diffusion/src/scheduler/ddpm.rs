@@ -2,6 +2,7 @@
 //! `DDPMScheduler`).
 
 use candle_core::Tensor;
+use serde_json::Value;
 
 use super::level::combine;
 use super::settings::Settings;
@@ -18,7 +19,11 @@ pub(super) enum Variance {
 }
 
 impl Variance {
+    /// `null`, which files of DPM-Solver have, is the small one.
     pub fn read(settings: &Settings<'_>) -> Result<Self> {
+        if settings.values.get("variance_type").is_some_and(Value::is_null) {
+            return Ok(Self::Small);
+        }
         let choices = [("fixed_small", Self::Small), ("fixed_small_log", Self::Small), ("fixed_large", Self::Large)];
         settings.choice("variance_type", "fixed_small", &choices)
     }

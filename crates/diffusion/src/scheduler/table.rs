@@ -35,7 +35,9 @@ pub(super) fn read(class: Class, settings: &Settings<'_>) -> Result<Vec<f32>> {
     let zeros = table.iter().filter(|alpha| **alpha == 0.0).count();
     if table.iter().any(|alpha| !(0.0..1.0).contains(alpha)) || zeros > usize::from(zero_snr) {
         let key = if settings.values.contains_key("trained_betas") { "trained_betas" } else { "beta_end" };
-        return Err(settings.refuse(key, "a rise that leaves some signal and adds some noise at every timestep"));
+        let supported = "values that, with `beta_start`, `beta_schedule`, `num_train_timesteps` and \
+                         `rescale_betas_zero_snr`, leave some signal and add some noise at every timestep";
+        return Err(settings.refuse(key, supported));
     }
     Ok(table)
 }

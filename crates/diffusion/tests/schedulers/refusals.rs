@@ -174,3 +174,63 @@ fn wrong_shapes_and_missing_images_are_errors() {
     let single = walk.run(&x, &mut |x, t| model(x, t), &mut |i| Ok(normal(i as u64, 1)), &mut |_, x| Ok(x));
     assert!(message(single).contains("noise"));
 }
+
+#[test]
+fn odd_values_of_any_setting_end_in_a_walk_or_a_message() {
+    let keys = "algorithm_type beta_end beta_schedule beta_start clip_sample clip_sample_range disable_corrector \
+                dynamic_thresholding_ratio euler_at_final final_sigmas_type flow_shift interpolation_type lambda_min_clipped \
+                lower_order_final num_train_timesteps original_inference_steps predict_x0 prediction_type \
+                rescale_betas_zero_snr sample_max_value set_alpha_to_one shift_terminal sigma_max sigma_min skip_prk_steps \
+                solver_order solver_p solver_type steps_offset thresholding time_shift_type timestep_scaling \
+                timestep_spacing timestep_type trained_betas use_beta_sigmas use_dynamic_shifting use_exponential_sigmas \
+                use_flow_sigmas use_karras_sigmas use_lu_lambdas variance_type";
+    let odd = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "1",
+        "2",
+        "3",
+        "60",
+        "-1",
+        "0.5",
+        "1e-5",
+        "1e308",
+        "-0.0",
+        "\"\"",
+        "\"leading\"",
+        "\"trailing\"",
+        "\"sigma_min\"",
+        "\"sample\"",
+        "[]",
+        "[1]",
+        "{}",
+        "NaN",
+        "-Infinity",
+    ];
+    let classes = SchedulerKind::ALL.map(|kind| {
+        let file = SchedulerJson::parse("{}", Path::new(FILE)).unwrap();
+        file.scheduler(Some(kind)).unwrap().class_name()
+    });
+    let (mut walked, mut refused) = (0, 0);
+    for class in classes {
+        for (key, value) in keys.split_whitespace().flat_map(|key| odd.iter().map(move |value| (key, value))) {
+            let scheduler = match try_scheduler(class, &[&format!("\"{key}\": {value}")]) {
+                Ok(scheduler) => scheduler,
+                Err(error) => {
+                    refused += 1;
+                    assert!(error.to_string().contains(FILE) && error.to_string().contains(key), "{error}");
+                    continue;
+                }
+            };
+            for (steps, strength) in [(1, 1.0), (3, 0.7)] {
+                let Ok(walk) = scheduler.walk(steps, strength) else { continue };
+                let x = walk.start(&normal(1, 1), Some(&normal(2, 1))).unwrap();
+                let end = walk.run(&x, &mut |x, t| model(x, t), &mut |i| Ok(normal(i as u64, 1)), &mut |_, x| Ok(x));
+                walked += usize::from(end.is_ok());
+            }
+        }
+    }
+    assert!(walked > 1000 && refused > 1000, "{walked} {refused}");
+}
