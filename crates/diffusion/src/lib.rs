@@ -2,7 +2,7 @@
 //!
 //! [`edm`] holds the closed forms of Karras et al. 2022, [`sampler`] the solvers that walk from noise to an image, and
 //! [`conditional`] the generator: a UNet in pixel space that takes one embedding for each attribute, so that it can
-//! compose a combination that the dataset hardly has.
+//! compose a combination that the dataset hardly has. [`stable_diffusion`] reads text-to-image models that others trained.
 //!
 //! Nothing here draws noise of its own: training takes it from (seed, step), sampling from each image's own seed. So a
 //! resumed training ends in the same bytes, and an image depends on its request and the model alone.
@@ -11,6 +11,7 @@ pub mod conditional;
 pub mod edm;
 mod error;
 pub mod sampler;
+pub mod stable_diffusion;
 
 pub use conditional::{
     AttributeVocabulary, ConditionalConfig, ConditionalModel, Generated, Guide, ImageRequest, Size, TrainingSet, train,

@@ -139,6 +139,12 @@ impl Tokenizer {
         ids
     }
 
+    /// One more than the highest number that a token can have.
+    pub fn words(&self) -> usize {
+        let highest = self.inner.get_vocab(true).into_values().max();
+        highest.map_or(0, |highest| highest as usize + 1)
+    }
+
     /// How many tokens [`framed`](Self::framed) puts before the pieces: CLIP's one.
     pub fn before(&self) -> usize {
         self.ends.1
