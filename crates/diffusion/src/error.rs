@@ -94,6 +94,45 @@ pub enum DiffusionError {
         /// How many in a row failed.
         in_a_row: u64,
     },
+    /// A file of somebody's model is damaged, or says something that is not supported.
+    #[error("{}: {reason}", path.display())]
+    Model {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
+    /// A model's folder lacks files.
+    #[error("{}: the model is not whole, it lacks {}; {remedy}", dir.display(), missing.join(", "))]
+    Incomplete {
+        /// The folder.
+        dir: PathBuf,
+        /// The files, relative to it.
+        missing: Vec<String>,
+        /// Where to get them.
+        remedy: String,
+    },
+    /// A model is not in the hub's local cache.
+    #[error(
+        "model `{id}` (revision `{revision}`) is not in the local cache {}; fetch it with `hf download {id} --revision \
+         {revision}`, or name a folder", cache.display()
+    )]
+    NotInCache {
+        /// The model's name, `owner/name`.
+        id: String,
+        /// The branch, tag or commit.
+        revision: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// A prompt cannot be read.
+    #[error("prompt {start:?}: {reason}")]
+    Prompt {
+        /// How it starts.
+        start: String,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
     /// The user asked for an end; what is finished is on disk.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),

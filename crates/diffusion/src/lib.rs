@@ -1,9 +1,9 @@
-//! Diffusion: noise levels, samplers, and the model that is trained on the dataset itself.
+//! Diffusion: noise levels, samplers, and models: the one that is trained on the dataset itself, and those of others.
 //!
 //! [`edm`] holds the closed forms of Karras et al. 2022, [`sampler`] the solvers that walk from noise to an image, and
 //! [`conditional`] the generator: a UNet in pixel space that takes one embedding for each attribute, so that it can
-//! compose a combination that the dataset hardly has. [`scheduler`] holds diffusers' noise levels and solvers, for models
-//! that others trained.
+//! compose a combination that the dataset hardly has. [`stable_diffusion`] draws with text-to-image models that others
+//! trained, on [`scheduler`]'s noise levels and solvers, which are diffusers'.
 //!
 //! Nothing here draws noise of its own: training takes it from (seed, step), sampling from each image's own seed. So a
 //! resumed training ends in the same bytes, and an image depends on its request and the model alone.
@@ -13,6 +13,7 @@ pub mod edm;
 mod error;
 pub mod sampler;
 pub mod scheduler;
+pub mod stable_diffusion;
 
 pub use conditional::{
     AttributeVocabulary, ConditionalConfig, ConditionalModel, Generated, Guide, ImageRequest, Size, TrainingSet, train,

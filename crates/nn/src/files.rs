@@ -159,6 +159,11 @@ impl WeightFiles {
             .map_err(|source| Error::File { path: shard.path.clone(), source })
     }
 
+    /// The files that hold tensors.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.shards.iter().map(|shard| shard.path.clone()).collect()
+    }
+
     /// Whether there is a tensor `name`.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

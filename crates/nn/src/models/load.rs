@@ -9,14 +9,37 @@ use crate::error::{Error, Result};
 use crate::files::WeightFiles;
 use crate::weights::{Scope, Weights};
 
-/// The names that diffusers gives a model's weights, in the order of preference.
-const NAMES: [&str; 5] = [
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.fp16.safetensors.index.json",
+/// The names that diffusers gives a model's weights: whole, and in `f16`; each in the order of preference.
+const NAMES: [&[&str]; 2] = [
+    &["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"],
+    &[
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.fp16.safetensors.index.json",
+    ],
 ];
+
+/// Which file is read where a folder has weights twice: diffusers' `variant`. Where it has one of them, that one is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// The file without a variant's name.
+    #[default]
+    Whole,
+    /// The file with `.fp16` in its name: half the bytes to read.
+    Fp16,
+}
+
+impl Variant {
+    /// The first name of a file in `dir`, of a list for each variant.
+    pub(super) fn find(self, dir: &Path, names: [&[&str]; 2]) -> Option<PathBuf> {
+        let [whole, half] = names;
+        let ordered = match self {
+            Self::Whole => [whole, half],
+            Self::Fp16 => [half, whole],
+        };
+        ordered.concat().into_iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    }
+}
 
 /// How weights from a file are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +49,14 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Whether the weights are variables that training moves (`F32` only) or constants.
     pub trainable: bool,
+    /// Which file is read where a folder has two.
+    pub variant: Variant,
 }
 
 impl Default for LoadOptions {
     /// Constants in `f32`.
     fn default() -> Self {
-        Self { dtype: DType::F32, trainable: false }
+        Self { dtype: DType::F32, trainable: false, variant: Variant::Whole }
     }
 }
 
@@ -42,14 +67,20 @@ impl LoadOptions {
         Self { dtype, ..self }
     }
 
+    /// The same, with another preference among a folder's files.
+    #[must_use]
+    pub fn with_variant(self, variant: Variant) -> Self {
+        Self { variant, ..self }
+    }
+
     /// Variables in `f32`, for training.
     pub fn trainable() -> Self {
-        Self { dtype: DType::F32, trainable: true }
+        Self { trainable: true, ..Self::default() }
     }
 
     /// Refuses what no network can do.
     pub(super) fn check(self) -> Result<()> {
-        let Self { dtype, trainable } = self;
+        let Self { dtype, trainable, .. } = self;
         if matches!((dtype, trainable), (DType::F32, _) | (DType::F16 | DType::BF16, false)) {
             return Ok(());
         }
@@ -66,18 +97,17 @@ pub(super) fn weights<T>(
     dropout: f64,
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
-    let LoadOptions { dtype, trainable } = options;
+    let LoadOptions { dtype, trainable, variant } = options;
     options.check()?;
     if trainable && dropout != 0.0 {
         return Err(unsupported("dropout", &dropout, "0.0 in training (without training, dropout has no effect)"));
     }
-    let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
+    let weights = Weights::from_files(WeightFiles::open(&find(dir, variant)?)?, device, dtype, trainable);
     let model = build(&weights.scope(""))?;
     weights.finish()?;
     Ok(model)
 }
 
-fn find(dir: &Path) -> Result<PathBuf> {
-    let paths = NAMES.iter().map(|name| dir.join(name));
-    paths.into_iter().find(|path| path.is_file()).ok_or_else(|| Error::NoWeights { dir: dir.to_owned() })
+pub(super) fn find(dir: &Path, variant: Variant) -> Result<PathBuf> {
+    variant.find(dir, NAMES).ok_or_else(|| Error::NoWeights { dir: dir.to_owned() })
 }

@@ -27,13 +27,15 @@ mod time;
 mod unet;
 mod unet_2d;
 mod unet_condition;
+mod weight_files;
 
 pub use autoencoder::{AutoencoderKL, AutoencoderKLConfig, AutoencoderKLJson, Posterior};
 pub use config::{
     Activation, AdditionEmbedding, ClassEmbedding, MidBlock, OneOrMany, Resampling, SampleSize, TimeEmbedding,
     TimeScaleShift, UNetDownBlock, UNetUpBlock, VaeDownBlock, VaeUpBlock,
 };
-pub use load::LoadOptions;
+pub use load::{LoadOptions, Variant};
 pub use unet::{UNet, UNetConfig};
 pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};
 pub use unet_condition::{Conditions, UNet2DConditionConfig, UNet2DConditionJson, UNet2DConditionModel};
+pub use weight_files::{Layout, weight_files};

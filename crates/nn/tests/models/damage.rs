@@ -293,7 +293,7 @@ fn an_index_cannot_lead_out_of_its_folder() {
 fn what_cannot_be_trained_is_refused() {
     let dir = golden("sd1");
     for dtype in [DType::F16, DType::BF16, DType::F64] {
-        let message = Model::load(&dir, LoadOptions { dtype, trainable: true }).err().unwrap().to_string();
+        let message = Model::load(&dir, LoadOptions { dtype, ..LoadOptions::trainable() }).err().unwrap().to_string();
         assert!(message.contains("train"), "{message}");
     }
     assert!(Model::load(&dir, LoadOptions::default().with_dtype(DType::U8)).is_err());

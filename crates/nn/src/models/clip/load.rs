@@ -6,16 +6,13 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 use crate::files::WeightFiles;
-use crate::models::load::LoadOptions;
+use crate::models::load::{LoadOptions, Variant};
 use crate::weights::{Scope, Weights};
 
-/// The names that transformers gives a model's weights, in the order of preference.
-const NAMES: [&str; 5] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model.fp16.safetensors",
-    "model.safetensors.index.fp16.json",
-    "model.fp16.safetensors.index.json",
+/// The names that transformers gives a model's weights: whole, and in `f16`; each in the order of preference.
+const NAMES: [&[&str]; 2] = [
+    &["model.safetensors", "model.safetensors.index.json"],
+    &["model.fp16.safetensors", "model.safetensors.index.fp16.json", "model.fp16.safetensors.index.json"],
 ];
 
 /// Names of weights in a form that is never read, since reading it can run any program.
@@ -28,9 +25,9 @@ pub(super) fn weights<T>(
     options: LoadOptions,
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
-    let LoadOptions { dtype, trainable } = options;
+    let LoadOptions { dtype, trainable, variant } = options;
     options.check()?;
-    let weights = Weights::from_files(WeightFiles::open(&find(dir)?)?, device, dtype, trainable);
+    let weights = Weights::from_files(WeightFiles::open(&find(dir, variant)?)?, device, dtype, trainable);
     let model = build(&weights.scope(""))?;
     weights.finish()?;
     Ok(model)
@@ -45,10 +42,10 @@ pub(super) fn inner(scope: &Scope, name: &str) -> Scope {
     }
 }
 
-fn find(dir: &Path) -> Result<PathBuf> {
+pub(in super::super) fn find(dir: &Path, variant: Variant) -> Result<PathBuf> {
     let there = |name: &&str| dir.join(name).is_file();
-    if let Some(name) = NAMES.iter().find(|name| there(name)) {
-        return Ok(dir.join(name));
+    if let Some(path) = variant.find(dir, NAMES) {
+        return Ok(path);
     }
     let reason = match PICKLES.iter().find(|name| there(name)) {
         Some(name) => format!(

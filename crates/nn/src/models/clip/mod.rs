@@ -6,10 +6,11 @@
 //! inputs. Weights are safetensors files only.
 
 mod activation;
+mod added;
 mod attention;
 mod config;
 mod encoder;
-mod load;
+pub(super) mod load;
 mod model;
 mod preprocess;
 mod resample;

@@ -207,6 +207,11 @@ impl ClipTextEncoder {
         &self.weights
     }
 
+    /// Whether the files hold a projection of the pooled output.
+    pub fn has_projection(&self) -> bool {
+        self.projection.is_some()
+    }
+
     /// The texts' embeddings `[batch, projection]` from the pooled output of [`TextModel::forward`]; the pooled output
     /// itself where the model has no projection.
     ///

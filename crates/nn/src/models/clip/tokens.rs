@@ -1,22 +1,23 @@
 //! Texts as tokens, as transformers' `CLIPTokenizer` and SigLIP's make them.
 //!
-//! A folder holds `tokenizer.json`, which says everything, or CLIP's `vocab.json` and `merges.txt`, from which the same
-//! description is built that transformers builds. What transformers does with `ftfy` where that package is installed
-//! (mending text that was decoded wrongly) is not done.
+//! A folder holds `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`. Like transformers' `CLIPTokenizer` (5.24),
+//! CLIP's takes the words and the pairs from either and builds the rest anew. What earlier versions did with `ftfy` where
+//! that package was installed (mending text that was decoded wrongly) is not done.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{Tokenizer as Inner, TruncationParams};
+use tokenizers::{Tokenizer as Inner, TruncationDirection};
 
+use super::added::{SpecialTokens, missing};
 use super::config::Family;
 use crate::error::{Error, Result};
 
 /// The longest file of a tokenizer that is read; the largest published one has 35 MB.
 const CAP: u64 = 256 << 20;
 /// CLIP's words for the ends of a text.
-const START: &str = "<|startoftext|>";
-const END: &str = "<|endoftext|>";
+pub(super) const START: &str = "<|startoftext|>";
+pub(super) const END: &str = "<|endoftext|>";
 /// Where CLIP's byte-level pairs may not cross; the pattern of transformers' converter.
 const PATTERN: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
@@ -43,6 +44,8 @@ pub struct Tokenizer {
     family: Family,
     length: usize,
     pad: u32,
+    /// What stands around a text, and how much of it before the text.
+    ends: (Vec<u32>, usize),
 }
 
 impl Tokenizer {
@@ -52,8 +55,12 @@ impl Tokenizer {
     /// [`Error::Tokenizer`] and [`Error::File`], naming the file, where files are missing, too long or damaged.
     pub fn from_folder(dir: &Path, family: Family, length: usize) -> Result<Self> {
         let whole = dir.join("tokenizer.json");
-        let (path, text) = match (whole.is_file(), dir.join("vocab.json").is_file()) {
-            (true, _) => (whole.clone(), read(&whole)?),
+        let (path, (text, pad)) = match (whole.is_file(), dir.join("vocab.json").is_file()) {
+            (true, _) if family == Family::Clip && is_clips_own(dir)? => (whole.clone(), from_whole(dir, &whole)?),
+            (true, _) => {
+                let pad = pad_token(dir)?.unwrap_or_else(|| default_pad(family).to_owned());
+                (whole.clone(), (read(&whole)?, pad))
+            }
             (false, true) if family == Family::Clip => (dir.join("vocab.json"), from_vocabulary(dir)?),
             (false, _) => return Err(nothing(dir, family)),
         };
@@ -62,14 +69,16 @@ impl Tokenizer {
             reason: format!("not a usable tokenizer ({reason}); write it again with transformers' save_pretrained"),
         };
         let mut inner = Inner::from_bytes(text).map_err(|error| unusable(error.to_string()))?;
-        let truncation = TruncationParams { max_length: length, ..TruncationParams::default() };
-        inner.with_truncation(Some(truncation)).map_err(|error| unusable(error.to_string()))?;
+        inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
         inner.with_padding(None);
-        let pad = pad_token(dir)?.unwrap_or_else(|| default_pad(family).to_owned());
         let Some(pad) = inner.token_to_id(&pad) else {
             return Err(unusable(format!("there is no token `{pad}` to fill texts up with")));
         };
-        Ok(Self { inner, family, length, pad })
+        let ends = ends(&inner).map_err(|error| unusable(error.to_string()))?;
+        if ends.0.len() >= length {
+            return Err(unusable(format!("a text of {length} tokens has no room between the tokens of its ends")));
+        }
+        Ok(Self { inner, family, length, pad, ends })
     }
 
     /// The length of every text in tokens.
@@ -91,11 +100,12 @@ impl Tokenizer {
                 Family::Clip => text.as_ref().to_owned(),
                 Family::Siglip => text.as_ref().to_lowercase(),
             };
-            let encoding = self.inner.encode(text.as_str(), true).map_err(|error| Error::Tokenizer {
-                path: PathBuf::from("tokenizer"),
-                reason: format!("cannot read {text:?}: {error}"),
-            })?;
-            let mut ids = encoding.get_ids().to_vec();
+            let encode = || {
+                let mut encoding = self.inner.encode_fast(text.as_str(), false)?;
+                encoding.truncate(self.room(), 0, TruncationDirection::Right);
+                self.inner.post_process(encoding, None, true)
+            };
+            let mut ids = encode().map_err(|error| unreadable(&text, &error))?.get_ids().to_vec();
             let filled = ids.len();
             ids.resize(self.length, self.pad);
             tokens.mask.push((0..self.length).map(|i| i < filled || self.family == Family::Siglip).collect());
@@ -103,6 +113,58 @@ impl Tokenizer {
         }
         Ok(tokens)
     }
+
+    /// How many pieces of a text have room beside the tokens of its ends: 75 of CLIP's 77.
+    pub fn room(&self) -> usize {
+        self.length - self.ends.0.len()
+    }
+
+    /// All pieces of a text, however many, without the tokens of its ends.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| unreadable(text, &error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Pieces between the tokens of a text's ends, filled up to [`length`](Self::length); those beyond
+    /// [`room`](Self::room) are left out. What [`encode`](Self::encode) makes of a text is this of its
+    /// [`pieces`](Self::pieces).
+    pub fn framed(&self, pieces: &[u32]) -> Vec<u32> {
+        let (ends, before) = &self.ends;
+        let (start, end) = ends.split_at(*before);
+        let mut ids = [start, pieces.get(..self.room()).unwrap_or(pieces), end].concat();
+        ids.resize(self.length, self.pad);
+        ids
+    }
+
+    /// One more than the highest number that a token can have.
+    pub fn words(&self) -> usize {
+        let highest = self.inner.get_vocab(true).into_values().max();
+        highest.map_or(0, |highest| highest as usize + 1)
+    }
+
+    /// How many tokens [`framed`](Self::framed) puts before the pieces: CLIP's one.
+    pub fn before(&self) -> usize {
+        self.ends.1
+    }
+}
+
+/// What stands around a text, and how much of it before the text.
+fn ends(inner: &Inner) -> tokenizers::Result<(Vec<u32>, usize)> {
+    let ids = |text, ends| Ok::<_, tokenizers::Error>(inner.encode_fast(text, ends)?.get_ids().to_vec());
+    let (around, piece, whole) = (ids("", true)?, ids("a", false)?, ids("a", true)?);
+    let is_start = |at: &usize| [&around[..*at], &piece, &around[*at..]].concat() == whole;
+    match (0..=around.len()).find(is_start) {
+        Some(before) => Ok((around, before)),
+        None => Err("it puts other tokens around one text than around another".into()),
+    }
+}
+
+fn unreadable(text: &str, error: &tokenizers::Error) -> Error {
+    let start: String = text.chars().take(60).collect();
+    Error::Tokenizer { path: PathBuf::from("tokenizer"), reason: format!("cannot read {start:?}: {error}") }
 }
 
 fn nothing(dir: &Path, family: Family) -> Error {
@@ -137,7 +199,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(failed)
 }
 
-fn read_json(path: &Path) -> Result<Map<String, Value>> {
+pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>> {
     serde_json::from_slice(&read(path)?)
         .map_err(|error| Error::Tokenizer { path: path.to_owned(), reason: format!("not a JSON object: {error}") })
 }
@@ -161,28 +223,63 @@ fn pad_token(dir: &Path) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// CLIP's tokenizer from its words and the pairs that are joined: what transformers' `CLIPConverter` writes.
-fn from_vocabulary(dir: &Path) -> Result<Vec<u8>> {
+/// Whether transformers reads the folder as a CLIP tokenizer, of whose `tokenizer.json` it takes the words and the pairs
+/// alone.
+fn is_clips_own(dir: &Path) -> Result<bool> {
+    let path = dir.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(true);
+    }
+    let class = read_json(&path)?.remove("tokenizer_class");
+    Ok(class.is_none_or(|class| class.as_str().is_none_or(|class| class.starts_with("CLIPTokenizer"))))
+}
+
+/// CLIP's tokenizer from a `tokenizer.json`, and the token that fills texts up.
+fn from_whole(dir: &Path, path: &Path) -> Result<(Vec<u8>, String)> {
+    let mut whole = read_json(path)?;
+    let mut part = |key: &str| whole.remove(key).unwrap_or_default();
+    let (mut model, added, processor) = (part("model"), part("added_tokens"), part("post_processor"));
+    let special = SpecialTokens::read(dir, added.as_array().map_or(&[], Vec::as_slice))?;
+    let mut of_model = |key: &str| model.get_mut(key).map(Value::take).unwrap_or_default();
+    let (Value::Object(words), pairs @ Value::Array(_)) = (of_model("vocab"), of_model("merges")) else {
+        let reason = "no words and pairs of a byte-level tokenizer in it; copy the file of a CLIP model again";
+        return Err(Error::Tokenizer { path: path.to_owned(), reason: reason.into() });
+    };
+    let description = described(path, words, pairs, &special, processor)?;
+    Ok((description, special.pad))
+}
+
+/// The same from its words and the pairs that are joined.
+fn from_vocabulary(dir: &Path) -> Result<(Vec<u8>, String)> {
     let (vocabulary, merges) = (dir.join("vocab.json"), dir.join("merges.txt"));
     let words = read_json(&vocabulary)?;
-    let id = |token: &str| {
-        words.get(token).and_then(Value::as_u64).ok_or_else(|| Error::Tokenizer {
-            path: vocabulary.clone(),
-            reason: format!("the word `{token}` is missing; this is not the vocabulary of a CLIP model"),
-        })
-    };
-    let (start, end) = (id(START)?, id(END)?);
     let pairs = String::from_utf8(read(&merges)?)
         .map_err(|_| Error::Tokenizer { path: merges.clone(), reason: "not UTF-8 text; copy the file again".into() })?;
     let pairs: Vec<&str> =
         pairs.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("#version")).collect();
-    let special = |id: u64, content: &str| {
-        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": true})
+    let special = SpecialTokens::read(dir, &[])?;
+    let description = described(&vocabulary, words, json!(pairs), &special, Value::Null)?;
+    Ok((description, special.pad))
+}
+
+/// What `CLIPTokenizer.__init__` builds.
+fn described(
+    path: &Path,
+    words: Map<String, Value>,
+    pairs: Value,
+    special: &SpecialTokens,
+    processor: Value,
+) -> Result<Vec<u8>> {
+    let id = |token: &str| words.get(token).and_then(Value::as_u64).ok_or_else(|| missing(path, token));
+    let (start, end) = (id(&special.start)?, id(&special.end)?);
+    let processor = match processor.is_object() {
+        true => processor,
+        false => json!({"type": "RobertaProcessing", "sep": [special.end, end], "cls": [special.start, start],
+                        "trim_offsets": false, "add_prefix_space": false}),
     };
     let description = json!({
         "version": "1.0",
-        "added_tokens": [special(start, START), special(end, END)],
+        "added_tokens": special.added,
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "NFC"},
             {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
@@ -192,10 +289,9 @@ fn from_vocabulary(dir: &Path) -> Result<Vec<u8>> {
             {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Removed", "invert": true},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         ]},
-        "post_processor": {"type": "RobertaProcessing", "sep": [END, end], "cls": [START, start],
-                           "trim_offsets": false, "add_prefix_space": false},
-        "model": {"type": "BPE", "unk_token": END, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
-                  "fuse_unk": false, "vocab": words, "merges": pairs},
+        "post_processor": processor,
+        "model": {"type": "BPE", "unk_token": special.unknown, "continuing_subword_prefix": "",
+                  "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": words, "merges": pairs},
     });
     Ok(description.to_string().into_bytes())
 }

@@ -1,0 +1,114 @@
+//! A model's networks, read once.
+
+use std::path::Path;
+use std::time::Instant;
+
+use candle_core::{DType, Device};
+use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, Tokenizer};
+use evenset_nn::models::{AutoencoderKL, LoadOptions, UNet2DConditionModel};
+use serde_json::Value;
+
+use super::encode::{Encoder, TextEncoders};
+use super::facts::ModelFacts;
+use super::files::{read_json, unusable};
+use super::folder::ModelFolder;
+use crate::error::Result;
+
+/// The networks of a model. They are constants: every image is drawn with them.
+#[derive(Debug)]
+pub struct Components {
+    /// Prompts become what the network sees.
+    pub text: TextEncoders,
+    /// Latents lose noise.
+    pub unet: UNet2DConditionModel,
+    /// Images become latents, and latents images.
+    pub vae: AutoencoderKL,
+    /// What kind of model it is.
+    pub facts: ModelFacts,
+    /// Where the networks are.
+    pub device: Device,
+}
+
+impl Components {
+    /// All networks of `folder` on `device`, with weights in `dtype` (`F32`, `F16` or `BF16`) straight from the mapped
+    /// files. On other devices than the CPU, which compute in the weights' number type, an autoencoder that is known to
+    /// overflow in `F16` (`force_upcast`) is kept in `F32`.
+    ///
+    /// How long each took is logged.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Network`](crate::DiffusionError::Network) names the file and the tensor that is missing, one too
+    /// many or of another shape than its configuration says; [`DiffusionError::Model`](crate::DiffusionError::Model) a
+    /// tokenizer that is another model's.
+    pub fn load(folder: &ModelFolder, device: &Device, dtype: DType) -> Result<Self> {
+        let started = Instant::now();
+        let options = LoadOptions::default().with_dtype(dtype).with_variant(folder.variant());
+        let facts = *folder.facts();
+        let first = encoder(folder, "", device, options)?;
+        let is_xl = folder.part("text_encoder_2").is_dir() && facts.family == super::Family::Xl;
+        let second = is_xl.then(|| encoder(folder, "_2", device, options)).transpose()?;
+        let unet =
+            timed("unet", || Ok(UNet2DConditionModel::from_pretrained(&folder.part("unet"), device, options)?))?;
+        let vae = timed("vae", || autoencoder(&folder.part("vae"), device, options))?;
+        tracing::info!(
+            model = %folder.dir().display(),
+            family = %facts.family,
+            ?dtype,
+            seconds = started.elapsed().as_secs_f32(),
+            "loaded a model"
+        );
+        let text = TextEncoders::new(first, second, facts.zeros_for_no_negative);
+        Ok(Self { text, unet, vae, facts, device: device.clone() })
+    }
+}
+
+fn timed<T>(part: &str, load: impl FnOnce() -> Result<T>) -> Result<T> {
+    let started = Instant::now();
+    let loaded = load()?;
+    tracing::debug!(part, seconds = started.elapsed().as_secs_f32(), "loaded a part of a model");
+    Ok(loaded)
+}
+
+/// The text encoder `text_encoder{suffix}` with its tokenizer.
+fn encoder(folder: &ModelFolder, suffix: &str, device: &Device, options: LoadOptions) -> Result<Encoder> {
+    let (part, words) = (format!("text_encoder{suffix}"), folder.part(&format!("tokenizer{suffix}")));
+    let dir = folder.part(&part);
+    let model = timed(&part, || Ok(ClipTextEncoder::from_pretrained(&dir, device, options)?))?;
+    if !suffix.is_empty() && !model.has_projection() {
+        return Err(unusable(&dir, "its weights lack `text_projection`, which XL's second text encoder has"));
+    }
+    let config = model.model().config();
+    let length = config.positions.min(model_max_length(&words)?.unwrap_or(config.positions));
+    let tokenizer = Tokenizer::from_folder(&words, ClipFamily::Clip, length)?;
+    if tokenizer.words() > config.vocabulary {
+        let reason = format!(
+            "the tokenizer has {} words, but {} of the model has {}; copy the tokenizer of this model",
+            tokenizer.words(),
+            dir.display(),
+            config.vocabulary
+        );
+        return Err(unusable(&words, reason));
+    }
+    let asks = read_json(&dir.join("config.json"))?.get("use_attention_mask").and_then(Value::as_bool);
+    Ok(Encoder { model, tokenizer, masked: suffix.is_empty() && asks == Some(true) })
+}
+
+/// The length of texts that the tokenizer's own file says.
+fn model_max_length(dir: &Path) -> Result<Option<usize>> {
+    let path = dir.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let length = read_json(&path)?.get("model_max_length").and_then(Value::as_u64);
+    Ok(length.and_then(|length| usize::try_from(length).ok()))
+}
+
+fn autoencoder(dir: &Path, device: &Device, options: LoadOptions) -> Result<AutoencoderKL> {
+    let text = super::files::read_text(&dir.join("config.json"))?;
+    let overflows = evenset_nn::models::AutoencoderKLConfig::from_json(&text)?.force_upcast();
+    let kept = match (options.dtype, device.is_cpu(), overflows) {
+        (DType::F16, false, true) => options.with_dtype(DType::F32),
+        _ => options,
+    };
+    Ok(AutoencoderKL::from_pretrained(dir, device, kept)?)
+}

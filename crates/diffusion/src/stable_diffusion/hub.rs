@@ -1,0 +1,148 @@
+//! Models of the Hugging Face hub that lie in its local cache. Nothing is fetched from here.
+//!
+//! The cache's layout is that of the package `huggingface_hub`: `models--owner--name/refs/<revision>` holds a commit,
+//! `snapshots/<commit>` the files, which are links into `blobs`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use evenset_nn::models::Variant;
+
+use super::files::unusable;
+use super::folder::ModelFolder;
+use crate::error::{DiffusionError, Result};
+
+/// The longest id of a model, owner and name together; the hub's own limit.
+const LONGEST: usize = 96;
+/// The longest content of a file under `refs`.
+const LONGEST_REF: u64 = 1 << 10;
+
+/// A model's name on the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubId {
+    owner: String,
+    name: String,
+    revision: String,
+}
+
+impl HubId {
+    /// `owner/name`, or `owner/name@revision`; a branch, a tag or a commit, `main` where nothing is said. None for what
+    /// cannot be such an id.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (owner, name) = id.split_once('/')?;
+        let is_name = |name: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let ends = name.starts_with(['.', '-']) || name.ends_with(['.', '-']);
+            !name.is_empty() && name.chars().all(allowed) && !ends && !name.contains("..") && !name.contains("--")
+        };
+        let is_revision = |revision: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+            let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(allowed);
+            revision.len() <= 256 && revision.split('/').all(is_part)
+        };
+        let valid = id.len() <= LONGEST && is_name(owner) && is_name(name) && is_revision(revision);
+        valid.then(|| Self { owner: owner.into(), name: name.into(), revision: revision.into() })
+    }
+
+    /// `owner/name`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.owner, self.name)
+    }
+
+    /// The branch, tag or commit.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+}
+
+/// The hub's local cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubCache(PathBuf);
+
+impl HubCache {
+    /// The cache in this folder, which need not exist.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self(root.into())
+    }
+
+    /// Where `huggingface_hub` keeps it: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `HF_HOME/hub`,
+    /// `XDG_CACHE_HOME/huggingface/hub` or `~/.cache/huggingface/hub`; `variable` reads the environment. None where no
+    /// variable says even where home is.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
+        let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = || path("HOME").or_else(|| path("USERPROFILE"));
+        path("HF_HUB_CACHE")
+            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| Some(path("HF_HOME")?.join("hub")))
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface/hub")))
+            .or_else(|| Some(home()?.join(".cache/huggingface/hub")))
+            .map(Self)
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder of a model's files.
+    ///
+    /// # Errors
+    /// [`DiffusionError::NotInCache`] says how to fetch a model that is not there; [`DiffusionError::Model`] names a file
+    /// of the cache that is damaged.
+    pub fn find(&self, id: &HubId) -> Result<PathBuf> {
+        let absent = || DiffusionError::NotInCache { id: id.id(), revision: id.revision.clone(), cache: self.0.clone() };
+        let repository = self.0.join(format!("models--{}--{}", id.owner, id.name));
+        let snapshots = repository.join("snapshots");
+        if is_commit(&id.revision) && snapshots.join(&id.revision).is_dir() {
+            return Ok(snapshots.join(&id.revision));
+        }
+        let reference = repository.join("refs").join(&id.revision);
+        if !reference.is_file() {
+            return Err(absent());
+        }
+        let commit = read_ref(&reference)?;
+        let snapshot = snapshots.join(commit);
+        if snapshot.is_dir() { Ok(snapshot) } else { Err(absent()) }
+    }
+
+    /// The model in the cache, opened. A link that leads out of the cache is not followed.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find) and [`ModelFolder::open`].
+    pub fn open(&self, id: &HubId, variant: Variant) -> Result<ModelFolder> {
+        let dir = self.find(id)?;
+        let within = std::fs::canonicalize(&self.0).map_err(DiffusionError::file(&self.0))?;
+        ModelFolder::open_within(&dir, Some(&within), variant)
+    }
+}
+
+/// The model that a job names: a local folder where there is one, otherwise a hub id that is looked up in `cache`.
+///
+/// # Errors
+/// As [`ModelFolder::open`] and [`HubCache::open`]; a name that is neither.
+pub fn open(model: &str, cache: Option<&HubCache>, variant: Variant) -> Result<ModelFolder> {
+    let path = Path::new(model);
+    match (path.exists(), HubId::parse(model), cache) {
+        (false, Some(id), Some(cache)) => cache.open(&id, variant),
+        (false, None, _) => Err(unusable(path, "there is no such folder, and it is no hub id (`owner/name`) either")),
+        _ => ModelFolder::open(path, variant),
+    }
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// The commit in a file under `refs`.
+fn read_ref(path: &Path) -> Result<String> {
+    let length = std::fs::metadata(path).map_err(DiffusionError::file(path))?.len();
+    let text = match length <= LONGEST_REF {
+        true => std::fs::read_to_string(path).map_err(DiffusionError::file(path))?,
+        false => String::new(),
+    };
+    match text.trim() {
+        commit if is_commit(commit) => Ok(commit.to_owned()),
+        _ => Err(unusable(path, "holds no commit; fetch the model again")),
+    }
+}
