@@ -27,6 +27,8 @@ pub struct Components {
     pub facts: ModelFacts,
     /// Where the networks are.
     pub device: Device,
+    /// The number type of their weights.
+    pub dtype: DType,
 }
 
 impl Components {
@@ -58,7 +60,13 @@ impl Components {
             "loaded a model"
         );
         let text = TextEncoders::new(first, second, facts.zeros_for_no_negative);
-        Ok(Self { text, unet, vae, facts, device: device.clone() })
+        Ok(Self { text, unet, vae, facts, device: device.clone(), dtype })
+    }
+
+    /// Whether the autoencoder computes in a number type that overflows where `f32` does not: not on the CPU, which always
+    /// computes in `f32`.
+    pub(super) fn overflows(&self) -> bool {
+        !self.device.is_cpu() && self.dtype == DType::F16
     }
 }
 

@@ -1,0 +1,250 @@
+//! From prompts to latents: the loops of diffusers 0.42's Stable Diffusion pipelines (text to image, image to image,
+//! inpainting, and their XL and latent consistency forms), for a batch of images that go the same way.
+
+use candle_core::{DType, Device, Tensor};
+use evenset_nn::models::{Conditions, UNet2DConditionModel};
+
+use super::components::Components;
+use super::encode::{Conditioning, Embedded};
+use super::guidance::{guided, scale_embedding};
+use super::settings::DrawSettings;
+use super::sizes::{SizeConditioning, time_ids};
+use super::start::{Latents, Start};
+use crate::error::{DiffusionError, Result};
+use crate::scheduler::{Scheduler, Walk};
+
+/// Which noise is asked for. All of it is standard normal, of the latents' shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// What the walk starts from, alone or added to a real image.
+    Start,
+    /// For the draw of a real image's latents from the autoencoder's distribution.
+    Posterior,
+    /// The same for the part of the image that a mask keeps.
+    MaskedPosterior,
+    /// The i-th draw of a solver that adds noise.
+    Step(usize),
+}
+
+/// Gives a batch's noise, `[batch, latent_channels, height / downsampling, width / downsampling]`.
+pub type Noises<'a> = dyn FnMut(Noise) -> Result<Tensor> + 'a;
+
+/// One image of a batch.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// Its prompts, encoded.
+    pub text: &'a Embedded,
+    /// The real image that it starts from.
+    pub start: Option<&'a Start>,
+    /// Its guidance scale.
+    pub guidance: f64,
+}
+
+impl Components {
+    /// Latents `[batch, latent_channels, h, w]` in `f32` for images that have as many tokens, starts of one kind and
+    /// strength, and one guidance scale.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Setting`] for a walk or settings that are impossible and for images that do not go the same way;
+    /// what a tensor operation or `noise` gives.
+    pub fn draw(
+        &self,
+        scheduler: &Scheduler,
+        wanted: &[Wanted<'_>],
+        settings: &DrawSettings,
+        noise: &mut Noises<'_>,
+    ) -> Result<Tensor> {
+        settings.validate(&self.facts)?;
+        let way = Way::of(wanted)?;
+        let starts: Vec<&Start> = wanted.iter().filter_map(|one| one.start).collect();
+        starts.iter().try_for_each(|start| start.check(settings))?;
+        let inpainting = self.facts.inpainting;
+        if inpainting && !way.masked {
+            let reason = "this model paints what a mask frees in an image, so it needs both; \
+                          take a text-to-image model, or give guides and masks";
+            return Err(DiffusionError::Setting { key: "model", reason: reason.into() });
+        }
+        let walk = scheduler.walk(settings.steps, way.strength)?;
+        let latents = match starts.is_empty() {
+            true => None,
+            false => {
+                let size = (settings, self.facts.downsampling);
+                Some(Latents::of(&starts, &self.vae, size, &self.device, inpainting, noise)?)
+            }
+        };
+        let network = Network::new(self, wanted, settings, way.guidance, latents.as_ref())?;
+        let first = noise(Noise::Start)?.to_device(&self.device)?;
+        // At full strength inpainting starts from noise alone, and image-to-image still from the image (as diffusers do).
+        let from_image = latents.as_ref().filter(|_| !way.masked || way.strength < 1.0).map(|latents| &latents.image);
+        let x = walk.start(&first, from_image)?;
+        // A network of four channels knows nothing of the mask: what stays is put back after each step.
+        let kept = latents.as_ref().filter(|_| !inpainting).and_then(|latents| Some((latents, latents.mask.as_ref()?)));
+        let mut calls = 0;
+        walk.run(
+            &x,
+            &mut |x, timestep| {
+                let prediction = network.predict(x, timestep, &walk, calls);
+                calls += 1;
+                prediction
+            },
+            &mut |i| Ok(noise(Noise::Step(i))?.to_device(&self.device)?),
+            &mut |i, x| match kept {
+                None => Ok(x),
+                Some((latents, mask)) => {
+                    let image = walk.noised(&latents.image, &first, i + 1)?;
+                    let stays = mask.free.affine(-1.0, 1.0)?;
+                    Ok((image.broadcast_mul(&stays)? + x.broadcast_mul(&mask.free)?)?)
+                }
+            },
+        )
+    }
+
+    /// Images `[batch, 3, height, width]` of about `[-1, 1]` in `f32` from latents of [`draw`](Self::draw).
+    ///
+    /// # Errors
+    /// What a tensor operation gives.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        Ok(self.vae.decode(&self.vae.from_model(&latents.to_dtype(DType::F32)?)?)?)
+    }
+}
+
+/// What the images of a batch have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Way {
+    strength: f64,
+    started: bool,
+    masked: bool,
+    tokens: usize,
+    guidance: f64,
+}
+
+impl Way {
+    fn of(wanted: &[Wanted<'_>]) -> Result<Self> {
+        let way = |one: &Wanted<'_>| Self {
+            strength: one.start.map_or(1.0, |start| start.strength),
+            started: one.start.is_some(),
+            masked: one.start.is_some_and(|start| start.mask.is_some()),
+            tokens: one.text.tokens(),
+            guidance: one.guidance,
+        };
+        let mut ways = wanted.iter().map(way);
+        match ways.next() {
+            Some(first) if ways.all(|way| way == first) => Ok(first),
+            _ => {
+                let reason = "a batch needs an image, and all of it the same kind of start, tokens and guidance";
+                Err(DiffusionError::Setting { key: "batch", reason: reason.into() })
+            }
+        }
+    }
+}
+
+/// The denoising network with everything that stays the same from step to step.
+struct Network<'a> {
+    unet: &'a UNet2DConditionModel,
+    settings: &'a DrawSettings,
+    guidance: f64,
+    positive: Conditioning,
+    /// What guidance steers away from; none where there is no guidance.
+    negative: Option<Conditioning>,
+    /// XL: `[batch, 6]`.
+    sizes: Option<Tensor>,
+    /// Latent consistency: `[batch, width]`.
+    scale: Option<Tensor>,
+    /// Nine channels: the mask and the image that stays, `[batch, 1 + latent_channels, h, w]`.
+    beside: Option<Tensor>,
+    device: &'a Device,
+}
+
+impl<'a> Network<'a> {
+    fn new(
+        components: &'a Components,
+        wanted: &[Wanted<'_>],
+        settings: &'a DrawSettings,
+        guidance: f64,
+        latents: Option<&Latents>,
+    ) -> Result<Self> {
+        let (facts, device) = (&components.facts, &components.device);
+        super::settings::check_guidance(guidance)?;
+        let positives: Vec<&Conditioning> = wanted.iter().map(|one| &one.text.positive).collect();
+        let positive = Conditioning::stack(&positives)?;
+        let negative = match is_guided(guidance, facts.guidance_embedding) {
+            false => None,
+            true => {
+                let all: Option<Vec<&Conditioning>> = wanted.iter().map(|one| one.text.negative.as_ref()).collect();
+                let missing = || DiffusionError::Setting {
+                    key: "guidance",
+                    reason: "it steers away from a negative prompt, and none was encoded".into(),
+                };
+                Some(Conditioning::stack(&all.ok_or_else(missing)?)?)
+            }
+        };
+        let beside = match latents.and_then(|latents| latents.mask.as_ref()) {
+            Some(super::start::Mask { free, kept: Some(kept) }) => Some(Tensor::cat(&[free, kept], 1)?),
+            _ => None,
+        };
+        let of_size = |pooled: &Tensor| {
+            let size = SizeConditioning::of(settings.height as u32, settings.width as u32);
+            time_ids(&vec![size; pooled.dims().first().copied().unwrap_or(0)], device)
+        };
+        let scale = facts.guidance_embedding.map(|width| scale_embedding(&vec![guidance; wanted.len()], width, device));
+        Ok(Self {
+            unet: &components.unet,
+            settings,
+            guidance,
+            sizes: positive.pooled.as_ref().map(of_size).transpose()?,
+            scale: scale.transpose()?,
+            positive,
+            negative,
+            beside,
+            device,
+        })
+    }
+
+    /// The guided prediction for `x` at call `call` of `walk`.
+    fn predict(&self, x: &Tensor, timestep: f64, walk: &Walk<'_>, call: usize) -> Result<Tensor> {
+        let input = match &self.beside {
+            Some(beside) => Tensor::cat(&[x, beside], 1)?,
+            None => x.clone(),
+        };
+        let sigma = walk.sigma(call);
+        let within = self.settings.guidance_interval.is_none_or(|[low, high]| (low..=high).contains(&sigma));
+        let Some(negative) = self.negative.as_ref().filter(|_| within) else {
+            return self.call(&input, timestep, &[&self.positive]);
+        };
+        let (positive, negative) = match self.settings.guided_at_once {
+            true => {
+                let both = self.call(&input, timestep, &[negative, &self.positive])?;
+                let batch = x.dim(0)?;
+                (both.narrow(0, batch, batch)?, both.narrow(0, 0, batch)?)
+            }
+            false => (
+                self.call(&input, timestep, &[&self.positive])?,
+                self.call(&input, timestep, &[negative])?,
+            ),
+        };
+        guided(&positive, &negative, self.guidance, self.settings.guidance_rescale)
+    }
+
+    /// The network's predictions for `x` under each of `texts`, one behind another.
+    fn call(&self, x: &Tensor, timestep: f64, texts: &[&Conditioning]) -> Result<Tensor> {
+        let repeated = |x: &Tensor| Tensor::cat(&vec![x; texts.len()], 0);
+        let text = Conditioning::stack(texts)?;
+        let input = repeated(x)?;
+        let timesteps = Tensor::full(timestep as f32, input.dim(0)?, self.device)?;
+        let sizes = self.sizes.as_ref().map(repeated).transpose()?;
+        let scale = self.scale.as_ref().map(repeated).transpose()?;
+        let conditions = Conditions {
+            text: Some(&text.tokens),
+            pooled_text: text.pooled.as_ref(),
+            time_ids: sizes.as_ref(),
+            timestep: scale.as_ref(),
+            ..Conditions::default()
+        };
+        Ok(self.unet.forward(&input, &timesteps, &conditions)?)
+    }
+}
+
+/// Whether the network is also asked about the negative prompt (diffusers' `do_classifier_free_guidance`).
+pub(super) fn is_guided(guidance: f64, embedding: Option<usize>) -> bool {
+    guidance > 1.0 && embedding.is_none()
+}

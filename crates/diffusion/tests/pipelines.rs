@@ -1,0 +1,229 @@
+//! Whole drawings against diffusers' pipelines, for the same noise. `tests/golden/make_pipelines.py` made them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use evenset_core::{Seed, Silent};
+use evenset_diffusion::stable_diffusion::{
+    DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion, Start, Wanted,
+};
+use evenset_nn::models::Variant;
+use serde::Deserialize;
+
+const CPU: &Device = &Device::Cpu;
+const HEIGHT: usize = 24;
+const WIDTH: usize = 16;
+const PROMPTS: [&str; 3] = ["a red coat on a beach", "portrait of a woman, oil on canvas", ""];
+const NEGATIVES: [&str; 3] = ["blurry", "", "a man standing"];
+
+#[derive(Debug, Deserialize)]
+struct Case {
+    folder: String,
+    kind: String,
+    solver: Option<String>,
+    steps: usize,
+    guidance: f64,
+    rescale: f64,
+    batch: usize,
+    strength: f64,
+}
+
+impl Case {
+    fn settings(&self, model: &StableDiffusion) -> DrawSettings {
+        DrawSettings {
+            height: HEIGHT,
+            width: WIDTH,
+            scheduler: self.solver.as_ref().map(|name| serde_json::from_value(name.clone().into()).unwrap()),
+            steps: self.steps,
+            guidance: self.guidance,
+            guidance_rescale: self.rescale,
+            ..DrawSettings::of(&model.components().facts)
+        }
+    }
+
+    fn start(&self, image: usize) -> Option<Start> {
+        let size = HEIGHT * WIDTH * 3;
+        let pixels = (image * size..(image + 1) * size).map(|i| (i * 37 % 256) as u8).collect();
+        let free = |i: usize| if i / WIDTH >= 10 && i % WIDTH >= 5 { 255 } else { 0 };
+        let mask = (self.kind == "inpaint").then(|| (0..HEIGHT * WIDTH).map(free).collect());
+        (self.kind != "text").then(|| Start { pixels, strength: self.strength, mask })
+    }
+
+    /// The images of the case, `[batch, 3, height, width]`.
+    fn draw(&self, model: &StableDiffusion, settings: &DrawSettings) -> Tensor {
+        let components = model.components();
+        let texts: Vec<_> = (0..self.batch)
+            .map(|i| Prompt::new(PROMPTS[i]).without(NEGATIVES[i]))
+            .map(|prompt| components.text.encode(&prompt, settings.prompts, true).unwrap())
+            .collect();
+        let starts: Vec<Option<Start>> = (0..self.batch).map(|i| self.start(i)).collect();
+        let wanted: Vec<Wanted<'_>> = texts
+            .iter()
+            .zip(&starts)
+            .map(|(text, start)| Wanted { text, start: start.as_ref(), guidance: self.guidance })
+            .collect();
+        let shape = (self.batch, components.facts.latent_channels, HEIGHT / 2, WIDTH / 2);
+        let mut noise = |which: Noise| {
+            let number = match which {
+                Noise::Start => 0,
+                Noise::Posterior => 1,
+                Noise::MaskedPosterior => 2,
+                Noise::Step(i) => 3 + i,
+            };
+            Ok(wave(shape, number))
+        };
+        let scheduler = model.scheduler(settings, self.kind == "inpaint").unwrap();
+        let latents = components.draw(&scheduler, &wanted, settings, &mut noise).unwrap();
+        components.decode(&latents).unwrap()
+    }
+}
+
+/// The script's stand-in for noise: number `i` of kind `which`.
+fn wave(shape: (usize, usize, usize, usize), which: usize) -> Tensor {
+    let value = |i: usize| {
+        let i = i as f64;
+        (2f64.sqrt() * (i * 2.399963 + i * i * 0.0137 + which as f64 * 1.7).sin()) as f32
+    };
+    let n = shape.0 * shape.1 * shape.2 * shape.3;
+    Tensor::from_vec((0..n).map(value).collect(), shape, CPU).unwrap()
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+/// The folder of a case; the model of nine channels is put together from two.
+fn folder(name: &str, scratch: &Path) -> PathBuf {
+    if name != "inpaint" {
+        return golden("prompts").join(name).join("model");
+    }
+    let dir = scratch.join(name);
+    copy_into(&golden("prompts/sd1/model"), &dir);
+    copy_into(&golden("pipelines/inpaint"), &dir.join("unet"));
+    dir
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_into(&entry.path(), &to.join(entry.file_name())),
+            false => drop(fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
+    }
+}
+
+fn load(name: &str) -> StableDiffusion {
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = ModelFolder::open(&folder(name, scratch.path()), Variant::Whole).unwrap();
+    StableDiffusion::load(folder, CPU, DType::F32).unwrap()
+}
+
+/// `|found - expected| / |expected|` in the L2 norm.
+fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
+    let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let norm = |x: Vec<f32>| x.into_iter().map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let (found, expected) = (values(found), values(expected));
+    norm(found.iter().zip(&expected).map(|(a, b)| a - b).collect()) / norm(expected)
+}
+
+#[test]
+fn pipelines_draw_what_diffusers_draws_for_the_same_noise() {
+    let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden("pipelines/cases.json")).unwrap()).unwrap();
+    let images: HashMap<String, Tensor> =
+        candle_core::safetensors::load(golden("pipelines/images.safetensors"), CPU).unwrap();
+    assert!(cases.len() >= 97);
+    let mut models = BTreeMap::new();
+    let (mut worst, mut wrong) = (0f64, Vec::new());
+    for (i, case) in cases.iter().enumerate() {
+        let model = models.entry(case.folder.clone()).or_insert_with(|| load(&case.folder));
+        let found = case.draw(model, &case.settings(model));
+        let expected = &images[&i.to_string()];
+        assert_eq!(found.dims(), expected.dims());
+        let error = relative_error(&found, expected);
+        worst = worst.max(error);
+        if error.is_nan() || error > 1e-3 {
+            wrong.push(format!("{i} {case:?}: {error:.1e}"));
+        }
+    }
+    println!("largest relative error: {worst:.1e}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn request(prompt: &str, seed: u64) -> PromptRequest {
+    PromptRequest { prompt: Prompt::new(prompt), seed: Seed(seed), start: None, guidance: None }
+}
+
+#[test]
+fn an_image_is_the_same_alone_and_beside_others_of_any_kind() {
+    for family in ["sd1", "sdxl"] {
+        let model = load(family);
+        let settings = DrawSettings { height: 16, width: 24, steps: 3, ..DrawSettings::of(&model.components().facts) };
+        let pixels: Vec<u8> = (0..16 * 24 * 3).map(|i| (i * 31 % 256) as u8).collect();
+        let start = |mask| Some(Start { pixels: pixels.clone(), strength: 0.7, mask });
+        let requests = [
+            request("a red coat", 1),
+            PromptRequest { start: start(None), ..request("a blue coat", 2) },
+            PromptRequest { guidance: Some(1.0), ..request("a red coat", 3) },
+            request(&"many words ".repeat(60), 4),
+            PromptRequest { start: start(Some(vec![255; 16 * 24])), ..request("a bag", 5) },
+            request("a blue coat", 6),
+        ];
+        let together = model.generate(&requests, &settings, &Silent).unwrap();
+        for (request, expected) in requests.iter().zip(&together) {
+            let alone = model.generate(std::slice::from_ref(request), &settings, &Silent).unwrap();
+            assert!(alone[0] == *expected, "{family} {request:?}");
+            assert!(expected.finite && (expected.width, expected.height) == (24, 16));
+        }
+        let twice = DrawSettings { guided_at_once: false, ..settings };
+        assert!(model.generate(&requests, &twice, &Silent).unwrap() == together);
+    }
+}
+
+#[test]
+fn what_a_mask_keeps_hardly_changes_and_what_it_frees_does() {
+    let model = load("sd1");
+    let settings = DrawSettings { height: 24, width: 24, steps: 4, ..DrawSettings::of(&model.components().facts) };
+    let pixels: Vec<u8> = (0..24 * 24 * 3).map(|i| (i * 31 % 256) as u8).collect();
+    let drawn = |seed, mask: Vec<u8>| {
+        let start = Some(Start { pixels: pixels.clone(), strength: 1.0, mask: Some(mask) });
+        model.generate(&[PromptRequest { start, ..request("a coat", seed) }], &settings, &Silent).unwrap().remove(0)
+    };
+    let all = vec![255; 24 * 24];
+    assert!(drawn(1, all.clone()).pixels != drawn(2, all).pixels);
+    // The latents that stay are drawn from the autoencoder's distribution; all else of two seeds is then alike.
+    let difference = |mask: &[u8]| {
+        let (one, two) = (drawn(1, mask.to_vec()).pixels, drawn(2, mask.to_vec()).pixels);
+        one.iter().zip(&two).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / one.len() as f64
+    };
+    let (kept, free) = (difference(&[0; 24 * 24]), difference(&[255; 24 * 24]));
+    assert!(kept < 0.5 * free, "{kept} {free}");
+}
+
+#[test]
+fn impossible_settings_and_starts_are_named_with_their_remedy() {
+    let model = load("sd1");
+    let settings = DrawSettings { height: 16, width: 24, steps: 3, ..DrawSettings::of(&model.components().facts) };
+    let refusal = |settings: &DrawSettings, request: PromptRequest| {
+        model.generate(&[request], settings, &Silent).unwrap_err().to_string()
+    };
+    let odd = DrawSettings { width: 23, ..settings.clone() };
+    assert_eq!(refusal(&odd, request("a", 1)), "`width`: 23 is not a multiple of 2 up to 4096; take 24");
+    let none = DrawSettings { steps: 0, ..settings.clone() };
+    assert!(refusal(&none, request("a", 1)).starts_with("`steps`: 0 is not between 1 and"));
+    let start = |strength, mask| Some(Start { pixels: vec![0; 16 * 24 * 3], strength, mask });
+    let far = PromptRequest { start: start(1.5, None), ..request("a", 1) };
+    assert_eq!(refusal(&settings, far), "`strength`: 1.5 is not above 0 and at most 1");
+    let short = PromptRequest { start: start(0.5, Some(vec![0; 7])), ..request("a", 1) };
+    assert_eq!(refusal(&settings, short), "`mask`: 7 bytes are no mask of 24x16");
+    let weak = PromptRequest { start: start(0.1, None), ..request("a", 1) };
+    assert!(refusal(&settings, weak).contains("leaves none to walk"));
+
+    let nine = load("inpaint");
+    let unmasked = nine.generate(&[request("a", 1)], &settings, &Silent).unwrap_err().to_string();
+    assert!(unmasked.contains("give guides and masks"), "{unmasked}");
+}
