@@ -223,9 +223,11 @@ def outputs(pipe, case):
         found = windowed(pipe, positive, case.get("clip_skip", 0), count), windowed(pipe, negative, 0, count)
         (p, pp), (n, np) = found
         return {"positive": p, "negative": n, **({"pooled": pp, "negative_pooled": np} if xl else {})}
-    more = {"prompt_2": case.get("prompts_2"), "negative_prompt_2": case.get("negative_2")} if xl else {}
-    found = pipe.encode_prompt(case["prompts"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True,
-                               negative_prompt=case.get("negative"), clip_skip=case.get("clip_skip"), **more)
+    # One prompt as a string: an empty one for the second encoder then stands for the first one's, unlike in a list.
+    texts = lambda key: case[key][0] if len(case.get(key, [])) == 1 else case.get(key)
+    more = {"prompt_2": texts("prompts_2"), "negative_prompt_2": texts("negative_2")} if xl else {}
+    found = pipe.encode_prompt(texts("prompts"), device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True,
+                               negative_prompt=texts("negative"), clip_skip=case.get("clip_skip"), **more)
     return dict(zip(("positive", "negative", "pooled", "negative_pooled"), found))
 
 

@@ -114,8 +114,12 @@ fn a_text_without_room_between_its_ends_is_an_error() {
 #[test]
 fn a_tokenizer_file_of_another_kind_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
-    for text in ["{}", r#"{"model": []}"#, r#"{"model": {"vocab": [], "merges": []}}"#, r#"{"model": {"vocab": {}, "merges": []}}"#]
-    {
+    for text in [
+        "{}",
+        r#"{"model": []}"#,
+        r#"{"model": {"vocab": [], "merges": []}}"#,
+        r#"{"model": {"vocab": {}, "merges": []}}"#,
+    ] {
         fs::write(dir.path().join("tokenizer.json"), text).unwrap();
         let error = Tokenizer::from_folder(dir.path(), Family::Clip, LENGTH).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json"), "{error}");

@@ -1,6 +1,8 @@
 //! diffusers' schedulers: how a model that was trained on a table of noise levels is walked from noise to an image.
 //!
-//!     scheduler_config.json --SchedulerJson--> settings as written --[SchedulerKind]--> Scheduler --walk--> Walk --run--> x
+//! ```text
+//! scheduler_config.json --SchedulerJson--> settings as written --SchedulerKind--> Scheduler --walk--> Walk --run--> x
+//! ```
 //!
 //! [`SchedulerJson`] is the file as it was written, [`Scheduler`] the same with every default filled in and every value
 //! checked, and [`Walk`] one way through it: so many steps, from so much noise. Each solver is one file, and follows the

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, Tokenizer};
-use evenset_nn::models::{AutoencoderKL, LoadOptions, UNet2DConditionModel};
+use evenset_nn::models::{AutoencoderKL, AutoencoderKLConfig, LoadOptions, UNet2DConditionModel};
 use serde_json::Value;
 
 use super::encode::{Encoder, TextEncoders};
-use super::facts::ModelFacts;
-use super::files::{read_json, unusable};
+use super::facts::{Family, ModelFacts};
+use super::files::{read_json, read_text, unusable};
 use super::folder::ModelFolder;
 use crate::error::Result;
 
@@ -47,10 +47,8 @@ impl Components {
         let options = LoadOptions::default().with_dtype(dtype).with_variant(folder.variant());
         let facts = *folder.facts();
         let first = encoder(folder, "", device, options)?;
-        let is_xl = folder.part("text_encoder_2").is_dir() && facts.family == super::Family::Xl;
-        let second = is_xl.then(|| encoder(folder, "_2", device, options)).transpose()?;
-        let unet =
-            timed("unet", || Ok(UNet2DConditionModel::from_pretrained(&folder.part("unet"), device, options)?))?;
+        let second = (facts.family == Family::Xl).then(|| encoder(folder, "_2", device, options)).transpose()?;
+        let unet = timed("unet", || Ok(UNet2DConditionModel::from_pretrained(&folder.part("unet"), device, options)?))?;
         let vae = timed("vae", || autoencoder(&folder.part("vae"), device, options))?;
         tracing::info!(
             model = %folder.dir().display(),
@@ -112,8 +110,8 @@ fn model_max_length(dir: &Path) -> Result<Option<usize>> {
 }
 
 fn autoencoder(dir: &Path, device: &Device, options: LoadOptions) -> Result<AutoencoderKL> {
-    let text = super::files::read_text(&dir.join("config.json"))?;
-    let overflows = evenset_nn::models::AutoencoderKLConfig::from_json(&text)?.force_upcast();
+    let text = read_text(&dir.join("config.json"))?;
+    let overflows = AutoencoderKLConfig::from_json(&text)?.force_upcast();
     let kept = match (options.dtype, device.is_cpu(), overflows) {
         (DType::F16, false, true) => options.with_dtype(DType::F32),
         _ => options,

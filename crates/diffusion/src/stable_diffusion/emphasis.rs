@@ -101,7 +101,7 @@ impl Parser {
         }
         let mut merged: Vec<Piece> = Vec::new();
         for piece in self.pieces {
-            if !(piece.weight.abs() <= HEAVIEST) {
+            if piece.weight.is_nan() || piece.weight.abs() > HEAVIEST {
                 return Err(format!(
                     "{:?} has the weight {}; weights lie between -{HEAVIEST} and {HEAVIEST}",
                     piece.text, piece.weight

@@ -3,6 +3,8 @@
 //!
 //! Every window is encoded by itself, so that an image's words never depend on the images beside it.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result as TensorResult, Tensor};
 use evenset_nn::models::clip::{ClipTextEncoder, Tokenizer, Tokens};
 use evenset_nn::no_grad;
@@ -123,7 +125,9 @@ impl TextEncoders {
         let second = |text: &'a Option<String>, first: &'a str| match text.as_deref() {
             None | Some("") => Ok(first),
             Some(text) if self.second.is_some() => Ok(text),
-            Some(text) => Err(refused(text, "the model has one text encoder, so there is nobody to read this; remove it")),
+            Some(text) => {
+                Err(refused(text, "the model has one text encoder, so there is nobody to read this; remove it"))
+            }
         };
         let (positive, negative) = (prompt.text.as_str(), prompt.negative.as_deref().unwrap_or_default());
         let unskipped = PromptOptions { clip_skip: 0, ..options };
@@ -134,15 +138,20 @@ impl TextEncoders {
     }
 
     /// What each encoder makes of its text.
-    fn encode_side(&self, side: &Side<'_>) -> Result<Vec<std::sync::Arc<Encoded>>> {
+    fn encode_side(&self, side: &Side<'_>) -> Result<Vec<Arc<Encoded>>> {
         let encode = |(second, text): (bool, &&str)| {
             let key = Key { second, text: (*text).to_owned(), options: side.options };
             self.cached(key)
         };
-        [false, true].into_iter().zip(&side.texts).filter(|(second, _)| !second || self.second.is_some()).map(encode).collect()
+        [false, true]
+            .into_iter()
+            .zip(&side.texts)
+            .filter(|(second, _)| !second || self.second.is_some())
+            .map(encode)
+            .collect()
     }
 
-    fn cached(&self, key: Key) -> Result<std::sync::Arc<Encoded>> {
+    fn cached(&self, key: Key) -> Result<Arc<Encoded>> {
         self.cache.get(key, |key| {
             let encoder = match (&self.second, key.second) {
                 (Some(second), true) => second,
@@ -154,7 +163,7 @@ impl TextEncoders {
     }
 
     /// `count` windows of every encoder: windows behind one another, encoders beside one another.
-    fn join(&self, encoded: &[std::sync::Arc<Encoded>], count: usize, clip_skip: usize) -> Result<Conditioning> {
+    fn join(&self, encoded: &[Arc<Encoded>], count: usize, clip_skip: usize) -> Result<Conditioning> {
         let mut tokens = Vec::new();
         for (second, encoded) in [false, true].into_iter().zip(encoded) {
             let mut windows = encoded.windows.clone();
@@ -185,7 +194,10 @@ impl Encoder {
             encoded.pooled = encoded.pooled.or(pooled);
             encoded.windows.push(match &window.weights {
                 Some(weights) => emphasised(&states, weights)?.ok_or_else(|| {
-                    refused(&key.text, "the weights leave nothing of the text; write smaller ones, or turn `emphasis` off")
+                    refused(
+                        &key.text,
+                        "the weights leave nothing of the text; write smaller ones, or turn `emphasis` off",
+                    )
                 })?,
                 None => states,
             });

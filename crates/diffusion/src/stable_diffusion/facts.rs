@@ -108,8 +108,7 @@ impl ModelFacts {
             Some("v_prediction") => Prediction::V,
             Some("sample") => Prediction::Sample,
             Some(other) => {
-                let reason =
-                    format!("`prediction_type`: `{other}` is none of `epsilon`, `v_prediction` and `sample`");
+                let reason = format!("`prediction_type`: `{other}` is none of `epsilon`, `v_prediction` and `sample`");
                 return Err(unusable(&dir.join("scheduler/scheduler_config.json"), reason));
             }
         };
@@ -164,8 +163,7 @@ impl Configs {
         }
         let out = self.number("out_channels").unwrap_or(4);
         if out != self.vae.latent_channels() as u64 {
-            let reason =
-                format!("`out_channels` is {out}, but latents have {} channels", self.vae.latent_channels());
+            let reason = format!("`out_channels` is {out}, but latents have {} channels", self.vae.latent_channels());
             return Err(unusable(path, reason));
         }
         let is_text_time = unet.get("addition_embed_type").and_then(Value::as_str) == Some("text_time");

@@ -115,10 +115,13 @@ impl<'a> Files<'a> {
                 self.missing.push(name.display().to_string());
                 Ok(())
             }
-            Err(NnError::Malformed { path, reason }) => Err(unusable(&path, match is_pointer(&path) {
-                true => pointer(),
-                false => format!("cut off or damaged ({reason}); fetch this file again"),
-            })),
+            Err(NnError::Malformed { path, reason }) => Err(unusable(
+                &path,
+                match is_pointer(&path) {
+                    true => pointer(),
+                    false => format!("cut off or damaged ({reason}); fetch this file again"),
+                },
+            )),
             Err(other) => Err(other.into()),
         }
     }

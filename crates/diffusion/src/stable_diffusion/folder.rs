@@ -117,12 +117,17 @@ fn refuse_files(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    Err(unusable(path, match path.is_file() {
-        true if is_pickle(path) => "a pickle is never read since it can run any program; convert it to safetensors with \
-                                    diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
-        true => "a file, not a folder with a model_index.json",
-        false => "there is no such folder",
-    }))
+    Err(unusable(
+        path,
+        match path.is_file() {
+            true if is_pickle(path) => {
+                "a pickle is never read since it can run any program; convert it to safetensors with \
+                                    diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+            }
+            true => "a file, not a folder with a model_index.json",
+            false => "there is no such folder",
+        },
+    ))
 }
 
 /// What a folder without `model_index.json` may be.

@@ -91,7 +91,8 @@ impl HubCache {
     /// [`DiffusionError::NotInCache`] says how to fetch a model that is not there; [`DiffusionError::Model`] names a file
     /// of the cache that is damaged.
     pub fn find(&self, id: &HubId) -> Result<PathBuf> {
-        let absent = || DiffusionError::NotInCache { id: id.id(), revision: id.revision.clone(), cache: self.0.clone() };
+        let absent =
+            || DiffusionError::NotInCache { id: id.id(), revision: id.revision.clone(), cache: self.0.clone() };
         let repository = self.0.join(format!("models--{}--{}", id.owner, id.name));
         let snapshots = repository.join("snapshots");
         if is_commit(&id.revision) && snapshots.join(&id.revision).is_dir() {

@@ -107,7 +107,8 @@ fn the_variant_chooses_among_two_files_and_takes_the_one_that_is_there() {
     fs::copy(model("sd2").join("unet/diffusion_pytorch_model.fp16.safetensors"), &other).unwrap();
     let name = |variant| {
         let folder = ModelFolder::open(dir.path(), variant).unwrap();
-        let weights = folder.files().iter().find(|path| path.starts_with(&unet) && path.extension().unwrap() == "safetensors");
+        let weights =
+            folder.files().iter().find(|path| path.starts_with(&unet) && path.extension().unwrap() == "safetensors");
         weights.unwrap().file_name().unwrap().to_str().unwrap().to_owned()
     };
     assert_eq!(name(Variant::Whole), "diffusion_pytorch_model.safetensors");
@@ -153,9 +154,12 @@ fn shards_are_found_by_their_index_and_a_missing_one_is_named() {
 #[test]
 fn everything_that_is_missing_is_named_at_once() {
     let dir = copy("sdxl");
-    for name in
-        ["tokenizer_2/merges.txt", "text_encoder/config.json", "vae/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
-    {
+    for name in [
+        "tokenizer_2/merges.txt",
+        "text_encoder/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+    ] {
         fs::remove_file(dir.path().join(name)).unwrap();
     }
     fs::remove_dir_all(dir.path().join("text_encoder_2")).unwrap();
@@ -197,9 +201,17 @@ fn damaged_files_are_named_with_a_remedy() {
     for (name, content, expected) in [
         ("unet/diffusion_pytorch_model.safetensors", None, "fetch this file again"),
         ("text_encoder/model.safetensors", None, "fetch this file again"),
-        ("vae/diffusion_pytorch_model.safetensors", Some("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+        (
+            "vae/diffusion_pytorch_model.safetensors",
+            Some("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "git lfs pull",
+        ),
         ("vae/diffusion_pytorch_model.safetensors", Some(""), "vae"),
-        ("vae/diffusion_pytorch_model.safetensors", Some("\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}{}"), "damaged"),
+        (
+            "vae/diffusion_pytorch_model.safetensors",
+            Some("\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}\u{7f}{}"),
+            "damaged",
+        ),
         ("model_index.json", None, "copy the file again"),
         ("scheduler/scheduler_config.json", Some("{"), "copy the file again"),
         ("unet/config.json", Some("["), "JSON"),

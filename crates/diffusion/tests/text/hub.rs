@@ -79,7 +79,9 @@ fn links_are_followed_inside_the_cache_and_not_out_of_it() {
     let link = outside.path().join("cache");
     symlink(root.path(), &link).unwrap();
     assert!(open(&link, "own.er/tiny_sd").is_ok());
-    for name in ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json", "tokenizer/vocab.json"] {
+    for name in
+        ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "model_index.json", "tokenizer/vocab.json"]
+    {
         let file = snapshot.join(name);
         let kept = fs::read(&file).unwrap();
         fs::remove_file(&file).unwrap();
@@ -118,7 +120,8 @@ fn an_id_has_an_owner_a_name_and_a_revision() {
     assert_eq!((id.id().as_str(), id.revision()), ("stabilityai/sdxl-turbo", "main"));
     assert_eq!(HubId::parse("a/b@refs/pr/3").unwrap().revision(), "refs/pr/3");
     let too_long = format!("a/{}", "b".repeat(95));
-    for text in ["", "a", "a/", "/b", "a/b/c", "a/b@", "a/b@/x", "a/b@x//y", "a/b c", "a/é", "./b", "a/.b", &too_long] {
+    for text in ["", "a", "a/", "/b", "a/b/c", "a/b@", "a/b@/x", "a/b@x//y", "a/b c", "a/é", "./b", "a/.b", &too_long]
+    {
         assert_eq!(HubId::parse(text), None, "{text}");
     }
 }

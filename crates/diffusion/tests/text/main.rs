@@ -8,18 +8,18 @@ mod prompts;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub const FAMILIES: [&str; 3] = ["sd1", "sd2", "sdxl"];
+pub(crate) const FAMILIES: [&str; 3] = ["sd1", "sd2", "sdxl"];
 
-pub fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/prompts").join(name)
 }
 
-pub fn model(family: &str) -> PathBuf {
+pub(crate) fn model(family: &str) -> PathBuf {
     golden(family).join("model")
 }
 
 /// Copies a folder with all that is in it.
-pub fn copy_into(from: &Path, to: &Path) {
+pub(crate) fn copy_into(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -31,14 +31,14 @@ pub fn copy_into(from: &Path, to: &Path) {
 }
 
 /// A copy of a model that a test may spoil.
-pub fn copy(family: &str) -> tempfile::TempDir {
+pub(crate) fn copy(family: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy_into(&model(family), dir.path());
     dir
 }
 
 /// Changes a key of a configuration.
-pub fn set(path: &Path, key: &str, value: serde_json::Value) {
+pub(crate) fn set(path: &Path, key: &str, value: serde_json::Value) {
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     config[key] = value;
     fs::write(path, config.to_string()).unwrap();

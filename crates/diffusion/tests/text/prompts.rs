@@ -69,8 +69,7 @@ fn relative_error(found: &Tensor, expected: &Tensor) -> f64 {
 
 /// All that a case's prompts become, one image behind another.
 fn encoded(text: &TextEncoders, case: &Case) -> Vec<(&'static str, Tensor)> {
-    let all: Vec<_> =
-        case.prompts().iter().map(|prompt| text.encode(prompt, case.options(), true).unwrap()).collect();
+    let all: Vec<_> = case.prompts().iter().map(|prompt| text.encode(prompt, case.options(), true).unwrap()).collect();
     let positive = Conditioning::stack(&all.iter().map(|one| &one.positive).collect::<Vec<_>>()).unwrap();
     let negatives: Vec<_> = all.iter().map(|one| one.negative.as_ref().unwrap()).collect();
     let negative = Conditioning::stack(&negatives).unwrap();
@@ -123,7 +122,8 @@ fn a_prompt_does_not_depend_on_what_was_encoded_before() {
     let (a, b) = (Prompt::new("a red coat").without("blurry"), Prompt::new("a shoe ".repeat(50)).without("blurry"));
     let bits = |text: &TextEncoders, prompt| {
         let found = text.encode(prompt, options, true).unwrap();
-        [found.positive.tokens, found.negative.unwrap().tokens].map(|x| values(&x).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        [found.positive.tokens, found.negative.unwrap().tokens]
+            .map(|x| values(&x).into_iter().map(f32::to_bits).collect::<Vec<_>>())
     };
     for family in FAMILIES {
         let used = encoders(family);
@@ -162,7 +162,8 @@ fn images_with_different_numbers_of_tokens_are_not_stacked() {
 #[test]
 fn prompts_that_cannot_be_read_say_why() {
     let (sd, xl) = (encoders("sd1"), encoders("sdxl"));
-    let refusal = |text: &TextEncoders, prompt: Prompt, options| text.encode(&prompt, options, true).unwrap_err().to_string();
+    let refusal =
+        |text: &TextEncoders, prompt: Prompt, options| text.encode(&prompt, options, true).unwrap_err().to_string();
     let plain = PromptOptions::default();
     let novel = refusal(&sd, Prompt::new("coat ".repeat(10_000)), plain);
     assert!(novel.contains("tokens are more than the 1200") && novel.contains("long_prompts: cut"), "{novel}");
@@ -185,7 +186,9 @@ fn prompts_that_cannot_be_read_say_why() {
 
 #[test]
 fn no_negative_prompt_is_zeros_for_xl_unless_its_model_says_otherwise() {
-    let encode = |text: &TextEncoders, prompt: Prompt| text.encode(&prompt, PromptOptions::default(), true).unwrap().negative.unwrap();
+    let encode = |text: &TextEncoders, prompt: Prompt| {
+        text.encode(&prompt, PromptOptions::default(), true).unwrap().negative.unwrap()
+    };
     let is_zero = |x: &Tensor| values(x).iter().all(|x| *x == 0.0);
     let xl = encoders("sdxl");
     let none = encode(&xl, Prompt::new("a coat"));
@@ -205,7 +208,9 @@ fn filling_is_hidden_where_the_text_encoder_asks_for_it() {
     set(&dir.path().join("text_encoder/config.json"), "use_attention_mask", true.into());
     let folder = ModelFolder::open(dir.path(), Variant::Whole).unwrap();
     let hidden = Components::load(&folder, CPU, DType::F32).unwrap().text;
-    let encode = |text: &TextEncoders| text.encode(&Prompt::new("a coat"), PromptOptions::default(), false).unwrap().positive.tokens;
+    let encode = |text: &TextEncoders| {
+        text.encode(&Prompt::new("a coat"), PromptOptions::default(), false).unwrap().positive.tokens
+    };
     let (hidden, seen) = (encode(&hidden), encode(&encoders("sd1")));
     let part = |x: &Tensor, from, count| values(&x.narrow(1, from, count).unwrap());
     assert_eq!(part(&hidden, 0, 3), part(&seen, 0, 3));

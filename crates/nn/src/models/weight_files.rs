@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::load::{self, Variant};
 use super::clip;
+use super::load::{self, Variant};
 use crate::error::Result;
 use crate::files::WeightFiles;
 

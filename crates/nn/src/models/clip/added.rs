@@ -15,8 +15,7 @@ use super::tokens::{END, START, read_json};
 use crate::error::{Error, Result};
 
 /// The places that a special token can have, in the order in which transformers adds them.
-const PLACES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const PLACES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// Lists of further ones, under the name of today and that of yesterday.
 const LISTS: [&str; 2] = ["extra_special_tokens", "additional_special_tokens"];
 /// The most tokens that are taken from a folder's files.
@@ -68,8 +67,7 @@ impl SpecialTokens {
                 let map = optional(dir, "special_tokens_map.json")?;
                 place(&mut places, &map);
                 further.extend(list(&map));
-                let special: Vec<String> =
-                    places.values().chain(&further).map(|token| token.content.clone()).collect();
+                let special: Vec<String> = places.values().chain(&further).map(|token| token.content.clone()).collect();
                 for (content, id) in optional(dir, "added_tokens.json")?.into_iter().take(MOST) {
                     let special = special.contains(&content);
                     let token = Added { normalized: !special, special, plain: false, ..Added::plain(&content) };
