@@ -70,7 +70,8 @@ impl Case {
             let number = match which {
                 Noise::Start => 0,
                 Noise::Posterior => 1,
-                Noise::MaskedPosterior => 2,
+                // diffusers does not encode an image that it makes nothing of.
+                Noise::MaskedPosterior => if self.strength < 1.0 { 2 } else { 1 },
                 Noise::Step(i) => 3 + i,
             };
             Ok(wave(shape, number))
@@ -185,23 +186,19 @@ fn an_image_is_the_same_alone_and_beside_others_of_any_kind() {
 }
 
 #[test]
-fn what_a_mask_keeps_hardly_changes_and_what_it_frees_does() {
-    let model = load("sd1");
-    let settings = DrawSettings { height: 24, width: 24, steps: 4, ..DrawSettings::of(&model.components().facts) };
-    let pixels: Vec<u8> = (0..24 * 24 * 3).map(|i| (i * 31 % 256) as u8).collect();
-    let drawn = |seed, mask: Vec<u8>| {
-        let start = Some(Start { pixels: pixels.clone(), strength: 1.0, mask: Some(mask) });
-        model.generate(&[PromptRequest { start, ..request("a coat", seed) }], &settings, &Silent).unwrap().remove(0)
-    };
-    let all = vec![255; 24 * 24];
-    assert!(drawn(1, all.clone()).pixels != drawn(2, all).pixels);
-    // The latents that stay are drawn from the autoencoder's distribution; all else of two seeds is then alike.
-    let difference = |mask: &[u8]| {
-        let (one, two) = (drawn(1, mask.to_vec()).pixels, drawn(2, mask.to_vec()).pixels);
-        one.iter().zip(&two).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / one.len() as f64
-    };
-    let (kept, free) = (difference(&[0; 24 * 24]), difference(&[255; 24 * 24]));
-    assert!(kept < 0.5 * free, "{kept} {free}");
+fn a_prompt_changes_what_a_mask_frees_alone() {
+    for (family, seed) in [("sd1", 1), ("sdxl", 2)] {
+        let model = load(family);
+        let settings = DrawSettings { height: 24, width: 24, steps: 4, ..DrawSettings::of(&model.components().facts) };
+        let pixels: Vec<u8> = (0..24 * 24 * 3).map(|i| (i * 31 % 256) as u8).collect();
+        let drawn = |prompt, value| {
+            let start = Some(Start { pixels: pixels.clone(), strength: 1.0, mask: Some(vec![value; 24 * 24]) });
+            let request = PromptRequest { start, ..request(prompt, seed) };
+            model.generate(&[request], &settings, &Silent).unwrap().remove(0)
+        };
+        assert!(drawn("a red coat", 0) == drawn("a man standing", 127), "{family}");
+        assert!(drawn("a red coat", 255) != drawn("a man standing", 128), "{family}");
+    }
 }
 
 #[test]

@@ -75,10 +75,10 @@ impl Components {
         let network = Network::new(self, wanted, settings, way.guidance, latents.as_ref())?;
         let first = noise(Noise::Start)?.to_device(&self.device)?;
         // At full strength inpainting starts from noise alone, and image-to-image still from the image (as diffusers do).
-        let from_image = latents.as_ref().filter(|_| !way.masked || way.strength < 1.0).map(|latents| &latents.image);
-        let x = walk.start(&first, from_image)?;
+        let image = latents.as_ref().and_then(|latents| latents.image.as_ref());
+        let x = walk.start(&first, image.filter(|_| !way.masked || way.strength < 1.0))?;
         // A network of four channels knows nothing of the mask: what stays is put back after each step.
-        let kept = latents.as_ref().filter(|_| !inpainting).and_then(|latents| Some((latents, latents.mask.as_ref()?)));
+        let mask = latents.as_ref().filter(|_| !inpainting).and_then(|latents| latents.mask.as_ref());
         let mut calls = 0;
         walk.run(
             &x,
@@ -88,13 +88,13 @@ impl Components {
                 prediction
             },
             &mut |i| Ok(noise(Noise::Step(i))?.to_device(&self.device)?),
-            &mut |i, x| match kept {
-                None => Ok(x),
-                Some((latents, mask)) => {
-                    let image = walk.noised(&latents.image, &first, i + 1)?;
+            &mut |i, x| match (image, mask) {
+                (Some(image), Some(mask)) => {
                     let stays = mask.free.affine(-1.0, 1.0)?;
+                    let image = walk.noised(image, &first, i + 1)?;
                     Ok((image.broadcast_mul(&stays)? + x.broadcast_mul(&mask.free)?)?)
                 }
+                _ => Ok(x),
             },
         )
     }

@@ -39,8 +39,9 @@ impl Start {
 
 /// The latents of a batch's real images.
 pub(super) struct Latents {
-    /// `[batch, latent_channels, h, w]`, as the model sees them.
-    pub(super) image: Tensor,
+    /// `[batch, latent_channels, h, w]`, as the model sees them; none where nothing is made of them: a network that is
+    /// shown what stays, and starts from noise alone.
+    pub(super) image: Option<Tensor>,
     pub(super) mask: Option<Mask>,
 }
 
@@ -69,8 +70,9 @@ impl Latents {
             let posterior = vae.encode(images)?;
             Ok(vae.to_model(&posterior.sample(&noise(which)?.to_device(device)?)?)?)
         };
-        let image = encode(&pixels, Noise::Posterior)?;
         let masks: Vec<&[u8]> = starts.iter().filter_map(|start| start.mask.as_deref()).collect();
+        let unused = nine_channels && starts.iter().all(|start| start.strength == 1.0);
+        let image = if unused { None } else { Some(encode(&pixels, Noise::Posterior)?) };
         if masks.len() < starts.len() {
             return Ok(Self { image, mask: None });
         }
