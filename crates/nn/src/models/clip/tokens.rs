@@ -7,9 +7,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{Tokenizer as Inner, TruncationParams};
+use tokenizers::{AddedToken, Tokenizer as Inner, TruncationParams};
 
 use super::config::Family;
+use super::learned::LearnedToken;
 use crate::error::{Error, Result};
 
 /// The longest file of a tokenizer that is read; the largest published one has 35 MB.
@@ -43,6 +44,8 @@ pub struct Tokenizer {
     family: Family,
     length: usize,
     pad: u32,
+    /// Learned words of several tokens, and those tokens behind one another.
+    learned: Vec<(String, String)>,
 }
 
 impl Tokenizer {
@@ -69,7 +72,42 @@ impl Tokenizer {
         let Some(pad) = inner.token_to_id(&pad) else {
             return Err(unusable(format!("there is no token `{pad}` to fill texts up with")));
         };
-        Ok(Self { inner, family, length, pad })
+        Ok(Self { inner, family, length, pad, learned: Vec::new() })
+    }
+
+    /// Adds learned words: their tokens get the next numbers, `vocabulary` and on, which is where
+    /// [`TextAdditions`](super::TextAdditions) puts the vectors of the same words in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Learned`] for a word that exists, or where the tokenizer's next number is not `vocabulary`: it belongs to
+    /// another text encoder.
+    pub fn add_learned(&mut self, words: &[LearnedToken], vocabulary: usize) -> Result<()> {
+        let mut next = vocabulary;
+        for word in words {
+            let refusal = |reason: String| Error::Learned { path: word.path().to_owned(), reason };
+            let names = word.names();
+            for name in &names {
+                if self.inner.token_to_id(name).is_some() {
+                    return Err(refusal(format!("the token `{name}` exists already; give the word another name")));
+                }
+                self.inner
+                    .add_tokens([AddedToken::from(name.as_str(), false)])
+                    .map_err(|error| refusal(format!("`{name}` cannot be a token ({error}); give it another name")))?;
+                let id = self.inner.token_to_id(name);
+                if id.map(|id| id as usize) != Some(next) {
+                    let reason = format!(
+                        "its token `{name}` got the number {id:?} where the text encoder has {next}; tokenizer and text \
+                         encoder belong to different models"
+                    );
+                    return Err(refusal(reason));
+                }
+                next += 1;
+            }
+            if names.len() > 1 {
+                self.learned.push((word.word().to_owned(), names.join(" ")));
+            }
+        }
+        Ok(())
     }
 
     /// The length of every text in tokens.
@@ -91,6 +129,7 @@ impl Tokenizer {
                 Family::Clip => text.as_ref().to_owned(),
                 Family::Siglip => text.as_ref().to_lowercase(),
             };
+            let text = self.learned.iter().fold(text, |text, (word, tokens)| text.replace(word, tokens));
             let encoding = self.inner.encode(text.as_str(), true).map_err(|error| Error::Tokenizer {
                 path: PathBuf::from("tokenizer"),
                 reason: format!("cannot read {text:?}: {error}"),
