@@ -20,6 +20,7 @@ from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
 from diffusers.loaders import single_file_utils as single
 from diffusers.utils import set_weights_and_activate_adapters
 from peft import LoraConfig, inject_adapter_in_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -80,6 +81,11 @@ def trained(model, seed, **config):
     return {name.replace(".made.", "."): value.half() for name, value in model.state_dict().items() if ".lora_" in name}
 
 
+def in_order(config):
+    """peft's configuration; of its own it writes the layers' names in any order."""
+    return {**LoraConfig(**config).to_dict(), "target_modules": sorted(config["target_modules"])}
+
+
 def manual(state, lora, scale_of):
     """The merge written out: W + scale * B A."""
     state = {name: value.clone() for name, value in state.items()}
@@ -112,8 +118,12 @@ def loras(root, dir):
     text_config = dict(r=2, lora_alpha=3, target_modules=["q_proj", "out_proj", "fc1"])
     peft_unet, peft_text = trained(unet(sd1), 1, **config), trained(text_encoder(te), 2, **text_config)
     StableDiffusionPipeline.save_lora_weights(dir, unet_lora_layers=contiguous(peft_unet), text_encoder_lora_layers=contiguous(peft_text),
-        weight_name="peft.safetensors", unet_lora_adapter_metadata=LoraConfig(**config).to_dict(),
-        text_encoder_lora_adapter_metadata=LoraConfig(**text_config).to_dict())
+        weight_name="peft.safetensors", unet_lora_adapter_metadata=in_order(config),
+        text_encoder_lora_adapter_metadata=in_order(text_config))
+    with safe_open(dir / "peft.safetensors", "pt") as file:
+        metadata = file.metadata()
+    # Of several entries in the metadata, the order in the file changes from run to run.
+    save_file(load_file(dir / "peft.safetensors"), dir / "peft.safetensors", metadata={"lora_adapter_metadata": metadata["lora_adapter_metadata"]})
 
     # The names that diffusers' training scripts write: no alpha.
     plain = trained(unet(sd1), 3, r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
