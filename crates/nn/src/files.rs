@@ -153,7 +153,8 @@ impl WeightFiles {
         match &self.original {
             Some(original) => original.unet_layers(),
             None => {
-                let block = |name: &str| Some(name.strip_prefix("down_blocks.0.resnets.")?.split('.').next()?.to_owned());
+                let block =
+                    |name: &str| Some(name.strip_prefix("down_blocks.0.resnets.")?.split('.').next()?.to_owned());
                 self.names().filter_map(block).collect::<BTreeSet<_>>().len()
             }
         }
@@ -295,9 +296,7 @@ impl WeightFiles {
     pub(crate) fn finish(&self) -> Result<()> {
         let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let of_network = |name: &str| self.original.as_ref().is_none_or(|original| original.holds(name));
-        let left = |name: &str| {
-            !used.contains(name) && !name.ends_with("embeddings.position_ids") && of_network(name)
-        };
+        let left = |name: &str| !used.contains(name) && !name.ends_with("embeddings.position_ids") && of_network(name);
         match self.entries.iter().find(|(name, _)| left(name)) {
             Some((name, entry)) => {
                 let path = self.shards.get(entry.shard).map_or(&self.path, |shard| &shard.path);

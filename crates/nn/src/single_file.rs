@@ -106,7 +106,8 @@ impl SingleFile {
 
     /// Whether there is an autoencoder in the file; some leave it out.
     pub fn has_vae(&self) -> bool {
-        let endings = ["first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight", "decoder.conv_in.weight"];
+        let endings =
+            ["first_stage_model.decoder.conv_in.weight", "vae.decoder.conv_in.weight", "decoder.conv_in.weight"];
         endings.iter().any(|name| self.shapes.contains_key(*name))
     }
 
@@ -188,7 +189,9 @@ fn recognised<'a>(shape: &impl Fn(&str) -> Option<&'a [usize]>) -> Result<Family
         (Some(768), ..) => Base::V1,
         (width, ..) => {
             let width = width.map_or("none".into(), |width| width.to_string());
-            return Err(format!("texts of width {width}: no Stable Diffusion 1 (768), 2 (1024) or XL; name another file"));
+            return Err(format!(
+                "texts of width {width}: no Stable Diffusion 1 (768), 2 (1024) or XL; name another file"
+            ));
         }
     };
     let allowed: &[usize] = match base {

@@ -97,7 +97,8 @@ impl LoraFile {
         let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
         match values.iter().find(|value| !value.is_finite()) {
             Some(value) => {
-                let reason = format!("`{name}` holds {value}: the training had failed; use an earlier checkpoint of it");
+                let reason =
+                    format!("`{name}` holds {value}: the training had failed; use an earlier checkpoint of it");
                 Err(refusal(self.path(), reason))
             }
             None => Ok(tensor),
@@ -117,7 +118,10 @@ fn collect(files: &WeightFiles) -> Result<BTreeMap<Place, Keys>> {
             Role::Alpha => &mut keys.alpha,
         };
         if let Some(other) = slot.replace(name.to_owned()) {
-            return Err(refusal(files.path(), format!("`{name}` and `{other}` are the same layer; remove one of them")));
+            return Err(refusal(
+                files.path(),
+                format!("`{name}` and `{other}` are the same layer; remove one of them"),
+            ));
         }
         keys.module = module;
     }
@@ -139,7 +143,8 @@ fn layer(files: &WeightFiles, scales: &Scales, part: Part, keys: &Keys) -> Resul
             std::iter::once(outputs).chain(inputs).copied().collect::<Vec<_>>()
         }
         _ => {
-            let reason = format!("`{down}` {down_shape:?} and `{up}` {up_shape:?} do not go together; the file is damaged");
+            let reason =
+                format!("`{down}` {down_shape:?} and `{up}` {up_shape:?} do not go together; the file is damaged");
             return Err(refusal(files.path(), reason));
         }
     };

@@ -68,11 +68,8 @@ const KOHYA: [(&str, Part); 4] = [
 ];
 
 /// Prefixes of diffusers.
-const FOLDERS: [(&str, Part); 3] = [
-    ("unet.", Part::UNet),
-    ("text_encoder_2.", Part::TextEncoder2),
-    ("text_encoder.", Part::TextEncoder),
-];
+const FOLDERS: [(&str, Part); 3] =
+    [("unet.", Part::UNet), ("text_encoder_2.", Part::TextEncoder2), ("text_encoder.", Part::TextEncoder)];
 
 /// What keys without a prefix start with in the two kinds of networks.
 const UNET_STARTS: [&str; 8] = [

@@ -89,7 +89,9 @@ impl Scales {
 impl Config {
     fn new(values: &Map<String, Value>) -> Result<Self, String> {
         let is_set = |key: &str| values.get(key).and_then(Value::as_bool).unwrap_or(false);
-        for (key, kind) in [("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases"), ("fan_in_fan_out", "transposed")] {
+        for (key, kind) in
+            [("use_dora", "a DoRA"), ("lora_bias", "a LoRA with biases"), ("fan_in_fan_out", "transposed")]
+        {
             if is_set(key) {
                 return Err(format!("its `{key}` is true: {kind}, which is not supported; use a plain LoRA"));
             }

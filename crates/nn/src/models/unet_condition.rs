@@ -17,8 +17,8 @@ use crate::single_file::SingleFile;
 use crate::weights::{Scope, Weights};
 
 pub(super) use config::divisor;
-pub(super) use embedding::ConditionEmbedding;
 pub use config::{UNet2DConditionConfig, UNet2DConditionJson};
+pub(super) use embedding::ConditionEmbedding;
 
 const CLASS: &str = "UNet2DConditionModel";
 

@@ -29,9 +29,8 @@ pub(super) fn last_layer<'a>(names: impl Iterator<Item = &'a str>) -> usize {
 
 /// Whether a name is that of a weight that is read; `unused` is a layer that is not, together with the projection.
 pub(super) fn holds(name: &str, unused: Option<usize>) -> bool {
-    let ends = unused.is_some_and(|layer| {
-        name.starts_with("text_projection") || name.starts_with(&format!("{LAYERS}{layer}."))
-    });
+    let ends = unused
+        .is_some_and(|layer| name.starts_with("text_projection") || name.starts_with(&format!("{LAYERS}{layer}.")));
     !ends && !matches!(name, "logit_scale" | "attn_mask")
 }
 

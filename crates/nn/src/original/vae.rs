@@ -3,13 +3,8 @@
 use super::numbers;
 
 /// Names within the attention of the middle.
-const ATTENTION: [(&str, &str); 5] = [
-    ("group_norm.", "norm."),
-    ("to_q.", "q."),
-    ("to_k.", "k."),
-    ("to_v.", "v."),
-    ("to_out.0.", "proj_out."),
-];
+const ATTENTION: [(&str, &str); 5] =
+    [("group_norm.", "norm."), ("to_q.", "q."), ("to_k.", "k."), ("to_v.", "v."), ("to_out.0.", "proj_out.")];
 
 /// How many resolutions a decoder has.
 pub(super) fn levels<'a>(names: impl Iterator<Item = &'a str>) -> usize {

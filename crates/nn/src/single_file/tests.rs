@@ -60,7 +60,11 @@ fn the_configurations_are_those_of_diffusers() {
             let transformer = family.text_encoder(part).unwrap().transformer;
             let sizes = [transformer.width, transformer.hidden, transformer.layers, transformer.heads];
             let keys = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"];
-            assert_eq!(sizes.map(Some), keys.map(|key| config[key].as_u64().map(|size| size as usize)), "{name} {part}");
+            assert_eq!(
+                sizes.map(Some),
+                keys.map(|key| config[key].as_u64().map(|size| size as usize)),
+                "{name} {part}"
+            );
             let is_quick = transformer.activation == crate::models::clip::Activation::QuickGelu;
             assert_eq!(is_quick, config["hidden_act"] == "quick_gelu", "{name} {part}");
         }
@@ -86,7 +90,11 @@ fn every_name_of_diffusers_leads_to_the_original_one() {
             assert_eq!(found.map(|place| &place.key), Some(original), "{model_name} {name}: {places:?}");
             assert!(view.holds(original), "{original}");
             let is_projection = name == "text_projection.weight";
-            assert_eq!(found.map(|place| place.take == Take::Transposed), Some(is_projection && part != "unet"), "{name}");
+            assert_eq!(
+                found.map(|place| place.take == Take::Transposed),
+                Some(is_projection && part != "unet"),
+                "{name}"
+            );
         }
     }
 }

@@ -173,9 +173,11 @@ fn damaged_and_foreign_files_are_refused_with_their_reason() {
         tensors.insert(key("alpha"), (Dtype::F32, vec![2], vec![0; 8]));
     });
     assert!(refusal(&path).contains("single number"));
-    for (name, kind) in [("x.dora_scale", "DoRA"), ("x.hada_w1_a", "LoHa"), ("x.lokr_w1", "LoKr"), ("x.weight", "no key")]
+    for (name, kind) in
+        [("x.dora_scale", "DoRA"), ("x.hada_w1_a", "LoHa"), ("x.lokr_w1", "LoKr"), ("x.weight", "no key")]
     {
-        let (_dir, path) = changed("kohya", |tensors| drop(tensors.insert(name.into(), (Dtype::F32, vec![1], vec![0; 4]))));
+        let (_dir, path) =
+            changed("kohya", |tensors| drop(tensors.insert(name.into(), (Dtype::F32, vec![1], vec![0; 4]))));
         assert!(refusal(&path).contains(kind));
     }
     let (_dir, path) = changed("kohya", BTreeMap::clear);

@@ -53,8 +53,7 @@ fn transposed((dtype, shape, data): &Raw) -> Raw {
 
 /// The tensors of a single file, by its table.
 fn assembled(name: &str) -> BTreeMap<String, Raw> {
-    let tables: BTreeMap<String, Vec<Row>> =
-        serde_json::from_slice(&fs::read(parts("tables.json")).unwrap()).unwrap();
+    let tables: BTreeMap<String, Vec<Row>> = serde_json::from_slice(&fs::read(parts("tables.json")).unwrap()).unwrap();
     let mut folders: BTreeMap<String, BTreeMap<String, Raw>> = BTreeMap::new();
     let mut made = BTreeMap::new();
     for Row(original, from, names, is_transposed) in &tables[name] {
@@ -80,7 +79,9 @@ fn written(dir: &Path, tensors: &BTreeMap<String, Raw>) -> PathBuf {
 
 /// Tensors that training leaves in a file beside the weights.
 fn with_leftovers(mut tensors: BTreeMap<String, Raw>) -> BTreeMap<String, Raw> {
-    for name in ["alphas_cumprod", "model_ema.decay", "cond_stage_model.model.logit_scale", "first_stage_model.loss.logvar"] {
+    for name in
+        ["alphas_cumprod", "model_ema.decay", "cond_stage_model.model.logit_scale", "first_stage_model.loss.logvar"]
+    {
         tensors.insert(name.into(), (Dtype::F32, vec![1], vec![0; 4]));
     }
     tensors
@@ -141,7 +142,8 @@ fn the_autoencoder_of_a_single_file_and_one_of_its_own_give_the_bytes_of_the_fol
         })
     };
     let v1 = assembled("v1");
-    let within = v1.iter().filter_map(|(name, raw)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), raw.clone())));
+    let within =
+        v1.iter().filter_map(|(name, raw)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), raw.clone())));
     for tensors in [with_leftovers(v1.clone()), within.collect()] {
         let dir = tempfile::tempdir().unwrap();
         let file = SingleFile::open(&written(dir.path(), &tensors)).unwrap();

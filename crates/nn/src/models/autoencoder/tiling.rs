@@ -48,7 +48,8 @@ impl Tiling {
     /// `[batch, channels, height, width]` of latents to images.
     pub(super) fn decode(self, x: &Tensor, factor: usize, run: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         let (size, overlap) = (self.latents(factor), self.overlap);
-        Grid { size, step: portion(size, 1.0 - overlap), blend: portion(self.size, overlap), kept: self.size }.run(x, run)
+        Grid { size, step: portion(size, 1.0 - overlap), blend: portion(self.size, overlap), kept: self.size }
+            .run(x, run)
     }
 
     /// `[batch, channels, height, width]` of images to what is said of their latents.
