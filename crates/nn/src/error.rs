@@ -64,6 +64,42 @@ pub enum Error {
         /// What is wrong with it, and what to do about it.
         reason: String,
     },
+    /// A file is PyTorch's own format.
+    #[error(
+        "{}: a pickle, which is never read since it can run any program; convert it: python -c \"import sys, torch; from \
+         safetensors.torch import save_file; w = torch.load(sys.argv[1], weights_only=True); w = w.get('state_dict', w); \
+         save_file({{k: v.contiguous().clone() for k, v in w.items() if hasattr(v, 'shape')}}, sys.argv[2])\" OLD \
+         NEW.safetensors",
+        path.display()
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A LoRA cannot be added to a network.
+    #[error("{}: {reason}", path.display())]
+    Lora {
+        /// The LoRA's file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
+    /// Learned tokens cannot be added to a text encoder.
+    #[error("{}: {reason}", path.display())]
+    Learned {
+        /// The file of the textual inversion.
+        path: PathBuf,
+        /// What is wrong with it, and what to do about it.
+        reason: String,
+    },
+    /// A file holds none of the models that are read from single files.
+    #[error("{}: {reason}", path.display())]
+    SingleFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what to do about it.
+        reason: String,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

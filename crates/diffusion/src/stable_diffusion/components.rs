@@ -1,6 +1,6 @@
 //! A model's networks, read once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
@@ -14,6 +14,17 @@ use super::files::{read_json, read_text, unusable};
 use super::folder::ModelFolder;
 use crate::error::Result;
 
+/// What is added to a model while it is loaded. The default is nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Additions {
+    /// LoRAs, added to the weights.
+    pub loras: LoraStack,
+    /// Words by textual inversion (Gal et al. 2022).
+    pub learned: Vec<LearnedToken>,
+    /// Folders of ControlNets (Zhang et al. 2023), in the order of the pictures of each request.
+    pub controls: Vec<PathBuf>,
+}
+
 /// The networks of a model. They are constants: every image is drawn with them.
 #[derive(Debug)]
 pub struct Components {
@@ -23,6 +34,8 @@ pub struct Components {
     pub unet: UNet2DConditionModel,
     /// Images become latents, and latents images.
     pub vae: AutoencoderKL,
+    /// Pictures that images follow.
+    pub controls: Vec<ControlNetModel>,
     /// What kind of model it is.
     pub facts: ModelFacts,
     /// Where the networks are.
@@ -32,7 +45,7 @@ pub struct Components {
 }
 
 impl Components {
-    /// All networks of `folder` on `device`, with weights in `dtype` (`F32`, `F16` or `BF16`) straight from the mapped
+    /// All networks of `folder` with `additions` on `device`, with weights in `dtype` (`F32`, `F16` or `BF16`) straight from the mapped
     /// files. On other devices than the CPU, which compute in the weights' number type, an autoencoder that is known to
     /// overflow in `F16` (`force_upcast`) is kept in `F32`.
     ///
@@ -40,9 +53,9 @@ impl Components {
     ///
     /// # Errors
     /// [`DiffusionError::Network`](crate::DiffusionError::Network) names the file and the tensor that is missing, one too
-    /// many or of another shape than its configuration says; [`DiffusionError::Model`](crate::DiffusionError::Model) a
-    /// tokenizer that is another model's.
-    pub fn load(folder: &ModelFolder, device: &Device, dtype: DType) -> Result<Self> {
+    /// many or of another shape than its configuration says, and a LoRA, learned word or ControlNet of another model;
+    /// [`DiffusionError::Model`](crate::DiffusionError::Model) a tokenizer that is another model's.
+    pub fn load(folder: &ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
         let started = Instant::now();
         let options = LoadOptions::default().with_dtype(dtype).with_variant(folder.variant());
         let facts = *folder.facts();
@@ -58,7 +71,7 @@ impl Components {
             "loaded a model"
         );
         let text = TextEncoders::new(first, second, facts.zeros_for_no_negative);
-        Ok(Self { text, unet, vae, facts, device: device.clone(), dtype })
+        Ok(Self { text, unet, vae, controls, facts, device: device.clone(), dtype })
     }
 
     /// Whether the autoencoder computes in a number type that overflows where `f32` does not: not on the CPU, which always
@@ -75,17 +88,23 @@ fn timed<T>(part: &str, load: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(loaded)
 }
 
-/// The text encoder `text_encoder{suffix}` with its tokenizer.
-fn encoder(folder: &ModelFolder, suffix: &str, device: &Device, options: LoadOptions) -> Result<Encoder> {
-    let (part, words) = (format!("text_encoder{suffix}"), folder.part(&format!("tokenizer{suffix}")));
+/// A text encoder with its tokenizer.
+fn encoder(
+    folder: &ModelFolder,
+    additions: TextAdditions<'_>,
+    device: &Device,
+    options: LoadOptions,
+) -> Result<Encoder> {
+    let suffix = if additions.part == Part::TextEncoder2 { "_2" } else { "" };
+    let (part, words) = (additions.part.to_string(), folder.part(&format!("tokenizer{suffix}")));
     let dir = folder.part(&part);
-    let model = timed(&part, || Ok(ClipTextEncoder::from_pretrained(&dir, device, options)?))?;
+    let model = timed(&part, || Ok(ClipTextEncoder::from_pretrained_with(&dir, device, options, &additions)?))?;
     if !suffix.is_empty() && !model.has_projection() {
         return Err(unusable(&dir, "its weights lack `text_projection`, which XL's second text encoder has"));
     }
     let config = model.model().config();
     let length = config.positions.min(model_max_length(&words)?.unwrap_or(config.positions));
-    let tokenizer = Tokenizer::from_folder(&words, ClipFamily::Clip, length)?;
+    let mut tokenizer = Tokenizer::from_folder(&words, ClipFamily::Clip, length)?;
     if tokenizer.words() > config.vocabulary {
         let reason = format!(
             "the tokenizer has {} words, but {} of the model has {}; copy the tokenizer of this model",
@@ -95,6 +114,7 @@ fn encoder(folder: &ModelFolder, suffix: &str, device: &Device, options: LoadOpt
         );
         return Err(unusable(&words, reason));
     }
+    tokenizer.add_learned(additions.learned, config.vocabulary)?;
     let asks = read_json(&dir.join("config.json"))?.get("use_attention_mask").and_then(Value::as_bool);
     Ok(Encoder { model, tokenizer, masked: suffix.is_empty() && asks == Some(true) })
 }

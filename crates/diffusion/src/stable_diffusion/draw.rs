@@ -2,16 +2,19 @@
 //! inpainting, and their XL and latent consistency forms), for a batch of images that go the same way.
 
 use candle_core::{DType, Device, Tensor};
-use evenset_nn::models::{Conditions, UNet2DConditionModel};
+use evenset_nn::models::{AutoencoderKL, Conditions, ControlNetModel, ControlResiduals, Tiling, UNet2DConditionModel};
 
 use super::components::Components;
 use super::encode::{Conditioning, Embedded};
 use super::guidance::{guided, scale_embedding};
-use super::settings::DrawSettings;
+use super::settings::{ControlSettings, DrawSettings};
 use super::sizes::{SizeConditioning, time_ids};
-use super::start::{Latents, Start};
+use super::start::{Latents, Start, planes};
 use crate::error::{DiffusionError, Result};
 use crate::scheduler::{Scheduler, Walk};
+
+/// Pixels of the largest image that is decoded as a whole.
+const UNTILED: usize = 1 << 20;
 
 /// Which noise is asked for. All of it is standard normal, of the latents' shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Wanted<'a> {
     pub text: &'a Embedded,
     /// The real image that it starts from.
     pub start: Option<&'a Start>,
+    /// A picture for each ControlNet, RGB `[height, width, 3]` at the size of the image.
+    pub controls: &'a [Vec<u8>],
     /// Its guidance scale.
     pub guidance: f64,
 }
@@ -64,6 +69,7 @@ impl Components {
                           take a text-to-image model, or give guides and masks";
             return Err(DiffusionError::Setting { key: "model", reason: reason.into() });
         }
+        self.check_controls(wanted, settings)?;
         let walk = scheduler.walk(settings.steps, way.strength)?;
         let latents = match starts.is_empty() {
             true => None,
@@ -99,12 +105,38 @@ impl Components {
         )
     }
 
+    /// Refuses pictures that are not one for each ControlNet, at the images' size.
+    fn check_controls(&self, wanted: &[Wanted<'_>], settings: &DrawSettings) -> Result<()> {
+        let (nets, bytes) = (self.controls.len(), settings.height * settings.width * 3);
+        let fits = |one: &Wanted<'_>| one.controls.len() == nets && one.controls.iter().all(|rgb| rgb.len() == bytes);
+        match wanted.iter().all(fits) && settings.controls.len() == nets {
+            true => Ok(()),
+            false => {
+                let reason = format!(
+                    "there are {nets} ControlNets: each image needs as many RGB pictures of {}x{}, and each net its settings",
+                    settings.width, settings.height
+                );
+                Err(DiffusionError::Setting { key: "controls", reason })
+            }
+        }
+    }
+
     /// Images `[batch, 3, height, width]` of about `[-1, 1]` in `f32` from latents of [`draw`](Self::draw).
+    ///
+    /// Images of more than a million pixels are decoded in tiles, so that memory does not grow with them.
     ///
     /// # Errors
     /// What a tensor operation gives.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        Ok(self.vae.decode(&self.vae.from_model(&latents.to_dtype(DType::F32)?)?)?)
+        self.decode_with(&self.vae, latents)
+    }
+
+    /// The same with another autoencoder.
+    pub(super) fn decode_with(&self, vae: &AutoencoderKL, latents: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = latents.dims4()?;
+        let large = height * width * self.facts.downsampling.pow(2) > UNTILED;
+        let vae = vae.clone().with_tiling(large.then(|| Tiling::of(vae.config())))?;
+        Ok(vae.decode(&vae.from_model(&latents.to_dtype(DType::F32)?)?)?)
     }
 }
 
@@ -150,6 +182,8 @@ struct Network<'a> {
     sizes: Option<Tensor>,
     /// Latent consistency: `[batch, width]`.
     scale: Option<Tensor>,
+    /// ControlNets that are shown something, with the pictures `[batch, 3, height, width]` in `[0, 1]`.
+    controls: Vec<(&'a ControlNetModel, Tensor, ControlSettings)>,
     /// Nine channels: the mask and the image that stays, `[batch, 1 + latent_channels, h, w]`.
     beside: Option<Tensor>,
     device: &'a Device,
@@ -186,6 +220,11 @@ impl<'a> Network<'a> {
             let size = SizeConditioning::of(settings.height as u32, settings.width as u32);
             time_ids(&vec![size; pooled.dims().first().copied().unwrap_or(0)], device)
         };
+        let controls = components.controls.iter().zip(&settings.controls).enumerate().map(|(i, (model, settings_of))| {
+            let pictures = wanted.iter().filter_map(|one| one.controls.get(i)).map(Vec::as_slice);
+            let pictures = planes(pictures, (settings.height, settings.width), |v| f32::from(v) / 255.0, device)?;
+            Ok((model, pictures, *settings_of))
+        });
         let scale = facts.guidance_embedding.map(|width| scale_embedding(&vec![guidance; wanted.len()], width, device));
         Ok(Self {
             unet: &components.unet,
@@ -193,6 +232,7 @@ impl<'a> Network<'a> {
             guidance,
             sizes: positive.pooled.as_ref().map(of_size).transpose()?,
             scale: scale.transpose()?,
+            controls: controls.collect::<Result<_>>()?,
             positive,
             negative,
             beside,
@@ -202,46 +242,62 @@ impl<'a> Network<'a> {
 
     /// The guided prediction for `x` at call `call` of `walk`.
     fn predict(&self, x: &Tensor, timestep: f64, walk: &Walk<'_>, call: usize) -> Result<Tensor> {
-        let input = match &self.beside {
-            Some(beside) => Tensor::cat(&[x, beside], 1)?,
-            None => x.clone(),
-        };
+        let now = Now { x, timestep, share: (call, walk.timesteps().len()) };
         let sigma = walk.sigma(call);
         let within = self.settings.guidance_interval.is_none_or(|[low, high]| (low..=high).contains(&sigma));
         let Some(negative) = self.negative.as_ref().filter(|_| within) else {
-            return self.call(&input, timestep, &[&self.positive]);
+            return self.call(now, &[&self.positive]);
         };
         let (positive, negative) = match self.settings.guided_at_once {
             true => {
-                let both = self.call(&input, timestep, &[negative, &self.positive])?;
+                let both = self.call(now, &[negative, &self.positive])?;
                 let batch = x.dim(0)?;
                 (both.narrow(0, batch, batch)?, both.narrow(0, 0, batch)?)
             }
-            false => (
-                self.call(&input, timestep, &[&self.positive])?,
-                self.call(&input, timestep, &[negative])?,
-            ),
+            false => (self.call(now, &[&self.positive])?, self.call(now, &[negative])?),
         };
         guided(&positive, &negative, self.guidance, self.settings.guidance_rescale)
     }
 
-    /// The network's predictions for `x` under each of `texts`, one behind another.
-    fn call(&self, x: &Tensor, timestep: f64, texts: &[&Conditioning]) -> Result<Tensor> {
+    /// The network's predictions under each of `texts`, one behind another.
+    fn call(&self, now: Now<'_>, texts: &[&Conditioning]) -> Result<Tensor> {
         let repeated = |x: &Tensor| Tensor::cat(&vec![x; texts.len()], 0);
         let text = Conditioning::stack(texts)?;
-        let input = repeated(x)?;
-        let timesteps = Tensor::full(timestep as f32, input.dim(0)?, self.device)?;
+        let latents = repeated(now.x)?;
+        let timesteps = Tensor::full(now.timestep as f32, latents.dim(0)?, self.device)?;
         let sizes = self.sizes.as_ref().map(repeated).transpose()?;
         let scale = self.scale.as_ref().map(repeated).transpose()?;
         let conditions = Conditions {
             text: Some(&text.tokens),
             pooled_text: text.pooled.as_ref(),
             time_ids: sizes.as_ref(),
-            timestep: scale.as_ref(),
             ..Conditions::default()
         };
-        Ok(self.unet.forward(&input, &timesteps, &conditions)?)
+        let mut control: Option<ControlResiduals> = None;
+        let (call, calls) = now.share;
+        for (model, pictures, settings) in self.controls.iter().filter(|(.., settings)| settings.acts(call, calls)) {
+            let seen = model.forward(&latents, &timesteps, &conditions, &repeated(pictures)?, settings.scale)?;
+            control = Some(match control {
+                Some(before) => before.add(&seen)?,
+                None => seen,
+            });
+        }
+        let input = match &self.beside {
+            Some(beside) => Tensor::cat(&[&latents, &repeated(beside)?], 1)?,
+            None => latents,
+        };
+        let conditions = Conditions { timestep: scale.as_ref(), ..conditions };
+        Ok(self.unet.forward_controlled(&input, &timesteps, &conditions, control.as_ref())?)
     }
+}
+
+/// Where a walk is.
+#[derive(Clone, Copy)]
+struct Now<'a> {
+    x: &'a Tensor,
+    timestep: f64,
+    /// Number of the call, and how many there are.
+    share: (usize, usize),
 }
 
 /// Whether the network is also asked about the negative prompt (diffusers' `do_classifier_free_guidance`).

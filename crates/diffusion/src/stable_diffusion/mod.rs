@@ -22,13 +22,13 @@ mod settings;
 mod sizes;
 mod start;
 
-pub use components::Components;
+pub use components::{Additions, Components};
 pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};
 pub use folder::{ModelFolder, Scheduler};
 pub use model::{PromptRequest, StableDiffusion};
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
-pub use settings::DrawSettings;
+pub use settings::{ControlSettings, DrawSettings};
 pub use sizes::{SizeConditioning, time_ids};
 pub use start::Start;

@@ -8,7 +8,7 @@ use evenset_core::{Progress, Seed};
 use evenset_nn::models::{AutoencoderKL, LoadOptions};
 use evenset_nn::no_grad;
 
-use super::components::Components;
+use super::components::{Additions, Components};
 use super::draw::{Noise, Wanted, is_guided};
 use super::encode::Embedded;
 use super::facts::Family;
@@ -34,6 +34,15 @@ pub struct PromptRequest {
     pub start: Option<Start>,
     /// Its own guidance scale instead of the settings'.
     pub guidance: Option<f64>,
+    /// A picture for each ControlNet, RGB `[height, width, 3]` at the size of the image.
+    pub controls: Vec<Vec<u8>>,
+}
+
+impl PromptRequest {
+    /// An image drawn from pure noise with the settings' guidance.
+    pub fn new(prompt: Prompt, seed: Seed) -> Self {
+        Self { prompt, seed, start: None, guidance: None, controls: Vec::new() }
+    }
 }
 
 /// A Stable Diffusion model, ready to draw.
@@ -47,14 +56,14 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads the networks of `folder` on `device` with weights in `dtype`.
+    /// Loads the networks of `folder` with `additions` on `device`, with weights in `dtype`.
     ///
     /// # Errors
     /// Those of [`Components::load`] and [`SchedulerJson::open`].
-    pub fn load(folder: ModelFolder, device: &Device, dtype: DType) -> Result<Self> {
+    pub fn load(folder: ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
         let scheduler = SchedulerJson::open(&folder.scheduler().config)?;
         scheduler.scheduler(None)?;
-        let components = Components::load(&folder, device, dtype)?;
+        let components = Components::load(&folder, additions, device, dtype)?;
         Ok(Self { folder, components, scheduler, exact: OnceLock::new() })
     }
 
@@ -120,7 +129,8 @@ impl StableDiffusion {
                 let of = |&i: &usize| {
                     let (request, text) = (requests.get(i)?, texts.get(i)?);
                     let guidance = f64::from_bits(way.guidance);
-                    Some((Wanted { text, start: request.start.as_ref(), guidance }, request.seed))
+                    let controls = &request.controls;
+                    Some((Wanted { text, start: request.start.as_ref(), guidance, controls }, request.seed))
                 };
                 let (wanted, seeds): (Vec<Wanted<'_>>, Vec<Seed>) = places.iter().filter_map(of).unzip();
                 let drawn = no_grad(|| self.batch(&scheduler, &wanted, &seeds, settings))?;
@@ -152,8 +162,7 @@ impl StableDiffusion {
         let mut images = self.pixels(&self.components.decode(&latents)?)?;
         if images.iter().any(|image| !image.finite) && self.components.overflows() {
             tracing::warn!("the autoencoder overflowed; it decodes in f32 from here on where it does");
-            let exact = self.exact()?;
-            let again = self.pixels(&exact.decode(&exact.from_model(&latents)?)?)?;
+            let again = self.pixels(&self.components.decode_with(self.exact()?, &latents)?)?;
             for (image, again) in images.iter_mut().zip(again).filter(|(image, _)| !image.finite) {
                 *image = again;
             }

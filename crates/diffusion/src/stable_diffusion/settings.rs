@@ -30,6 +30,32 @@ pub struct DrawSettings {
     pub guided_at_once: bool,
     /// How prompts are read.
     pub prompts: PromptOptions,
+    /// How closely images follow the pictures of each ControlNet; one for each that was loaded.
+    pub controls: Vec<ControlSettings>,
+}
+
+/// How closely images follow a ControlNet's pictures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ControlSettings {
+    /// What its effect is multiplied with (diffusers' `controlnet_conditioning_scale`).
+    pub scale: f64,
+    /// The part of the walk in which it has one, as shares of the steps (`control_guidance_start`, `control_guidance_end`).
+    pub interval: [f64; 2],
+}
+
+impl Default for ControlSettings {
+    /// As the network was trained, all the way.
+    fn default() -> Self {
+        Self { scale: 1.0, interval: [0.0, 1.0] }
+    }
+}
+
+impl ControlSettings {
+    /// Whether it has an effect at call `call` of so many.
+    pub(super) fn acts(&self, call: usize, calls: usize) -> bool {
+        let share = |call: usize| call as f64 / calls.max(1) as f64;
+        share(call) >= self.interval[0] && share(call + 1) <= self.interval[1]
+    }
 }
 
 /// The longest side of an image in pixels.
@@ -56,6 +82,7 @@ impl DrawSettings {
             guidance_interval: None,
             guided_at_once: true,
             prompts: PromptOptions::default(),
+            controls: Vec::new(),
         }
     }
 
@@ -77,6 +104,12 @@ impl DrawSettings {
         check_guidance(self.guidance)?;
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return fail("guidance_rescale", format!("{} is not between 0 and 1", self.guidance_rescale));
+        }
+        for ControlSettings { scale, interval: [start, end] } in &self.controls {
+            if !scale.is_finite() || !(0.0..=1.0).contains(start) || !(start..=&1.0).contains(&end) {
+                let reason = format!("a scale of {scale} from {start} to {end} of the steps; shares are from 0 to 1");
+                return fail("controls", reason);
+            }
         }
         match self.guidance_interval {
             Some([low, high]) if !(0.0 <= low && low < high) => {

@@ -65,7 +65,8 @@ impl Latents {
         noise: &mut Noises<'_>,
     ) -> Result<Self> {
         let DrawSettings { height, width, .. } = *settings;
-        let pixels = images(starts.iter().map(|start| start.pixels.as_slice()), (height, width), device)?;
+        let rgb = starts.iter().map(|start| start.pixels.as_slice());
+        let pixels = planes(rgb, (height, width), |byte| f32::from(byte) / 127.5 - 1.0, device)?;
         let mut encode = |images: &Tensor, which: Noise| -> Result<Tensor> {
             let posterior = vae.encode(images)?;
             Ok(vae.to_model(&posterior.sample(&noise(which)?.to_device(device)?)?)?)
@@ -95,16 +96,18 @@ impl Latents {
     }
 }
 
-/// RGB images as the autoencoder takes them: `[batch, 3, height, width]` in `[-1, 1]`.
-fn images<'a>(
+/// RGB images as networks take them: `[batch, 3, height, width]`, each byte as `value` says.
+pub(super) fn planes<'a>(
     images: impl Iterator<Item = &'a [u8]>,
     (height, width): (usize, usize),
+    value: impl Fn(u8) -> f32,
     device: &Device,
 ) -> Result<Tensor> {
     let mut values = Vec::new();
     let mut batch = 0;
     for image in images {
-        values.extend((0..3).flat_map(|channel| image.iter().skip(channel).step_by(3)).map(|&v| f32::from(v) / 127.5 - 1.0));
+        let channel = |channel| image.iter().skip(channel).step_by(3).map(|&byte| value(byte));
+        values.extend((0..3).flat_map(channel));
         batch += 1;
     }
     Ok(Tensor::from_vec(values, (batch, 3, height, width), device)?)

@@ -1,6 +1,7 @@
 //! The autoencoder between images and latents: diffusers' `AutoencoderKL` (Rombach et al. 2022, Kingma and Welling 2014).
 
 mod config;
+mod tiling;
 
 use std::path::Path;
 
@@ -10,9 +11,11 @@ use super::blocks::{Block, Context, MidBlock};
 use super::layers::{Conv2d, GroupNorm, from_images};
 use super::load::{self, LoadOptions};
 use super::resnet::Direction;
+use crate::single_file::SingleFile;
 use crate::weights::{Scope, Weights};
 
 pub use config::{AutoencoderKLConfig, AutoencoderKLJson};
+pub use tiling::Tiling;
 
 const CLASS: &str = "AutoencoderKL";
 
@@ -45,6 +48,7 @@ pub struct AutoencoderKL {
     weights: Weights,
     encoder: Encoder,
     decoder: Decoder,
+    tiling: Option<Tiling>,
     dtype: DType,
 }
 
@@ -82,6 +86,7 @@ impl AutoencoderKL {
         Ok(Self {
             encoder: Encoder::new(&scope.sub("encoder"), config, quant_conv)?,
             decoder: Decoder::new(&scope.sub("decoder"), config, post_quant_conv)?,
+            tiling: None,
             dtype: scope.compute_dtype(),
             weights: scope.weights().clone(),
             config: config.clone(),
@@ -97,6 +102,31 @@ impl AutoencoderKL {
     pub fn from_pretrained(dir: &Path, device: &Device, options: LoadOptions) -> crate::Result<Self> {
         let config = AutoencoderKLConfig::read(&dir.join("config.json"))?;
         load::weights(dir, device, options, 0.0, |scope| Self::new(&config, scope))
+    }
+
+    /// The network in a single file of original names (with a whole model, or of its own), of the shape `config`: that of
+    /// [`Family::vae`](crate::Family::vae), unless the file is of another one.
+    ///
+    /// # Errors
+    /// A file without an autoencoder; a tensor that is missing, unexpected or misshapen.
+    pub fn from_single_file(
+        file: &SingleFile,
+        config: &AutoencoderKLConfig,
+        device: &Device,
+        options: LoadOptions,
+    ) -> crate::Result<Self> {
+        load::built(file.open_vae()?, device, options, 0.0, |scope| Self::new(config, scope))
+    }
+
+    /// The same network, which takes images and latents larger than a tile apart into tiles; `None` takes them whole.
+    ///
+    /// # Errors
+    /// A tiling that is none for this network: see [`Tiling`].
+    pub fn with_tiling(self, tiling: Option<Tiling>) -> crate::Result<Self> {
+        if let Some(tiling) = tiling {
+            tiling.check(self.config.downsampling())?;
+        }
+        Ok(Self { tiling, ..self })
     }
 
     /// The network's shape.
@@ -115,7 +145,12 @@ impl AutoencoderKL {
     /// # Errors
     /// Another number of channels.
     pub fn encode(&self, images: &Tensor) -> Result<Posterior> {
-        let moments = self.encoder.forward(&images.to_dtype(self.dtype)?)?.to_dtype(images.dtype())?;
+        let x = images.to_dtype(self.dtype)?;
+        let moments = match self.tiling {
+            Some(tiling) => tiling.encode(&x, self.config.downsampling(), |tile| self.encoder.forward(tile))?,
+            None => self.encoder.forward(&x)?,
+        };
+        let moments = moments.to_dtype(images.dtype())?;
         let latents = self.config.latent_channels;
         let logvar = moments.narrow(1, latents, latents)?.clamp(-30.0, 20.0)?;
         Ok(Posterior { mean: moments.narrow(1, 0, latents)?.contiguous()?, logvar })
@@ -127,7 +162,12 @@ impl AutoencoderKL {
     /// # Errors
     /// Another number of channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.decoder.forward(&latents.to_dtype(self.dtype)?)?.to_dtype(latents.dtype())
+        let x = latents.to_dtype(self.dtype)?;
+        let images = match self.tiling {
+            Some(tiling) => tiling.decode(&x, self.config.downsampling(), |tile| self.decoder.forward(tile))?,
+            None => self.decoder.forward(&x)?,
+        };
+        images.to_dtype(latents.dtype())
     }
 
     /// Latents as a diffusion model sees them, of about unit variance: what [`encode`](Self::encode) gives, moved and

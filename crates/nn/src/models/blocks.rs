@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::attention::Attention;
+use super::controlnet::ControlResiduals;
 use super::layers::{Conv2d, GroupNorm, from_images};
 use super::plan::{AttentionPlan, BlockPlan, LayerPlan, MidPlan, UNetPlan};
 use super::resnet::{Direction, Resample, ResnetBlock};
@@ -156,6 +157,16 @@ impl UNetBody {
 
     /// `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`.
     pub(super) fn forward(&self, x: &Tensor, context: Context<'_>) -> Result<Tensor> {
+        self.forward_controlled(x, context, None)
+    }
+
+    /// The same, with `control` added to what the way up takes again and to the middle.
+    pub(super) fn forward_controlled(
+        &self,
+        x: &Tensor,
+        context: Context<'_>,
+        control: Option<&ControlResiduals>,
+    ) -> Result<Tensor> {
         let x = if self.centred { x.affine(2.0, -1.0)? } else { x.clone() };
         let mut h = self.conv_in.forward(&from_images(&x)?)?;
         let mut skips = vec![h.clone()];
@@ -164,6 +175,9 @@ impl UNetBody {
         }
         if let Some(mid) = &self.mid_block {
             h = mid.forward(&h, context)?;
+        }
+        if let Some(control) = control {
+            h = control.add_to(&mut skips, &h)?;
         }
         for block in &self.up_blocks {
             h = block.up(h, context, &mut skips)?;

@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use super::config::unsupported;
 use crate::error::{Error, Result};
 use crate::files::WeightFiles;
+use crate::lora::{LoraStack, Part};
 use crate::weights::{Scope, Weights};
 
 /// The names that diffusers gives a model's weights: whole, and in `f16`; each in the order of preference.
@@ -97,15 +98,44 @@ pub(super) fn weights<T>(
     dropout: f64,
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
-    let LoadOptions { dtype, trainable, variant } = options;
+    built(open(dir, options.variant)?, device, options, dropout, build)
+}
+
+/// The same, with the changes of `loras` to a UNet.
+pub(super) fn unet_weights<T>(
+    files: WeightFiles,
+    loras: &LoraStack,
+    device: &Device,
+    options: LoadOptions,
+    dropout: f64,
+    build: impl FnOnce(&Scope) -> Result<T>,
+) -> Result<T> {
+    let merger = loras.merger(Part::UNet, files.unet_layers());
+    built(files.with_merger(merger), device, options, dropout, build)
+}
+
+/// Builds a model from weights in files that are open.
+pub(super) fn built<T>(
+    files: WeightFiles,
+    device: &Device,
+    options: LoadOptions,
+    dropout: f64,
+    build: impl FnOnce(&Scope) -> Result<T>,
+) -> Result<T> {
+    let LoadOptions { dtype, trainable, .. } = options;
     options.check()?;
     if trainable && dropout != 0.0 {
         return Err(unsupported("dropout", &dropout, "0.0 in training (without training, dropout has no effect)"));
     }
-    let weights = Weights::from_files(WeightFiles::open(&find(dir, variant)?)?, device, dtype, trainable);
+    let weights = Weights::from_files(files, device, dtype, trainable);
     let model = build(&weights.scope(""))?;
     weights.finish()?;
     Ok(model)
+}
+
+/// The files of a model of diffusers in `dir`.
+pub(super) fn open(dir: &Path, variant: Variant) -> Result<WeightFiles> {
+    WeightFiles::open(&find(dir, variant)?)
 }
 
 pub(super) fn find(dir: &Path, variant: Variant) -> Result<PathBuf> {

@@ -6,7 +6,8 @@
 //! name both. Resolving it gives the checked one, in which every block is spelled out and diffusers' historical
 //! readings of a key (`attention_head_dim`, above all) are settled.
 //!
-//! [`clip`] has CLIP and SigLIP, as transformers writes them.
+//! [`clip`] has CLIP and SigLIP, as transformers writes them. What [`LoraStack`](crate::LoraStack) holds is added to
+//! weights while they are read, and [`SingleFile`](crate::SingleFile) reads them from one file with a whole model.
 //!
 //! [`UNet`] is the same network with an embedding of noise levels and no configuration of diffusers': the one that this
 //! project trains itself.
@@ -19,9 +20,11 @@ mod autoencoder;
 mod blocks;
 pub mod clip;
 mod config;
+mod controlnet;
 mod layers;
 mod load;
 mod plan;
+pub(crate) mod published;
 mod resnet;
 mod time;
 mod unet;
@@ -29,11 +32,12 @@ mod unet_2d;
 mod unet_condition;
 mod weight_files;
 
-pub use autoencoder::{AutoencoderKL, AutoencoderKLConfig, AutoencoderKLJson, Posterior};
+pub use autoencoder::{AutoencoderKL, AutoencoderKLConfig, AutoencoderKLJson, Posterior, Tiling};
 pub use config::{
     Activation, AdditionEmbedding, ClassEmbedding, MidBlock, OneOrMany, Resampling, SampleSize, TimeEmbedding,
     TimeScaleShift, UNetDownBlock, UNetUpBlock, VaeDownBlock, VaeUpBlock,
 };
+pub use controlnet::{ChannelOrder, ControlNetConfig, ControlNetJson, ControlNetModel, ControlResiduals};
 pub use load::{LoadOptions, Variant};
 pub use unet::{UNet, UNetConfig};
 pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};

@@ -2,19 +2,23 @@
 //! al. 2023).
 
 mod config;
+mod embedding;
 
 use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::blocks::{Context, UNetBody};
+use super::controlnet::ControlResiduals;
 use super::load::{self, LoadOptions};
-use super::time::{Classes, Embedding, Features};
+use crate::lora::LoraStack;
 use crate::ops;
+use crate::single_file::SingleFile;
 use crate::weights::{Scope, Weights};
 
 pub(super) use config::divisor;
 pub use config::{UNet2DConditionConfig, UNet2DConditionJson};
+pub(super) use embedding::ConditionEmbedding;
 
 const CLASS: &str = "UNet2DConditionModel";
 
@@ -46,10 +50,7 @@ impl<'a> Conditions<'a> {
 pub struct UNet2DConditionModel {
     config: UNet2DConditionConfig,
     weights: Weights,
-    features: Features,
-    time_embedding: Embedding,
-    class_embedding: Option<Classes>,
-    text_time: Option<(Features, Embedding)>,
+    embedding: ConditionEmbedding,
     body: UNetBody,
     dtype: DType,
 }
@@ -60,25 +61,8 @@ impl UNet2DConditionModel {
     /// # Errors
     /// Those of the weights' source.
     pub fn new(config: &UNet2DConditionConfig, scope: &Scope) -> crate::Result<Self> {
-        let features = Features::new(&scope.sub("time_proj"), config.features)?;
-        let width = config.features.width();
-        let time_embedding = Embedding::with_condition(
-            &scope.sub("time_embedding"),
-            width,
-            config.embedding,
-            config.condition,
-            config.silu_after_embedding,
-        )?;
-        let class = |plan| Classes::new(&scope.sub("class_embedding"), plan, width, config.embedding);
-        let text_time = |plan: config::TextTimePlan| {
-            let embedding = Embedding::new(&scope.sub("add_embedding"), plan.inputs, config.embedding)?;
-            Ok::<_, crate::Error>((Features::new(&scope.sub("add_time_proj"), plan.features)?, embedding))
-        };
         Ok(Self {
-            features,
-            time_embedding,
-            class_embedding: config.class.map(class).transpose()?,
-            text_time: config.text_time.map(text_time).transpose()?,
+            embedding: ConditionEmbedding::new(config, scope)?,
             body: UNetBody::new(scope, &config.body)?,
             dtype: scope.compute_dtype(),
             weights: scope.weights().clone(),
@@ -97,6 +81,38 @@ impl UNet2DConditionModel {
         load::weights(dir, device, options, config.dropout, |scope| Self::new(&config, scope))
     }
 
+    /// [`from_pretrained`](Self::from_pretrained), with the changes of `loras` added to the weights.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained); and [`Error::Lora`](crate::Error::Lora) for a LoRA of which any layer
+    /// has no place in this network, or that holds anything but finite numbers.
+    pub fn from_pretrained_with(
+        dir: &Path,
+        device: &Device,
+        options: LoadOptions,
+        loras: &LoraStack,
+    ) -> crate::Result<Self> {
+        let config = UNet2DConditionConfig::read(&dir.join("config.json"))?;
+        let build = |scope: &Scope| Self::new(&config, scope);
+        load::unet_weights(load::open(dir, options.variant)?, loras, device, options, config.dropout, build)
+    }
+
+    /// The network in a single file of original names, of the shape `config`: that of
+    /// [`Family::unet`](crate::Family::unet), unless the file is of another one.
+    ///
+    /// # Errors
+    /// As [`from_pretrained_with`](Self::from_pretrained_with).
+    pub fn from_single_file(
+        file: &SingleFile,
+        config: &UNet2DConditionConfig,
+        device: &Device,
+        options: LoadOptions,
+        loras: &LoraStack,
+    ) -> crate::Result<Self> {
+        let build = |scope: &Scope| Self::new(config, scope);
+        load::unet_weights(file.open_unet()?, loras, device, options, config.dropout, build)
+    }
+
     /// The network's shape.
     pub fn config(&self) -> &UNet2DConditionConfig {
         &self.config
@@ -113,44 +129,29 @@ impl UNet2DConditionModel {
     /// # Errors
     /// Shapes that do not agree, and conditions that are missing or that the network does not take.
     pub fn forward(&self, latents: &Tensor, timesteps: &Tensor, conditions: &Conditions<'_>) -> Result<Tensor> {
+        self.forward_controlled(latents, timesteps, conditions, None)
+    }
+
+    /// [`forward`](Self::forward), with what a [`ControlNetModel`](super::ControlNetModel) says added to the results on the
+    /// way down and to the middle (diffusers' `down_block_additional_residuals` and `mid_block_additional_residual`).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and residuals of a ControlNet for another network.
+    pub fn forward_controlled(
+        &self,
+        latents: &Tensor,
+        timesteps: &Tensor,
+        conditions: &Conditions<'_>,
+        control: Option<&ControlResiduals>,
+    ) -> Result<Tensor> {
         let (batch, _, _, _) = latents.dims4()?;
         if timesteps.dims() != [batch] {
             bail!("{batch} images need as many timesteps, not {:?}", timesteps.dims());
         }
-        let time = ops::silu(&self.embedding(timesteps, conditions)?)?;
+        let time = ops::silu(&self.embedding.forward(timesteps, conditions, self.dtype)?)?;
         let text = conditions.text.map(|text| text.to_dtype(self.dtype)?.contiguous()).transpose()?;
         let context = Context { time: Some(&time), text: text.as_ref() };
-        self.body.forward(&latents.to_dtype(self.dtype)?, context)?.to_dtype(latents.dtype())
-    }
-
-    /// The sum of all embeddings, `[batch, width]`.
-    fn embedding(&self, timesteps: &Tensor, conditions: &Conditions<'_>) -> Result<Tensor> {
-        let condition = conditions.timestep.map(|x| x.to_dtype(self.dtype)).transpose()?;
-        let features = self.features.forward(timesteps)?.to_dtype(self.dtype)?;
-        let mut sum = self.time_embedding.forward_with(&features, condition.as_ref())?;
-        match (&self.class_embedding, conditions.class) {
-            (Some(classes), Some(class)) => sum = sum.add(&classes.forward(class, &self.features, self.dtype)?)?,
-            (None, None) => {}
-            (Some(_), None) => bail!("this network needs a class for each image"),
-            (None, Some(_)) => bail!("this network takes no classes"),
-        }
-        match (&self.text_time, conditions.pooled_text, conditions.time_ids) {
-            (Some(text_time), Some(text), Some(ids)) => sum = sum.add(&self.text_time(text_time, text, ids)?)?,
-            (None, None, None) => {}
-            (Some(_), ..) => bail!("this network needs a pooled text embedding and the time ids for each image"),
-            (None, ..) => bail!("this network takes neither a pooled text embedding nor time ids"),
-        }
-        if self.config.silu_after_sum { ops::silu(&sum) } else { Ok(sum) }
-    }
-
-    fn text_time(&self, (features, embedding): &(Features, Embedding), text: &Tensor, ids: &Tensor) -> Result<Tensor> {
-        let (batch, width) = text.dims2()?;
-        let (rows, _) = ids.dims2()?;
-        let numbers = features.forward(&ids.flatten_all()?)?.reshape((rows, ()))?.to_dtype(self.dtype)?;
-        let inputs = self.config.text_time.map_or(0, |plan| plan.inputs);
-        if rows != batch || width + numbers.dim(1)? != inputs {
-            bail!("a pooled text of {:?} and time ids {:?} do not make {inputs} features", text.dims(), ids.dims());
-        }
-        embedding.forward(&Tensor::cat(&[&text.to_dtype(self.dtype)?, &numbers], 1)?)
+        let latents_in = latents.to_dtype(self.dtype)?;
+        self.body.forward_controlled(&latents_in, context, control)?.to_dtype(latents.dtype())
     }
 }

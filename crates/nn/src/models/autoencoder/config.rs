@@ -83,6 +83,8 @@ pub struct AutoencoderKLConfig {
     pub(super) mean: Vec<f64>,
     pub(super) factor: Vec<f64>,
     pub(super) force_upcast: bool,
+    /// Height of the images it was trained on.
+    pub(super) sample_size: Option<usize>,
 }
 
 impl AutoencoderKLConfig {
@@ -155,6 +157,10 @@ impl AutoencoderKLJson {
             mean,
             factor,
             force_upcast: self.force_upcast,
+            sample_size: match self.sample_size {
+                Some(SampleSize::Square(side) | SampleSize::Rectangle([side, _])) => Some(side),
+                None => None,
+            },
         })
     }
 

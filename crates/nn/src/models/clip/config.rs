@@ -270,6 +270,32 @@ impl ClipConfig {
 }
 
 impl TextConfig {
+    /// The first text encoder of Stable Diffusion 1 and XL: OpenAI's CLIP ViT-L/14.
+    pub(crate) fn vit_l() -> Self {
+        Self::published([768, 3072, 12, 12], Activation::QuickGelu, 768)
+    }
+
+    /// The text encoder of Stable Diffusion 2: OpenCLIP's ViT-H/14 without its last layer.
+    pub(crate) fn open_vit_h() -> Self {
+        Self::published([1024, 4096, 23, 16], Activation::Gelu, 512)
+    }
+
+    /// The second text encoder of Stable Diffusion XL: OpenCLIP's ViT-bigG/14.
+    pub(crate) fn open_vit_big_g() -> Self {
+        Self::published([1280, 5120, 32, 20], Activation::Gelu, 1280)
+    }
+
+    fn published([width, hidden, layers, heads]: [usize; 4], activation: Activation, projection: usize) -> Self {
+        Self {
+            family: Family::Clip,
+            transformer: TransformerConfig { width, hidden, layers, heads, activation, eps: 1e-5 },
+            vocabulary: 49_408,
+            positions: 77,
+            eos: 2,
+            projection,
+        }
+    }
+
     /// From the `config.json` of a `CLIPTextModel`, as diffusers keeps it in `text_encoder`, or of a whole `CLIPModel`.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use candle_core::Device;
 
 use crate::error::{Error, Result};
 use crate::files::WeightFiles;
-use crate::models::load::{LoadOptions, Variant};
-use crate::weights::{Scope, Weights};
+use crate::models::load::{LoadOptions, Variant, built};
+use crate::weights::Scope;
 
 /// The names that transformers gives a model's weights: whole, and in `f16`; each in the order of preference.
 const NAMES: [&[&str]; 2] = [
@@ -25,12 +25,12 @@ pub(super) fn weights<T>(
     options: LoadOptions,
     build: impl FnOnce(&Scope) -> Result<T>,
 ) -> Result<T> {
-    let LoadOptions { dtype, trainable, variant } = options;
-    options.check()?;
-    let weights = Weights::from_files(WeightFiles::open(&find(dir, variant)?)?, device, dtype, trainable);
-    let model = build(&weights.scope(""))?;
-    weights.finish()?;
-    Ok(model)
+    built(open(dir, options.variant)?, device, options, 0.0, build)
+}
+
+/// The files of a model of transformers in `dir`.
+pub(super) fn open(dir: &Path, variant: Variant) -> Result<WeightFiles> {
+    WeightFiles::open(&find(dir, variant)?)
 }
 
 /// The scope of a model's inside: newer files leave the name of a model that stands alone away.

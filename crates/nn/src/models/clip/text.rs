@@ -7,12 +7,16 @@ use candle_core::{Device, IndexOp, Result, Tensor, bail};
 use super::attention::Mask;
 use super::config::{Family, TextConfig};
 use super::encoder::{Encoder, Norm};
+use super::learned::LearnedToken;
 use super::load;
 use super::tokens::Tokens;
+use crate::files::WeightFiles;
 use crate::grad_mode::used;
 use crate::layers::Linear;
-use crate::models::load::LoadOptions;
+use crate::lora::{LoraStack, Part};
+use crate::models::load::{LoadOptions, built};
 use crate::param::Param;
+use crate::single_file::SingleFile;
 use crate::weights::{Init, Scope, Weights};
 
 /// The token number that old configurations give the end of a text, whatever their vocabulary says.
@@ -63,6 +67,14 @@ impl TextModel {
                 Family::Siglip => Some(Linear::new(&scope.sub("head"), transformer.width, config.projection)?),
             },
         })
+    }
+
+    /// The same transformer with more tokens behind those of its table: `rows` `[n, width]`.
+    fn with_tokens(mut self, rows: &Tensor) -> crate::Result<Self> {
+        let rows = rows.to_device(self.tokens.device())?.to_dtype(self.tokens.dtype())?;
+        self.tokens = Tensor::cat(&[&self.tokens, &rows], 0)?;
+        self.config.vocabulary += rows.dim(0)?;
+        Ok(self)
     }
 
     /// The transformer's shape.
@@ -166,6 +178,25 @@ impl Projection {
     }
 }
 
+/// What is added to a text encoder while its weights are read.
+#[derive(Clone, Copy, Debug)]
+pub struct TextAdditions<'a> {
+    /// Which of a model's encoders it is; the LoRAs' layers of this one are used.
+    pub part: Part,
+    /// LoRAs.
+    pub loras: Option<&'a LoraStack>,
+    /// Tokens behind those of the table, in this order: the first vector of the first one has the number of the
+    /// vocabulary's size.
+    pub learned: &'a [LearnedToken],
+}
+
+impl TextAdditions<'_> {
+    /// Nothing, for the encoder `part`.
+    pub fn none(part: Part) -> Self {
+        Self { part, loras: None, learned: &[] }
+    }
+}
+
 /// CLIP's text transformer in a folder of its own: transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`, which
 /// diffusers keeps in `text_encoder` and `text_encoder_2`.
 #[derive(Clone, Debug)]
@@ -183,18 +214,92 @@ impl ClipTextEncoder {
     /// A key or value in the configuration that is not supported; a tensor that is missing, unexpected or misshapen;
     /// weights that are a pickle. Each names the file.
     pub fn from_pretrained(dir: &Path, device: &Device, options: LoadOptions) -> crate::Result<Self> {
+        Self::from_pretrained_with(dir, device, options, &TextAdditions::none(Part::TextEncoder))
+    }
+
+    /// [`from_pretrained`](Self::from_pretrained), with LoRAs and learned tokens.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained); and [`Error::Lora`](crate::Error::Lora) for a LoRA of which any layer
+    /// has no place in this encoder, [`Error::Learned`](crate::Error::Learned) for tokens of another width.
+    pub fn from_pretrained_with(
+        dir: &Path,
+        device: &Device,
+        options: LoadOptions,
+        additions: &TextAdditions<'_>,
+    ) -> crate::Result<Self> {
         let config = TextConfig::read(&dir.join("config.json"))?;
-        load::weights(dir, device, options, |scope| {
-            let projection = scope.sub("text_projection");
-            Ok(Self {
-                model: TextModel::new(&config, &load::inner(scope, "text_model"))?,
-                projection: match projection.has("weight") {
-                    true => Some(Projection::new(&projection, config.transformer.width, config.projection)?),
-                    false => None,
-                },
-                weights: scope.weights().clone(),
-            })
+        Self::from_files(load::open(dir, options.variant)?, &config, device, options, additions)
+    }
+
+    /// The encoder in a single file of original names, of the shape `config`: that of
+    /// [`Family::text_encoder`](crate::Family::text_encoder), unless the file is of another one. Which of its encoders
+    /// it is, `additions` say.
+    ///
+    /// # Errors
+    /// As [`from_pretrained_with`](Self::from_pretrained_with), and a file without this encoder.
+    pub fn from_single_file(
+        file: &SingleFile,
+        config: &TextConfig,
+        device: &Device,
+        options: LoadOptions,
+        additions: &TextAdditions<'_>,
+    ) -> crate::Result<Self> {
+        Self::from_files(file.open_text_encoder(additions.part)?, config, device, options, additions)
+    }
+
+    fn from_files(
+        files: WeightFiles,
+        config: &TextConfig,
+        device: &Device,
+        options: LoadOptions,
+        additions: &TextAdditions<'_>,
+    ) -> crate::Result<Self> {
+        if options.trainable && !additions.learned.is_empty() {
+            let reason = "learned tokens are constants: load the encoder to be run, or without them";
+            return Err(crate::Error::Config(reason.into()));
+        }
+        let merger = additions.loras.and_then(|loras| loras.merger(additions.part, 0));
+        let encoder = built(files.with_merger(merger), device, options, 0.0, |scope| Self::new(config, scope))?;
+        additions.learned.iter().try_fold(encoder, |encoder, token| {
+            let rows = token.rows(additions.part, config.transformer.width)?;
+            Ok(Self { model: encoder.model.clone().with_tokens(rows)?, ..encoder })
         })
+    }
+
+    /// The encoder with its weights under `scope`; with a projection where the weights' files have one.
+    ///
+    /// # Errors
+    /// Those of the weights' source.
+    pub fn new(config: &TextConfig, scope: &Scope) -> crate::Result<Self> {
+        let projection = scope.sub("text_projection");
+        Ok(Self {
+            model: TextModel::new(config, &load::inner(scope, "text_model"))?,
+            projection: match projection.has("weight") {
+                true => Some(Projection::new(&projection, config.transformer.width, config.projection)?),
+                false => None,
+            },
+            weights: scope.weights().clone(),
+        })
+    }
+
+    /// What Stable Diffusion XL takes from an encoder: the tokens before its last layer, `[batch, tokens, width]`, not
+    /// normalised (`hidden_states[-2]`; with `clip_skip` `n` those before the last `n + 1` layers), and the texts'
+    /// embeddings as [`text_embeds`](Self::text_embeds) gives them, `[batch, projection]`.
+    ///
+    /// # Errors
+    /// As [`TextModel::forward`], and a `clip_skip` that leaves no layer.
+    pub fn encode_xl(&self, tokens: &Tokens, clip_skip: usize) -> Result<(Tensor, Tensor)> {
+        let output = self.model.forward(tokens, true)?;
+        let embeds = self.text_embeds(&output)?;
+        let states = output.hidden_states;
+        match clip_skip.checked_add(2).and_then(|back| states.len().checked_sub(back)).and_then(|at| states.get(at)) {
+            Some(state) => Ok((state.clone(), embeds)),
+            None => bail!(
+                "a clip_skip of {clip_skip} leaves none of the {} layers; write a smaller one",
+                states.len().saturating_sub(1)
+            ),
+        }
     }
 
     /// The transformer.

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
-use tokenizers::{Tokenizer as Inner, TruncationDirection};
+use tokenizers::{AddedToken, Tokenizer as Inner, TruncationDirection};
 
 use super::added::{SpecialTokens, missing};
 use super::config::Family;
+use super::learned::LearnedToken;
 use crate::error::{Error, Result};
 
 /// The longest file of a tokenizer that is read; the largest published one has 35 MB.
@@ -46,6 +47,8 @@ pub struct Tokenizer {
     pad: u32,
     /// What stands around a text, and how much of it before the text.
     ends: (Vec<u32>, usize),
+    /// Learned words of several tokens, and those tokens behind one another.
+    learned: Vec<(String, String)>,
 }
 
 impl Tokenizer {
@@ -78,7 +81,42 @@ impl Tokenizer {
         if ends.0.len() >= length {
             return Err(unusable(format!("a text of {length} tokens has no room between the tokens of its ends")));
         }
-        Ok(Self { inner, family, length, pad, ends })
+        Ok(Self { inner, family, length, pad, ends, learned: Vec::new() })
+    }
+
+    /// Adds learned words: their tokens get the next numbers, `vocabulary` and on, which is where
+    /// [`TextAdditions`](super::TextAdditions) puts the vectors of the same words in the same order.
+    ///
+    /// # Errors
+    /// [`Error::Learned`] for a word that exists, or where the tokenizer's next number is not `vocabulary`: it belongs to
+    /// another text encoder.
+    pub fn add_learned(&mut self, words: &[LearnedToken], vocabulary: usize) -> Result<()> {
+        let mut next = vocabulary;
+        for word in words {
+            let refusal = |reason: String| Error::Learned { path: word.path().to_owned(), reason };
+            let names = word.names();
+            for name in &names {
+                if self.inner.token_to_id(name).is_some() {
+                    return Err(refusal(format!("the token `{name}` exists already; give the word another name")));
+                }
+                self.inner
+                    .add_tokens([AddedToken::from(name.as_str(), false)])
+                    .map_err(|error| refusal(format!("`{name}` cannot be a token ({error}); give it another name")))?;
+                let id = self.inner.token_to_id(name);
+                if id.map(|id| id as usize) != Some(next) {
+                    let reason = format!(
+                        "its token `{name}` got the number {id:?} where the text encoder has {next}; tokenizer and text \
+                         encoder belong to different models"
+                    );
+                    return Err(refusal(reason));
+                }
+                next += 1;
+            }
+            if names.len() > 1 {
+                self.learned.push((word.word().to_owned(), names.join(" ")));
+            }
+        }
+        Ok(())
     }
 
     /// The length of every text in tokens.
@@ -100,6 +138,7 @@ impl Tokenizer {
                 Family::Clip => text.as_ref().to_owned(),
                 Family::Siglip => text.as_ref().to_lowercase(),
             };
+            let text = self.spelled(text);
             let encode = || {
                 let mut encoding = self.inner.encode_fast(text.as_str(), false)?;
                 encoding.truncate(self.room(), 0, TruncationDirection::Right);
@@ -124,8 +163,14 @@ impl Tokenizer {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn pieces(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| unreadable(text, &error))?;
+        let spelled = self.spelled(text.to_owned());
+        let encoding = self.inner.encode_fast(spelled, false).map_err(|error| unreadable(text, &error))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text with learned words of several tokens as those tokens.
+    fn spelled(&self, text: String) -> String {
+        self.learned.iter().fold(text, |text, (word, tokens)| text.replace(word, tokens))
     }
 
     /// Pieces between the tokens of a text's ends, filled up to [`length`](Self::length); those beyond

@@ -135,7 +135,7 @@ impl Default for UNet2DConditionJson {
 /// A configuration that was checked, every block spelled out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UNet2DConditionConfig {
-    pub(super) body: UNetPlan,
+    pub(in super::super) body: UNetPlan,
     pub(super) features: FeaturesPlan,
     /// The width of the time embedding.
     pub(super) embedding: usize,
