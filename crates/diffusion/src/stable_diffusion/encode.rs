@@ -45,6 +45,12 @@ impl Conditioning {
             pooled: if pooled.is_empty() { None } else { Some(Tensor::cat(&pooled, 0)?) },
         })
     }
+
+    /// As much of nothing.
+    fn zeros(&self) -> Result<Self> {
+        let pooled = self.pooled.as_ref().map(Tensor::zeros_like).transpose()?;
+        Ok(Self { tokens: self.tokens.zeros_like()?, pooled })
+    }
 }
 
 /// What one image is asked to show.
@@ -94,28 +100,17 @@ impl TextEncoders {
     /// [`DiffusionError::Prompt`] for words that cannot be read, too many of them, or words for a second encoder that the
     /// model has not; a `clip_skip` that leaves no layer.
     pub fn encode(&self, prompt: &Prompt, options: PromptOptions, guided: bool) -> Result<Embedded> {
-        let sides = self.sides(prompt, options)?;
-        let sides = if guided { &sides[..] } else { &sides[..1] };
-        let mut encoded = Vec::new();
-        for side in sides {
-            encoded.push(self.encode_side(side)?);
-        }
-        let count = encoded.iter().flatten().map(|encoded| encoded.windows.len()).max().unwrap_or(1);
-        let mut joined = Vec::new();
-        for (side, encoded) in sides.iter().zip(&encoded) {
-            joined.push(self.join(encoded, count, side.options.clip_skip)?);
-        }
-        let mut joined = joined.into_iter();
-        let positive = joined.next().ok_or_else(|| refused(&prompt.text, "nothing was encoded"))?;
-        let negative = match joined.next() {
-            Some(_) if self.second.is_some() && self.zeros_for_no_negative && prompt.negative.is_none() => {
-                let zeros = |x: &Tensor| x.zeros_like();
-                Some(Conditioning {
-                    tokens: zeros(&positive.tokens)?,
-                    pooled: positive.pooled.as_ref().map(zeros).transpose()?,
-                })
-            }
-            negative => negative,
+        let [positive, negative] = self.sides(prompt, options)?;
+        let is_zero = self.second.is_some() && self.zeros_for_no_negative && prompt.negative.is_none();
+        let shown = self.encode_side(&positive)?;
+        let avoided = (guided && !is_zero).then(|| self.encode_side(&negative)).transpose()?;
+        let texts = shown.iter().chain(avoided.iter().flatten());
+        let count = texts.map(|encoded| encoded.windows.len()).max().unwrap_or(1);
+        let positive = self.join(&shown, count, options.clip_skip)?;
+        let negative = match avoided {
+            Some(avoided) => Some(self.join(&avoided, count, negative.options.clip_skip)?),
+            None if guided => Some(positive.zeros()?),
+            None => None,
         };
         Ok(Embedded { positive, negative })
     }
