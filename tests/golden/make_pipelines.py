@@ -6,6 +6,8 @@
   DIR/cases.json              each case: folder, pipeline, solver and settings
   DIR/images.safetensors      its images before they are clamped, [batch, 3, height, width]
   DIR/inpaint                 a denoising network of nine channels, in place of the one in prompts/sd1/model
+  DIR/control                 a ControlNet for prompts/sd1/model
+  DIR/lora.safetensors        a LoRA for it, in PEFT's names; its effect is added here by its definition
 
 Noise and real images are closed forms that the test computes too: see `wave`. Outputs are computed in float32.
 
@@ -15,11 +17,12 @@ versions give the same bytes.
 import contextlib, json, math, pathlib, sys
 import numpy, torch
 import diffusers
-from diffusers import (StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
+from diffusers import (ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, StableDiffusionControlNetPipeline,
+                       StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
                        StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline,
                        UNet2DConditionModel)
 from safetensors.torch import save_file
-from make import randomised, save
+from make import randn, randomised, save
 
 torch.set_num_threads(1)
 HERE = pathlib.Path(__file__).parent
@@ -115,14 +118,55 @@ def cases():
     for strength in (0.6, 1.0):
         yield case("inpaint", "inpaint", strength=strength)
         yield case("inpaint", "inpaint", strength=strength, solver="euler", batch=3)
+    yield case("control")
+    yield case("control", batch=3, solver="euler", steps=6)
+    yield case("control", "image", strength=0.7, solver="ddim", steps=6, batch=3)
+    yield case("control", guidance=1.0)
+    yield case("lora")
+    yield case("lora", batch=3, solver="dpmpp-2m")
+    yield case("lora", "image", strength=0.7)
 
 
-def draw(one, nine):
+RANK, ALPHA, LORA_WEIGHT = 3, 5.0, 0.8
+
+
+def lora(pipe):
+    """Random matrices for some layers of the denoising network and of the text encoder."""
+    tensors, seed = {}, 100
+    for part, model in (("unet", pipe.unet), ("text_encoder", pipe.text_encoder)):
+        layers = [name for name, module in model.named_modules()
+                  if isinstance(module, torch.nn.Linear) and name.endswith(("to_q", "to_v", "to_out.0", "q_proj", "out_proj"))]
+        for name in layers:
+            out, inputs = model.get_submodule(name).weight.shape
+            tensors[f"{part}.{name}.lora_A.weight"] = randn(RANK, inputs, seed=seed)
+            tensors[f"{part}.{name}.lora_B.weight"] = 0.3 * randn(out, RANK, seed=seed + 1)
+            tensors[f"{part}.{name}.alpha"] = torch.tensor(ALPHA)
+            seed += 2
+    return tensors
+
+
+def add_lora(pipe, tensors):
+    with torch.no_grad():
+        for key in tensors:
+            if key.endswith(".lora_A.weight"):
+                part, name = key.removesuffix(".lora_A.weight").split(".", 1)
+                up, down = tensors[key.replace("lora_A", "lora_B")], tensors[key]
+                getattr(pipe, part).get_submodule(name).weight.add_(LORA_WEIGHT * ALPHA / RANK * up @ down)
+
+
+def draw(one, added):
     xl = one["folder"] == "sdxl"
-    folder = HERE / "prompts" / ("sd1" if one["folder"] == "inpaint" else one["folder"]) / "model"
-    more = {"unet": nine} if one["folder"] == "inpaint" else {}
+    is_sd1 = one["folder"] in ("inpaint", "control", "lora")
+    folder = HERE / "prompts" / ("sd1" if is_sd1 else one["folder"]) / "model"
+    more = {"unet": added["inpaint"]} if one["folder"] == "inpaint" else {}
+    kind = PIPELINES[one["kind"], xl]
+    if one["folder"] == "control":
+        kind = {"text": StableDiffusionControlNetPipeline, "image": StableDiffusionControlNetImg2ImgPipeline}[one["kind"]]
+        more = {"controlnet": [added["control"]] * 2}
     variant = "fp16" if any(folder.rglob("*.fp16.safetensors")) else None
-    pipe = PIPELINES[one["kind"], xl].from_pretrained(folder, torch_dtype=torch.float32, variant=variant, **more)
+    pipe = kind.from_pretrained(folder, torch_dtype=torch.float32, variant=variant, **more)
+    if one["folder"] == "lora":
+        add_lora(pipe, added["lora"])
     pipe.set_progress_bar_config(disable=True)
     if one["solver"]:
         name, settings = SOLVERS[one["solver"]]
@@ -139,6 +183,11 @@ def draw(one, nine):
         settings.update(guidance_rescale=one["rescale"])
     else:
         settings.update(image=images, strength=one["strength"])
+    if one["folder"] == "control":
+        pictures = torch.from_numpy(picture(batch)).permute(0, 3, 1, 2).float() / 255
+        settings.pop("guidance_rescale", None)
+        settings.update(controlnet_conditioning_scale=[0.9, 0.5], control_guidance_start=[0.0, 0.2], control_guidance_end=[1.0, 0.8])
+        settings.update(**{"image" if one["kind"] == "text" else "control_image": [pictures] * 2})
     if one["kind"] == "inpaint":
         settings.update(mask_image=torch.from_numpy(mask(batch)).float()[:, None] / 255)
     with torch.no_grad(), given_noise():
@@ -152,9 +201,16 @@ def main(root):
     nine = randomised(UNet2DConditionModel.from_config({**config, "in_channels": 9}), torch.float16)
     (root / "inpaint").mkdir(exist_ok=True)
     save(nine, root / "inpaint", torch.float16, "")
+    control = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(HERE / "prompts/sd1/model/unet"),
+                                        conditioning_channels=3, conditioning_embedding_out_channels=(4, 8))
+    control = randomised(control, torch.float16)
+    (root / "control").mkdir(exist_ok=True)
+    save(control, root / "control", torch.float16, "")
+    added = {"inpaint": nine, "control": control, "lora": lora(StableDiffusionPipeline.from_pretrained(HERE / "prompts/sd1/model"))}
+    save_file(added["lora"], root / "lora.safetensors")
     all_cases, images = list(cases()), {}
     for i, one in enumerate(all_cases):
-        images[str(i)] = draw(one, nine).contiguous()
+        images[str(i)] = draw(one, added).contiguous()
         print(i, one, float(images[str(i)].abs().max()))
     (root / "cases.json").write_text("[\n" + ",\n".join(json.dumps(one) for one in all_cases) + "\n]\n")
     save_file(images, root / "images.safetensors")

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use evenset_core::{Seed, Silent};
 use evenset_diffusion::stable_diffusion::{
-    DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion, Start, Wanted,
+    Additions, ControlSettings, DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion, Start, Wanted,
 };
+use evenset_nn::LoraStack;
 use evenset_nn::models::Variant;
 use serde::Deserialize;
 
@@ -40,13 +41,20 @@ impl Case {
             steps: self.steps,
             guidance: self.guidance,
             guidance_rescale: self.rescale,
+            // The first all the way, the second in the middle of the walk.
+            controls: match self.folder.as_str() {
+                "control" => vec![
+                    ControlSettings { scale: 0.9, ..ControlSettings::default() },
+                    ControlSettings { scale: 0.5, interval: [0.2, 0.8] },
+                ],
+                _ => Vec::new(),
+            },
             ..DrawSettings::of(&model.components().facts)
         }
     }
 
     fn start(&self, image: usize) -> Option<Start> {
-        let size = HEIGHT * WIDTH * 3;
-        let pixels = (image * size..(image + 1) * size).map(|i| (i * 37 % 256) as u8).collect();
+        let pixels = picture(image);
         let free = |i: usize| if i / WIDTH >= 10 && i % WIDTH >= 5 { 255 } else { 0 };
         let mask = (self.kind == "inpaint").then(|| (0..HEIGHT * WIDTH).map(free).collect());
         (self.kind != "text").then(|| Start { pixels, strength: self.strength, mask })
@@ -60,10 +68,12 @@ impl Case {
             .map(|prompt| components.text.encode(&prompt, settings.prompts, true).unwrap())
             .collect();
         let starts: Vec<Option<Start>> = (0..self.batch).map(|i| self.start(i)).collect();
+        let nets = settings.controls.len();
+        let controls: Vec<Vec<Vec<u8>>> = (0..self.batch).map(|i| vec![picture(i); nets]).collect();
         let wanted: Vec<Wanted<'_>> = texts
             .iter()
-            .zip(&starts)
-            .map(|(text, start)| Wanted { text, start: start.as_ref(), guidance: self.guidance })
+            .zip(starts.iter().zip(&controls))
+            .map(|(text, (start, controls))| Wanted { text, start: start.as_ref(), guidance: self.guidance, controls })
             .collect();
         let shape = (self.batch, components.facts.latent_channels, HEIGHT / 2, WIDTH / 2);
         let mut noise = |which: Noise| {
@@ -71,7 +81,13 @@ impl Case {
                 Noise::Start => 0,
                 Noise::Posterior => 1,
                 // diffusers does not encode an image that it makes nothing of.
-                Noise::MaskedPosterior => if self.strength < 1.0 { 2 } else { 1 },
+                Noise::MaskedPosterior => {
+                    if self.strength < 1.0 {
+                        2
+                    } else {
+                        1
+                    }
+                }
                 Noise::Step(i) => 3 + i,
             };
             Ok(wave(shape, number))
@@ -80,6 +96,12 @@ impl Case {
         let latents = components.draw(&scheduler, &wanted, settings, &mut noise).unwrap();
         components.decode(&latents).unwrap()
     }
+}
+
+/// The script's picture of this number.
+fn picture(image: usize) -> Vec<u8> {
+    let size = HEIGHT * WIDTH * 3;
+    (image * size..(image + 1) * size).map(|i| (i * 37 % 256) as u8).collect()
 }
 
 /// The script's stand-in for noise: number `i` of kind `which`.
@@ -120,8 +142,17 @@ fn copy_into(from: &Path, to: &Path) {
 
 fn load(name: &str) -> StableDiffusion {
     let scratch = tempfile::tempdir().unwrap();
-    let folder = ModelFolder::open(&folder(name, scratch.path()), Variant::Whole).unwrap();
-    StableDiffusion::load(folder, CPU, DType::F32).unwrap()
+    let additions = match name {
+        "control" => Additions { controls: vec![golden("pipelines/control"); 2], ..Additions::default() },
+        "lora" => {
+            let loras = LoraStack::open([(golden("pipelines/lora.safetensors"), 0.8)]).unwrap();
+            Additions { loras, ..Additions::default() }
+        }
+        _ => Additions::default(),
+    };
+    let base = if additions.controls.is_empty() && additions.loras.is_empty() { name } else { "sd1" };
+    let folder = ModelFolder::open(&folder(base, scratch.path()), Variant::Whole).unwrap();
+    StableDiffusion::load(folder, &additions, CPU, DType::F32).unwrap()
 }
 
 /// `|found - expected| / |expected|` in the L2 norm.
@@ -137,7 +168,7 @@ fn pipelines_draw_what_diffusers_draws_for_the_same_noise() {
     let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden("pipelines/cases.json")).unwrap()).unwrap();
     let images: HashMap<String, Tensor> =
         candle_core::safetensors::load(golden("pipelines/images.safetensors"), CPU).unwrap();
-    assert!(cases.len() >= 97);
+    assert!(cases.len() >= 104);
     let mut models = BTreeMap::new();
     let (mut worst, mut wrong) = (0f64, Vec::new());
     for (i, case) in cases.iter().enumerate() {
@@ -156,7 +187,7 @@ fn pipelines_draw_what_diffusers_draws_for_the_same_noise() {
 }
 
 fn request(prompt: &str, seed: u64) -> PromptRequest {
-    PromptRequest { prompt: Prompt::new(prompt), seed: Seed(seed), start: None, guidance: None }
+    PromptRequest::new(Prompt::new(prompt), Seed(seed))
 }
 
 #[test]

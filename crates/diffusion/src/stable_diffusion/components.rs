@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{DType, Device};
-use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, Tokenizer};
-use evenset_nn::models::{AutoencoderKL, AutoencoderKLConfig, LoadOptions, UNet2DConditionModel};
+use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, LearnedToken, TextAdditions, Tokenizer};
+use evenset_nn::models::{AutoencoderKL, AutoencoderKLConfig, ControlNetModel, LoadOptions, UNet2DConditionModel};
+use evenset_nn::{LoraStack, Part};
 use serde_json::Value;
 
 use super::encode::{Encoder, TextEncoders};
@@ -59,10 +60,23 @@ impl Components {
         let started = Instant::now();
         let options = LoadOptions::default().with_dtype(dtype).with_variant(folder.variant());
         let facts = *folder.facts();
-        let first = encoder(folder, "", device, options)?;
-        let second = (facts.family == Family::Xl).then(|| encoder(folder, "_2", device, options)).transpose()?;
-        let unet = timed("unet", || Ok(UNet2DConditionModel::from_pretrained(&folder.part("unet"), device, options)?))?;
+        let is_xl = facts.family == Family::Xl;
+        let parts = [Part::UNet, Part::TextEncoder, Part::TextEncoder2];
+        additions.loras.only(if is_xl { &parts } else { &parts[..2] })?;
+        let text = |part| {
+            let words = TextAdditions { part, loras: Some(&additions.loras), learned: &additions.learned };
+            encoder(folder, words, device, options)
+        };
+        let first = text(Part::TextEncoder)?;
+        let second = is_xl.then(|| text(Part::TextEncoder2)).transpose()?;
+        let unet = timed("unet", || {
+            let (dir, loras) = (folder.part("unet"), &additions.loras);
+            Ok(UNet2DConditionModel::from_pretrained_with(&dir, device, options, loras)?)
+        })?;
         let vae = timed("vae", || autoencoder(&folder.part("vae"), device, options))?;
+        let control =
+            |dir: &PathBuf| timed("controlnet", || Ok(ControlNetModel::from_pretrained(dir, device, options)?));
+        let controls = additions.controls.iter().map(control).collect::<Result<_>>()?;
         tracing::info!(
             model = %folder.dir().display(),
             family = %facts.family,

@@ -220,11 +220,12 @@ impl<'a> Network<'a> {
             let size = SizeConditioning::of(settings.height as u32, settings.width as u32);
             time_ids(&vec![size; pooled.dims().first().copied().unwrap_or(0)], device)
         };
-        let controls = components.controls.iter().zip(&settings.controls).enumerate().map(|(i, (model, settings_of))| {
-            let pictures = wanted.iter().filter_map(|one| one.controls.get(i)).map(Vec::as_slice);
-            let pictures = planes(pictures, (settings.height, settings.width), |v| f32::from(v) / 255.0, device)?;
-            Ok((model, pictures, *settings_of))
-        });
+        let controls =
+            components.controls.iter().zip(&settings.controls).enumerate().map(|(i, (model, settings_of))| {
+                let pictures = wanted.iter().filter_map(|one| one.controls.get(i)).map(Vec::as_slice);
+                let pictures = planes(pictures, (settings.height, settings.width), |v| f32::from(v) / 255.0, device)?;
+                Ok((model, pictures, *settings_of))
+            });
         let scale = facts.guidance_embedding.map(|width| scale_embedding(&vec![guidance; wanted.len()], width, device));
         Ok(Self {
             unet: &components.unet,

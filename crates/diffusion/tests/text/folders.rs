@@ -5,7 +5,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use evenset_diffusion::stable_diffusion::{
-    Components, Distilled, Family, ModelFolder, Prediction, Prompt, PromptOptions, SizeConditioning, time_ids,
+    Additions, Components, Distilled, Family, ModelFolder, Prediction, Prompt, PromptOptions, SizeConditioning,
+    time_ids,
 };
 use evenset_nn::models::{Conditions, Variant};
 use evenset_nn::no_grad;
@@ -78,7 +79,7 @@ fn all_files_of_a_model_are_listed_for_a_fingerprint() {
 fn networks_are_loaded_and_take_what_prompts_become() {
     for family in FAMILIES {
         for dtype in [DType::F32, DType::F16] {
-            let model = Components::load(&open(&model(family)), CPU, dtype).unwrap();
+            let model = Components::load(&open(&model(family)), &Additions::default(), CPU, dtype).unwrap();
             let prompt = model.text.encode(&Prompt::new("a red coat"), PromptOptions::default(), true).unwrap();
             let latents = Tensor::zeros((1, 4, 8, 8), DType::F32, CPU).unwrap();
             let time = Tensor::new(&[500f32], CPU).unwrap();
@@ -115,10 +116,10 @@ fn the_variant_chooses_among_two_files_and_takes_the_one_that_is_there() {
     assert_eq!(name(Variant::Fp16), "diffusion_pytorch_model.fp16.safetensors");
     // It is the one that is loaded, too: spoilt between opening and loading, only that one fails.
     let [whole, half] = [Variant::Whole, Variant::Fp16].map(|variant| ModelFolder::open(dir.path(), variant).unwrap());
-    assert!(Components::load(&half, CPU, DType::F32).is_ok());
+    assert!(Components::load(&half, &Additions::default(), CPU, DType::F32).is_ok());
     fs::write(&other, &fs::read(&other).unwrap()[..1000]).unwrap();
-    assert!(Components::load(&whole, CPU, DType::F32).is_ok());
-    let error = Components::load(&half, CPU, DType::F32).unwrap_err().to_string();
+    assert!(Components::load(&whole, &Additions::default(), CPU, DType::F32).is_ok());
+    let error = Components::load(&half, &Additions::default(), CPU, DType::F32).unwrap_err().to_string();
     assert!(error.contains("fp16.safetensors"), "{error}");
     let error = ModelFolder::open(dir.path(), Variant::Fp16).unwrap_err().to_string();
     assert!(error.contains("fp16.safetensors"), "{error}");
@@ -147,7 +148,7 @@ fn shards_are_found_by_their_index_and_a_missing_one_is_named() {
     fs::write(&index, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
     let folder = open(dir.path());
     assert_eq!(folder.files().iter().filter(|path| path.starts_with(&unet)).count(), 4);
-    assert!(Components::load(&folder, CPU, DType::F32).is_ok());
+    assert!(Components::load(&folder, &Additions::default(), CPU, DType::F32).is_ok());
     fs::remove_file(unet.join("diffusion_pytorch_model-00002-of-00002.safetensors")).unwrap();
     let error = refusal(dir.path());
     assert!(error.contains("lacks unet/diffusion_pytorch_model-00002-of-00002.safetensors"), "{error}");
@@ -274,12 +275,12 @@ fn parts_that_do_not_belong_together_are_found_before_weights_are_read() {
 fn weights_of_another_shape_than_the_configuration_says_are_an_error_that_names_the_tensor() {
     let dir = copy("sd1");
     set(&dir.path().join("unet/config.json"), "block_out_channels", json!([8, 16]));
-    let error = Components::load(&open(dir.path()), CPU, DType::F32).unwrap_err().to_string();
+    let error = Components::load(&open(dir.path()), &Additions::default(), CPU, DType::F32).unwrap_err().to_string();
     assert!(error.contains("diffusion_pytorch_model.safetensors") && error.contains("tensor `"), "{error}");
     let dir = copy("sd1");
     let words = dir.path().join("text_encoder/config.json");
     set(&words, "vocab_size", json!(100));
-    let error = Components::load(&open(dir.path()), CPU, DType::F32).unwrap_err().to_string();
+    let error = Components::load(&open(dir.path()), &Additions::default(), CPU, DType::F32).unwrap_err().to_string();
     assert!(error.contains("token_embedding") && error.contains("model.safetensors"), "{error}");
 }
 
@@ -287,7 +288,7 @@ fn weights_of_another_shape_than_the_configuration_says_are_an_error_that_names_
 fn a_tokenizer_with_more_words_than_the_model_is_refused() {
     let dir = copy("sd1");
     fs::write(dir.path().join("tokenizer/added_tokens.json"), r#"{"<thing>": 5000}"#).unwrap();
-    let error = Components::load(&open(dir.path()), CPU, DType::F32).unwrap_err().to_string();
+    let error = Components::load(&open(dir.path()), &Additions::default(), CPU, DType::F32).unwrap_err().to_string();
     assert!(error.contains("tokenizer") && error.contains("words"), "{error}");
 }
 
@@ -298,6 +299,6 @@ fn a_second_text_encoder_without_its_projection_is_refused() {
     let mut tensors = candle_core::safetensors::load(&path, CPU).unwrap();
     tensors.remove("text_projection.weight").unwrap();
     candle_core::safetensors::save(&tensors, &path).unwrap();
-    let error = Components::load(&open(dir.path()), CPU, DType::F32).unwrap_err().to_string();
+    let error = Components::load(&open(dir.path()), &Additions::default(), CPU, DType::F32).unwrap_err().to_string();
     assert!(error.contains("text_encoder_2") && error.contains("text_projection"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use candle_core::{DType, Device, Tensor};
 use evenset_diffusion::stable_diffusion::{
-    Components, Conditioning, LongPrompts, ModelFolder, Prompt, PromptOptions, TextEncoders,
+    Additions, Components, Conditioning, LongPrompts, ModelFolder, Prompt, PromptOptions, TextEncoders,
 };
 use evenset_nn::models::Variant;
 use serde::Deserialize;
@@ -49,7 +49,7 @@ impl Case {
 
 fn load(family: &str, dtype: DType) -> Components {
     let folder = ModelFolder::open(&model(family), Variant::Whole).unwrap();
-    Components::load(&folder, CPU, dtype).unwrap()
+    Components::load(&folder, &Additions::default(), CPU, dtype).unwrap()
 }
 
 fn encoders(family: &str) -> TextEncoders {
@@ -198,7 +198,8 @@ fn no_negative_prompt_is_zeros_for_xl_unless_its_model_says_otherwise() {
     let dir = copy("sdxl");
     set(&dir.path().join("model_index.json"), "force_zeros_for_empty_prompt", false.into());
     let folder = ModelFolder::open(dir.path(), Variant::Whole).unwrap();
-    let found = encode(&Components::load(&folder, CPU, DType::F32).unwrap().text, Prompt::new("a coat"));
+    let found =
+        encode(&Components::load(&folder, &Additions::default(), CPU, DType::F32).unwrap().text, Prompt::new("a coat"));
     assert_eq!(values(&found.tokens), values(&empty.tokens));
 }
 
@@ -207,7 +208,7 @@ fn filling_is_hidden_where_the_text_encoder_asks_for_it() {
     let dir = copy("sd1");
     set(&dir.path().join("text_encoder/config.json"), "use_attention_mask", true.into());
     let folder = ModelFolder::open(dir.path(), Variant::Whole).unwrap();
-    let hidden = Components::load(&folder, CPU, DType::F32).unwrap().text;
+    let hidden = Components::load(&folder, &Additions::default(), CPU, DType::F32).unwrap().text;
     let encode = |text: &TextEncoders| {
         text.encode(&Prompt::new("a coat"), PromptOptions::default(), false).unwrap().positive.tokens
     };
