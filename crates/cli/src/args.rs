@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 const AFTER: &str = "\
-Every verb but `status`, `schema` and `report RUN` takes a job file, does the stages up to its own, and skips those that
+Every verb but `status`, `schema`, `models`, `report RUN` and `generate --prompt` takes a job file, does the stages up to its own, and skips those that
 are finished. A run that was stopped goes on when the same command is given again.
 
 Exit codes: 0 done, 1 failed, 2 usage or job error, 3 done but a target was not reached, 130 interrupted.";
@@ -60,8 +60,19 @@ pub enum Verb {
     Audit(Box<AuditArgs>),
     /// Work out how many images each group misses.
     Plan(JobArgs),
-    /// Train the model and draw the first round's candidates.
-    Generate(JobArgs),
+    /// Train the model and draw the first round's candidates; with --prompt, draw one image without a dataset.
+    Generate(Box<GenerateArgs>),
+    /// List the Stable Diffusion models on this machine, whether they are whole, and what each can do.
+    Models {
+        /// Folders to look at beside the Hugging Face hub's cache.
+        folders: Vec<PathBuf>,
+        /// Hashes the files of the hub's cache and compares them with their names.
+        #[arg(long)]
+        check: bool,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check candidates, in rounds, until the targets are met by accepted images.
     Verify(JobArgs),
     /// Write the balanced dataset, and start the hook if the job has one.
@@ -85,6 +96,71 @@ pub enum Verb {
         markdown: bool,
     },
 }
+
+/// A job, or one image for a prompt.
+#[derive(Debug, clap::Args)]
+#[command(after_help = GENERATE_AFTER)]
+pub struct GenerateArgs {
+    /// The job file (YAML).
+    #[arg(required_unless_present = "prompt", conflicts_with = "prompt")]
+    pub job: Option<PathBuf>,
+    /// Overrides a key of the job; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Prints the result as JSON on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// Measures and plans, shows what it would cost, and stops before anything is trained or generated.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Draws this with a Stable Diffusion model.
+    #[arg(long, value_name = "WORDS", requires = "model")]
+    pub prompt: Option<String>,
+    /// The model: a folder in diffusers' layout, or a hub id (owner/name) in the local hub cache.
+    #[arg(long, value_name = "MODEL", requires = "prompt")]
+    pub model: Option<String>,
+    /// What the image steers away from.
+    #[arg(long, value_name = "WORDS", requires = "prompt")]
+    pub negative: Option<String>,
+    /// Where the noise comes from: the same seed gives the same image.
+    #[arg(long, default_value_t = 0, requires = "prompt")]
+    pub seed: u64,
+    /// The PNG file that is written.
+    #[arg(long, value_name = "FILE", default_value = "image.png", requires = "prompt")]
+    pub out: PathBuf,
+    /// Width in pixels; default: what the model was trained on.
+    #[arg(long, requires = "prompt")]
+    pub width: Option<u32>,
+    /// Height in pixels.
+    #[arg(long, requires = "prompt")]
+    pub height: Option<u32>,
+    /// The solver, such as euler or dpmpp-2m; default: the model's own.
+    #[arg(long, requires = "prompt")]
+    pub sampler: Option<String>,
+    /// Steps from noise to image; default: 30, or the few of a distilled model.
+    #[arg(long, requires = "prompt")]
+    pub steps: Option<usize>,
+    /// Guidance scale; default: 7.5, or none for a distilled model.
+    #[arg(long, requires = "prompt")]
+    pub guidance: Option<f64>,
+    /// A LoRA, with its weight after a colon where it is not 1 (style.safetensors:0.8); may be given several times.
+    #[arg(long, value_name = "FILE[:WEIGHT]", requires = "prompt")]
+    pub lora: Vec<String>,
+    /// A picture to start from.
+    #[arg(long, value_name = "FILE", requires = "prompt")]
+    pub image: Option<PathBuf>,
+    /// How much of --image may change, above 0 and at most 1.
+    #[arg(long, default_value_t = 0.7, requires = "image")]
+    pub strength: f64,
+    /// A picture that is white where --image is to be drawn anew and black where it stays.
+    #[arg(long, value_name = "FILE", requires = "image")]
+    pub mask: Option<PathBuf>,
+}
+
+const GENERATE_AFTER: &str = "\
+Examples:
+  evenset generate job.yaml
+  evenset generate --prompt 'a red coat on a beach' --model stable-diffusion-v1-5/stable-diffusion-v1-5 --seed 3 --out x.png";
 
 /// What is audited, and how.
 #[derive(Debug, clap::Args)]

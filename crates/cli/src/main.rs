@@ -5,6 +5,7 @@
 
 mod args;
 mod audit;
+mod draw;
 mod output;
 mod progress;
 mod verbs;

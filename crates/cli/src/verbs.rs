@@ -9,7 +9,7 @@ use evenset_pipeline::{Job, Plan, Price, job, price, stages, status};
 
 use crate::args::{Args, JobArgs, Verb};
 use crate::progress::Reporter;
-use crate::{exit, output};
+use crate::{draw, exit, output};
 
 /// Runs the verb and gives the exit code.
 pub fn run(args: &Args) -> Result<u8> {
@@ -40,7 +40,15 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Scan(job) => (Goal::Scan, job),
         Verb::Audit(audit) => return crate::audit::run(audit, &reporter),
         Verb::Plan(job) => (Goal::Plan, job),
-        Verb::Generate(job) => (Goal::Generate, job),
+        Verb::Models { folders, check, json } => return draw::models(folders, *check, *json, &reporter),
+        Verb::Generate(generate) => {
+            if let Some(prompt) = &generate.prompt {
+                return draw::draw(generate, prompt, &reporter);
+            }
+            let (set, job) = (generate.set.clone(), generate.job.clone().unwrap_or_default());
+            let (json, dry_run) = (generate.json, generate.dry_run);
+            (Goal::Generate, &JobArgs { job, set, overwrite: false, stop_at_plateau: false, json, dry_run })
+        }
         Verb::Verify(job) => (Goal::Verify, job),
         Verb::Write(job) => (Goal::Write, job),
         Verb::Evidence(job) => (Goal::Evidence, job),

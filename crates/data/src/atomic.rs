@@ -37,7 +37,16 @@ pub fn sha256_file(path: &Path) -> Result<String, DataError> {
         }
     });
     read.map_err(|error| DataError::io(path, error))?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hasher))
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A file that appears at its path when it is committed; dropped before that, it leaves nothing behind.

@@ -34,7 +34,7 @@ mod unit;
 mod values;
 mod writer;
 
-pub use atomic::sha256_file;
+pub use atomic::{sha256_bytes, sha256_file};
 pub use dataset::{Dataset, DatasetSpec, Kind};
 pub use decode::{Image, Limits, Mode, decode};
 pub use encode::{encode_png, png_text};

@@ -11,13 +11,15 @@
 pub mod conditional;
 pub mod edm;
 mod error;
+mod image;
 pub mod sampler;
 pub mod scheduler;
 pub mod stable_diffusion;
 
 pub use conditional::{
-    AttributeVocabulary, ConditionalConfig, ConditionalModel, Generated, Guide, ImageRequest, Size, TrainingSet, train,
+    AttributeVocabulary, ConditionalConfig, ConditionalModel, Guide, ImageRequest, Size, TrainingSet, train,
 };
 pub use error::{DiffusionError, Result};
+pub use image::Generated;
 pub use sampler::{Sampler, SamplerConfig};
 pub use scheduler::{Scheduler, SchedulerJson, SchedulerKind};

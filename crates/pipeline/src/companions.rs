@@ -55,7 +55,6 @@ fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
         generated: finished.accepted.iter().filter(|a| a.candidate.request.group == group.values).count() as u64,
     });
     let candidates: usize = finished.rounds.iter().map(|round| round.candidates.len()).sum();
-    let sampler = &job.generate.sampler;
     CardData {
         name: job.name.clone(),
         license: job.write.license.clone(),
@@ -69,12 +68,12 @@ fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
         grouping: job.plan.as_ref().map(|plan| plan.grouping.clone()).unwrap_or_default(),
         groups: groups.collect(),
         target: finished.target_sentence(),
-        generator: finished.model.as_ref().map(|model| CardGenerator {
-            model: model.output.model_id(),
-            sha256: Some(model.output.sha256().to_owned()),
-            sampler: sampler.name().to_owned(),
-            steps: Some(sampler.steps()),
-            guidance: Some(sampler.guidance()),
+        generator: finished.model.as_ref().map(|model| model.output.card()).map(|card| CardGenerator {
+            model: card.id,
+            sha256: Some(card.sha256),
+            sampler: card.sampler,
+            steps: Some(card.steps),
+            guidance: Some(card.guidance),
         }),
         gates: job.verify.gates.iter().map(|gate| gate.name().to_owned()).collect(),
         candidates: candidates as u64,

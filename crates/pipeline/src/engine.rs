@@ -8,12 +8,12 @@ use std::path::PathBuf;
 
 use evenset_core::{Fingerprint, Group, Progress, SampleId};
 use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
-use evenset_diffusion::ConditionalModel;
 use evenset_evidence::{ClassifierKind, Error as EvidenceError};
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
 use crate::error::{PipelineError, Result};
+use crate::generator::Generator;
 use crate::guides::Guides;
 use crate::images::Frame;
 use crate::job::{Job, Model, OnBias, Role};
@@ -27,7 +27,7 @@ use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::held_out::{HeldOut, HeldOutStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
-use crate::stages::model::ModelStage;
+use crate::stages::model::{ModelStage, PretrainedStage};
 use crate::stages::plan::{PlanStage, prompts};
 use crate::stages::plateau::{Judged, PlateauStage};
 use crate::stages::report::ReportStage;
@@ -84,7 +84,7 @@ pub struct Finished {
     /// The plan.
     pub plan: Option<Done<Plan>>,
     /// The generator; `None` where nothing is missing.
-    pub model: Option<Done<ConditionalModel>>,
+    pub model: Option<Done<Box<dyn Generator>>>,
     /// The gates.
     pub verifier: Option<Done<Verifier>>,
     /// The rounds.
@@ -227,9 +227,8 @@ fn images(
     let run = Run::open(job)?;
     let context = Context { job, run: &run, progress, overwrite };
     let scan = context.complete(&ScanStage { job, dataset: &dataset, view })?;
-    let Model::Conditional(conditional) = &job.generate.model;
     let train: Vec<_> = scan.output.role(Role::Train).collect();
-    let frame = Frame::of(&train, conditional.resolution);
+    let frame = Frame::of(&train, job.generate.model.resolution());
     let mut finished = Finished {
         dataset,
         scan,
@@ -367,18 +366,29 @@ impl Finished {
         if so_far.remaining() == 0 {
             return Ok(last);
         }
-        let Model::Conditional(config) = &job.generate.model;
-        let groups: Vec<Group> = plan.output.groups.iter().map(|group| group.values.clone()).collect();
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
-        let sampler = &job.generate.sampler;
-        let stage = ModelStage { config, sampler, seed, dataset, scan, frame, groups };
         let gates = &job.verify.gates;
         let grouping = &plan_job.grouping;
         // Gates that cannot be used are not found out after hours of training.
-        if goal >= Goal::Verify && !context.finished(&stage)? {
-            verifier::preflight(gates, &scan.output, grouping)?;
-        }
-        let model = context.complete(&stage)?;
+        let preflight = || verifier::preflight(gates, &scan.output, grouping);
+        let sampler = &job.generate.sampler;
+        let model = match &job.generate.model {
+            Model::Conditional(config) => {
+                let groups: Vec<Group> = plan.output.groups.iter().map(|group| group.values.clone()).collect();
+                let sampler = &sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
+                let stage = ModelStage { config, sampler, seed, dataset, scan, frame, groups };
+                if goal >= Goal::Verify && !context.finished(&stage)? {
+                    preflight()?;
+                }
+                context.complete(&stage)?
+            }
+            Model::StableDiffusion(config) => {
+                if goal >= Goal::Verify {
+                    preflight()?;
+                }
+                context.complete(&PretrainedStage::new(config, sampler, context.progress)?)?
+            }
+        };
         let mut verifier = None;
         if goal >= Goal::Verify {
             let outside = verifier::outside(gates)?;
@@ -403,7 +413,7 @@ impl Finished {
                 seed,
                 prompts,
                 model: &model,
-                frame,
+                grey: frame.grey,
                 ask: &job.verify.ask,
                 guides: guides.as_ref().map(|guides| (guides, dataset)),
             };
@@ -416,6 +426,7 @@ impl Finished {
                 candidates: &candidates,
                 accepted_before: &before,
                 keep_rejected: job.verify.keep_rejected,
+                frame,
             };
             let verdicts = context.complete(&stage)?;
             so_far.count(&candidates.output, &verdicts.output);
@@ -604,11 +615,15 @@ impl Finished {
             let why = "the classifier `linear` needs features of a verifier that has seen them; choose `cnn` or `mlp`";
             return Ok(Err(why.into()));
         }
-        let Model::Conditional(model) = &job.generate.model;
+        let Some(model) = job.generate.model.conditional() else {
+            let why = "only a model that is trained on the dataset can do without some of its groups";
+            return Ok(Err(why.into()));
+        };
+        let sampler = &job.generate.sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
         let held_out = context.complete(&HeldOutStage {
             config: &job.evidence,
             model,
-            sampler: &job.generate.sampler,
+            sampler,
             gates: &job.verify.gates,
             outside: verifier::outside(&job.verify.gates)?,
             grouping: evidence.grouping,

@@ -9,14 +9,17 @@ mod companions;
 pub mod describe;
 pub mod engine;
 mod error;
+mod generator;
 mod guides;
 mod images;
 pub mod job;
 pub mod labels;
+pub mod models;
 pub mod price;
 mod provenance;
 pub mod rounds;
 pub mod run;
+pub mod single;
 pub mod stages;
 pub mod status;
 mod styles;
@@ -35,6 +38,8 @@ pub mod audit {
 
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;
+pub use evenset_diffusion::SchedulerKind;
+pub use evenset_diffusion::stable_diffusion::{LoraConfig, StableDiffusionConfig};
 pub use evenset_nn::{Recycler, stop_idle_spinning};
 pub use evenset_plan::{Plan, Price};
 pub use job::Job;

@@ -1,13 +1,14 @@
 //! The price of a plan before it is paid: what this machine does in a second, and how many candidates it takes.
 //!
-//! The rates are measured here and now, with an untrained model of the job's size on images of the job's size: a network
-//! takes as long whatever its weights are. No clock enters any output of a run.
+//! The rates are measured here and now: with an untrained model of the job's size on images of the job's size (a network
+//! takes as long whatever its weights are), or with a first image of a model that others trained. No clock enters any output of a run.
 
 use std::path::Path;
 use std::time::Instant;
 
 use candle_core::Device;
 use evenset_core::{Group, Progress, Seed, Silent};
+use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, ImageRequest, TrainingSet};
 use evenset_plan::{Acceptance, Plan, Price, Rates};
 
@@ -49,7 +50,39 @@ fn earlier(run: &Path) -> Vec<Acceptance> {
 }
 
 fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -> Result<Rates> {
-    let Model::Conditional(config) = &job.generate.model;
+    match &job.generate.model {
+        Model::Conditional(config) => rates_of_trained(config, job, finished, plan, progress),
+        Model::StableDiffusion(config) => rates_of_pretrained(config, job, progress),
+    }
+}
+
+/// One step of one image, with the real weights: a step of this model takes as long whatever it draws.
+fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn Progress) -> Result<Rates> {
+    let model = config.load(&Device::Cpu)?;
+    progress.advance(2);
+    let settings = job.generate.sampler.draw_settings(config, &model.components().facts);
+    let seconds = |steps: usize| -> Result<f64> {
+        progress.check()?;
+        let start = Instant::now();
+        let request = PromptRequest::new(Prompt::new("a photo"), Seed(0));
+        model.generate(&[request], &DrawSettings { steps, ..settings.clone() }, &Silent)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    // The difference of two steps and one has neither text encoder nor autoencoder in it.
+    let (one, two) = (seconds(1)?, seconds(2)?);
+    let image = one + (two - one).max(0.0) * settings.steps.saturating_sub(1) as f64;
+    progress.advance(1);
+    Ok(Rates { training_seconds: 0.0, images_per_second: 1.0 / image.max(1e-6), memory_bytes: peak_memory() })
+}
+
+fn rates_of_trained(
+    config: &ConditionalConfig,
+    job: &Job,
+    finished: &Finished,
+    plan: &Plan,
+    progress: &dyn Progress,
+) -> Result<Rates> {
+    let sampler = job.generate.sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
     let set = stand_in(finished);
     let folder = tempfile::tempdir().map_err(PipelineError::io(Path::new("a temporary folder")))?;
     let mut seconds = [0.0; 2];
@@ -67,7 +100,7 @@ fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -
     let wanted = requests(&set, usize::try_from(plan.images).unwrap_or(DRAWN).min(DRAWN));
     let start = Instant::now();
     if let Some(model) = &model {
-        model.generate(&wanted, &job.generate.sampler, &Silent)?;
+        model.generate(&wanted, &sampler, &Silent)?;
     }
     let drawing = start.elapsed().as_secs_f64().max(1e-6);
     progress.advance(1);

@@ -15,6 +15,7 @@ use evenset_core::Group;
 use evenset_data::{Dataset, Feature, Features, Format, Table};
 
 use crate::error::{PipelineError, Result};
+use crate::generator::GeneratorCard;
 use crate::job::Role;
 use crate::rounds::Accepted;
 use crate::stages::scan::Row;
@@ -22,16 +23,8 @@ use crate::stages::scan::Row;
 /// What is the same for all generated rows of a run.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// Name of the model.
-    pub model_id: Option<String>,
-    /// SHA-256 of its weights.
-    pub model_sha256: Option<String>,
-    /// The sampler.
-    pub scheduler: String,
-    /// Its steps.
-    pub steps: u64,
-    /// Its guidance weight.
-    pub guidance: f64,
+    /// What drew them.
+    pub generator: Option<GeneratorCard>,
     /// Fingerprint of the model's training.
     pub config_hash: Option<String>,
     /// Fingerprint of the plan.
@@ -209,6 +202,8 @@ impl Layout {
             Arc::new(accepted.iter().map(value).collect::<StringArray>())
         };
         let origin = &self.origin;
+        let card = origin.generator.as_ref();
+        let of_card = |value: &dyn Fn(&GeneratorCard) -> Option<String>| texts(&|_| card.and_then(value));
         for field in provenance_fields() {
             columns.push(match field.name().as_str() {
                 "is_synthetic" => Arc::new(BooleanArray::from(vec![true; n])),
@@ -220,13 +215,14 @@ impl Layout {
                 "seed" => Arc::new(accepted.iter().map(|a| Some(a.candidate.request.seed.0)).collect::<UInt64Array>()),
                 "prompt" => texts(&|a| a.candidate.request.prompt.clone()),
                 "negative_prompt" => texts(&|a| a.candidate.request.negative_prompt.clone()),
-                "model_id" => texts(&|_| origin.model_id.clone()),
-                "model_sha256" => texts(&|_| origin.model_sha256.clone()),
-                "scheduler" => texts(&|_| Some(origin.scheduler.clone())),
-                "steps" => Arc::new(Int64Array::from(vec![i64::try_from(origin.steps).unwrap_or(i64::MAX); n])),
-                "guidance" => Arc::new(Float64Array::from_iter_values(accepted.iter().map(|a| {
+                "model_id" => of_card(&|card| Some(card.id.clone())),
+                "model_sha256" => of_card(&|card| Some(card.sha256.clone())),
+                "lora_sha256" => of_card(&|card| card.lora_sha256.clone()),
+                "scheduler" => of_card(&|card| Some(card.sampler.clone())),
+                "steps" => Arc::new(Int64Array::from(vec![card.and_then(|card| i64::try_from(card.steps).ok()); n])),
+                "guidance" => Arc::new(Float64Array::from_iter(accepted.iter().map(|a| {
                     let own = a.candidate.start.as_ref().and_then(|start| start.guidance);
-                    own.unwrap_or(origin.guidance)
+                    own.or_else(|| Some(card?.guidance))
                 }))),
                 "config_hash" => texts(&|_| origin.config_hash.clone()),
                 "plan_hash" => texts(&|_| Some(origin.plan_hash.clone())),

@@ -9,6 +9,7 @@ use super::batches::Frame;
 use super::model::ConditionalModel;
 use super::set;
 use crate::error::{DiffusionError, Result};
+use crate::image::Generated;
 use crate::sampler::{Guidance, SamplerConfig};
 
 /// Images that go through the network together. A matter of speed alone: an image is the same in any batch.
@@ -50,21 +51,6 @@ pub struct Guide {
     /// the image changes in what was asked to change and keeps the rest (Su et al. 2023, "Dual Diffusion Implicit
     /// Bridges"). The request's seed is not used.
     pub inverted: Option<Group>,
-}
-
-/// An image that was drawn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Generated {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// 1 (grey) or 3 (RGB).
-    pub channels: u32,
-    /// `[height, width, channels]`.
-    pub pixels: Vec<u8>,
-    /// Whether every number on the way to it was finite; the pixels of an image that was not mean nothing.
-    pub finite: bool,
 }
 
 impl ConditionalModel {

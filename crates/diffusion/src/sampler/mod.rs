@@ -77,7 +77,7 @@ fn dpmpp_2m_steps() -> u64 {
 }
 
 fn heun_steps() -> u64 {
-    18
+    SamplerConfig::HEUN_STEPS
 }
 
 fn guidance_scale() -> f64 {
@@ -91,6 +91,9 @@ impl Default for SamplerConfig {
 }
 
 impl SamplerConfig {
+    /// Steps of Heun's method where none are given.
+    pub const HEUN_STEPS: u64 = 18;
+
     /// The name that the configuration gives it.
     pub fn name(&self) -> &'static str {
         match self {

@@ -85,6 +85,15 @@ impl HubCache {
         &self.0
     }
 
+    /// The models that are there, at their `main`, in the order of their names; nothing where there is no cache.
+    pub fn models(&self) -> Vec<HubId> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let id = |name: &str| HubId::parse(&name.strip_prefix("models--")?.replacen("--", "/", 1));
+        let mut models: Vec<HubId> = entries.filter_map(|entry| id(entry.file_name().to_str()?)).collect();
+        models.sort_by_key(HubId::id);
+        models
+    }
+
     /// The folder of a model's files.
     ///
     /// # Errors

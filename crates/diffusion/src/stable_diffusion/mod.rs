@@ -7,6 +7,7 @@
 mod cache;
 mod chunks;
 mod components;
+mod config;
 mod draw;
 mod emphasis;
 mod encode;
@@ -23,6 +24,7 @@ mod sizes;
 mod start;
 
 pub use components::{Additions, Components};
+pub use config::{LoraConfig, Precision, StableDiffusionConfig, WordConfig};
 pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};

@@ -16,8 +16,8 @@ use super::folder::ModelFolder;
 use super::prompt::Prompt;
 use super::settings::DrawSettings;
 use super::start::Start;
-use crate::conditional::Generated;
 use crate::error::Result;
+use crate::image::Generated;
 use crate::scheduler::{Scheduler, SchedulerJson};
 
 /// Pixels that go through the networks together: an image is the same in any batch, and two megapixels fill a processor.

@@ -3,12 +3,14 @@
 mod error;
 mod reference;
 mod resolved;
+mod sampler;
 mod table;
 mod tree;
 mod written;
 
 pub use error::JobError;
 pub use resolved::{Dataset, Generate, Hook, Job, Plan, Verify, Write};
+pub use sampler::Sampler;
 pub use table::TableJob;
 pub use tree::Position;
 pub use written::{Format, Model, OnBias, OnError, Role, WrittenJob};

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use evenset_audit::AuditConfig;
 use evenset_core::Seed;
 use evenset_data::{DatasetSpec, Derive, Filter, View};
-use evenset_diffusion::SamplerConfig;
+use evenset_diffusion::DiffusionError;
 use evenset_evidence::{Error as EvidenceError, EvidenceConfig, SEEDS_FOR_A_VERDICT};
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use serde::Serialize;
 
+use super::sampler::Sampler;
 use super::tree::{Node, Position};
-use super::written::{Format, Model, OnBias, OnError, Role, WrittenHook, WrittenJob, WrittenPlan, WrittenVerify};
+use super::written::{
+    Format, Model, OnBias, OnError, Role, WrittenGenerate, WrittenHook, WrittenJob, WrittenPlan, WrittenVerify,
+};
 use super::{JobError, written};
 
 /// A job that can be run.
@@ -120,7 +123,7 @@ pub struct Generate {
     /// The model.
     pub model: Model,
     /// How images are drawn.
-    pub sampler: SamplerConfig,
+    pub sampler: Sampler,
     /// Real images that candidates of small groups start from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guides: Option<GuidesConfig>,
@@ -309,9 +312,7 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     if !(1..=65_536).contains(&unit) {
         return bad("generate.unit", format!("{unit} images per unit; expected 1 to 65536"));
     }
-    let Model::Conditional(config) = &generate.model;
-    config.validate().map_err(|error| invalid(&tree, "generate.model", error.to_string()))?;
-    generate.sampler.validate().map_err(|error| invalid(&tree, "generate.sampler", error.to_string()))?;
+    check_generate(&generate, plan.as_ref(), &tree)?;
     for (i, gate) in written.verify.gates.iter().enumerate() {
         gate.check().map_err(|error| invalid(&tree, &format!("verify.gates.{i}"), error.to_string()))?;
     }
@@ -383,6 +384,34 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         evidence: written.evidence,
         hook,
         tree,
+    })
+}
+
+/// Whether model, sampler and guides go together.
+fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) -> Result<(), JobError> {
+    let wrong = |error: &DiffusionError| invalid(tree, "generate.model", error.to_string());
+    let sampler = match &generate.model {
+        Model::Conditional(config) => {
+            config.validate().map_err(|error| wrong(&error))?;
+            generate.sampler.conditional().map(drop)
+        }
+        Model::StableDiffusion(config) => {
+            config.validate().map_err(|error| wrong(&error))?;
+            if plan.is_some_and(|plan| plan.prompts.is_none()) {
+                let message = "this model draws what prompts say, and the job has none; add `plan.prompts`, such as \
+                               `prompts: {templates: [\"a photo of a {label}\"]}`";
+                return Err(invalid(tree, "generate.model", message));
+            }
+            if generate.guides.as_ref().is_some_and(|guides| guides.inversion) {
+                let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
+                return Err(invalid(tree, "generate.guides.inversion", message));
+            }
+            generate.sampler.check_for_stable_diffusion()
+        }
+    };
+    sampler.map_err(|(key, message)| {
+        let path = if key.is_empty() { "generate.sampler".to_owned() } else { format!("generate.sampler.{key}") };
+        invalid(tree, &path, message)
     })
 }
 

@@ -8,12 +8,15 @@ use std::path::PathBuf;
 
 use evenset_audit::AuditConfig;
 use evenset_data::{Derive, Filter};
-use evenset_diffusion::{ConditionalConfig, SamplerConfig};
+use evenset_diffusion::ConditionalConfig;
+use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
 use evenset_evidence::EvidenceConfig;
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::sampler::Sampler;
 
 /// A job: what to measure, what to fill up, and where to put it.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -148,7 +151,7 @@ pub struct WrittenGenerate {
     pub model: Model,
     /// How images are drawn from the model.
     #[serde(default)]
-    pub sampler: SamplerConfig,
+    pub sampler: Sampler,
     /// Real images that candidates of small groups start from. Default: every image starts from pure noise.
     pub guides: Option<GuidesConfig>,
     /// Images per unit, the smallest piece that is retried as a whole. Default: 256.
@@ -161,6 +164,26 @@ pub struct WrittenGenerate {
 pub enum Model {
     /// A diffusion model of label and attributes, trained on the dataset itself.
     Conditional(ConditionalConfig),
+    /// A Stable Diffusion model that others trained; it reads `plan.prompts`.
+    StableDiffusion(StableDiffusionConfig),
+}
+
+impl Model {
+    /// Longest side at which gates and classifiers look at images, where the job says it.
+    pub fn resolution(&self) -> Option<u32> {
+        match self {
+            Self::Conditional(config) => config.resolution,
+            Self::StableDiffusion(config) => config.resolution,
+        }
+    }
+
+    /// The model that is trained on the dataset itself, where it is one.
+    pub fn conditional(&self) -> Option<&ConditionalConfig> {
+        match self {
+            Self::Conditional(config) => Some(config),
+            Self::StableDiffusion(_) => None,
+        }
+    }
 }
 
 impl Default for Model {

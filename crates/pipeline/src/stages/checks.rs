@@ -82,7 +82,7 @@ impl Stage for ChecksStage<'_> {
         let verifier = &self.verifier.output;
         let mut candidates = Vec::new();
         for round in self.rounds {
-            candidates.extend(decode(&round.candidates)?);
+            candidates.extend(decode(&round.candidates, self.frame)?);
         }
         let verdicts: Vec<Verdict> = self.rounds.iter().flat_map(|round| round.verdicts.iter().cloned()).collect();
         let groups = candidates.iter().map(|candidate| &candidate.group);

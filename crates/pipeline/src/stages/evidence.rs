@@ -401,7 +401,8 @@ impl EvidenceStage<'_> {
         for (accepted, _) in &known {
             let image = evenset_data::decode(&accepted.candidate.png, &evenset_data::Limits::default())
                 .map_err(PipelineError::damaged(Path::new(&accepted.candidate.request.id)))?;
-            pixels.extend(image.rgb);
+            let Frame { width, height, .. } = self.frame;
+            pixels.extend(evenset_data::fit(&image.rgb, image.width, image.height, width, height));
         }
         self.labelled(pixels, known.iter().map(|(_, codes)| *codes))
     }

@@ -5,14 +5,16 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group, Seed};
 use evenset_data::Dataset;
-use evenset_diffusion::{ConditionalModel, Generated, Guide, ImageRequest, SamplerConfig};
+use evenset_diffusion::Generated;
 use evenset_plan::{AskPolicy, CheckedPrompts, Request};
 
 use super::scan::Row;
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
+use crate::generator::{Asked, Generator, GeneratorCard};
 use crate::guides::{Guides, Start};
 use crate::images::{self, Frame};
+use crate::job::Sampler;
 use crate::rounds::{Progress as RoundsProgress, asks};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint};
 use crate::units;
@@ -30,17 +32,17 @@ pub struct GenerateStage<'a> {
     /// What `so_far` was counted from: the plan, or the verification of the round before.
     pub after: &'a Fingerprint,
     /// How images are drawn.
-    pub sampler: &'a SamplerConfig,
+    pub sampler: &'a Sampler,
     /// Images per unit.
     pub unit: usize,
     /// The job's seed.
     pub seed: Seed,
     /// What each request says in words, where the job has prompts.
     pub prompts: Option<&'a CheckedPrompts>,
-    /// The trained model.
-    pub model: &'a Done<ConditionalModel>,
-    /// The size of an image.
-    pub frame: Frame,
+    /// The model.
+    pub model: &'a Done<Box<dyn Generator>>,
+    /// Whether every real image is grey: generated ones are then written grey too.
+    pub grey: bool,
     /// How many images a round may ask for.
     pub ask: &'a AskPolicy,
     /// The images that candidates of small groups start from, and the dataset that they are read from.
@@ -126,29 +128,26 @@ impl GenerateStage<'_> {
         }
     }
 
-    fn draw(&self, requests: &[Request], starts: &[Begin<'_>], context: &Context<'_>) -> Result<RecordBatch> {
-        let mut guides = self.guide_pixels(starts)?.into_iter();
-        let mut wanted: Vec<ImageRequest> = Vec::with_capacity(requests.len());
-        for (request, start) in requests.iter().zip(starts) {
-            let mut image = ImageRequest::new(request.group.clone(), request.seed);
-            if let Some((start, row)) = start {
-                image.guidance = start.guidance;
-                if let (Some(_), Some(strength)) = (row, start.strength) {
-                    let inverted = start.inverted.clone();
-                    image.guide = guides.next().map(|pixels| Guide { pixels, strength, inverted });
-                }
-            }
-            wanted.push(image);
-        }
-        let mut images = Vec::with_capacity(wanted.len());
-        for wanted in wanted.chunks(BATCH) {
-            images.extend(self.model.output.generate(wanted, self.sampler, context.progress)?);
-            context.progress.advance(wanted.len() as u64);
-        }
-        let encode = |(wanted, image): (&ImageRequest, &Generated)| {
-            images::encode(self.frame, &image.pixels, &[("parameters", &self.parameters(wanted))])
+    fn draw<'a>(&self, requests: &'a [Request], starts: &'a [Begin<'_>], context: &Context<'_>) -> Result<RecordBatch> {
+        let generator = self.model.output.as_ref();
+        let frame = Frame { grey: self.grey, ..generator.frame() };
+        let mut guides = self.guide_pixels(starts, frame)?.into_iter();
+        let ask = |(request, begin): (&'a Request, &'a Begin<'_>)| Asked {
+            request,
+            start: begin.as_ref().map(|(start, _)| start),
+            guide: begin.as_ref().and_then(|(_, row)| row.as_ref()).and_then(|_| guides.next()),
         };
-        let pngs: Vec<Vec<u8>> = wanted.iter().zip(&images).map(encode).collect();
+        let asked: Vec<Asked<'_>> = requests.iter().zip(starts).map(ask).collect();
+        let mut images = Vec::with_capacity(asked.len());
+        for asked in asked.chunks(BATCH) {
+            images.extend(generator.draw(asked, context.progress)?);
+            context.progress.advance(asked.len() as u64);
+        }
+        let card = generator.card();
+        let encode = |(asked, image): (&Asked<'_>, &Generated)| {
+            images::encode(frame, &image.pixels, &[("parameters", &parameters(&card, asked, frame))])
+        };
+        let pngs: Vec<Vec<u8>> = asked.iter().zip(&images).map(encode).collect();
         let starts: Vec<Option<String>> =
             starts.iter().map(|start| serde_json::to_string(&start.as_ref()?.0).ok()).collect();
         let mut table = request_columns(requests);
@@ -159,27 +158,29 @@ impl GenerateStage<'_> {
     }
 
     /// The pixels of the guides, in the order of the requests that have one.
-    fn guide_pixels(&self, starts: &[Begin<'_>]) -> Result<Vec<Vec<u8>>> {
+    fn guide_pixels(&self, starts: &[Begin<'_>], frame: Frame) -> Result<Vec<Vec<u8>>> {
         let Some((_, dataset)) = self.guides else { return Ok(Vec::new()) };
         let rows: Vec<&Row> = starts.iter().filter_map(|start| start.as_ref()?.1).collect();
-        let pixels = images::load(dataset, &rows, self.frame)?;
-        Ok(pixels.chunks_exact(self.frame.bytes()).map(<[u8]>::to_vec).collect())
+        let pixels = images::load(dataset, &rows, frame)?;
+        Ok(pixels.chunks_exact(frame.bytes()).map(<[u8]>::to_vec).collect())
     }
+}
 
-    /// The `parameters` text chunk in the form that image tools read.
-    fn parameters(&self, request: &ImageRequest) -> String {
-        format!(
-            "{}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
-            request.group,
-            self.sampler.steps(),
-            self.sampler.name(),
-            request.guidance.unwrap_or(self.sampler.guidance()),
-            request.seed.0,
-            self.frame.width,
-            self.frame.height,
-            self.model.output.sha256().get(..10).unwrap_or_default(),
-        )
-    }
+/// The `parameters` text chunk in the form that image tools read.
+fn parameters(card: &GeneratorCard, asked: &Asked<'_>, frame: Frame) -> String {
+    let Request { prompt, negative_prompt, group, seed, .. } = asked.request;
+    let shown = prompt.clone().unwrap_or_else(|| group.to_string());
+    let negative = negative_prompt.as_ref().map(|words| format!("\nNegative prompt: {words}")).unwrap_or_default();
+    format!(
+        "{shown}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
+        card.steps,
+        card.sampler,
+        asked.start.and_then(|start| start.guidance).unwrap_or(card.guidance),
+        seed.0,
+        frame.width,
+        frame.height,
+        card.sha256.get(..10).unwrap_or_default(),
+    )
 }
 
 fn chunk_fingerprint(requests: &[Request]) -> Fingerprint {

@@ -1,18 +1,22 @@
-//! Model: the generator that the rounds draw from, trained on the dataset itself.
+//! Model: the generator that the rounds draw from, trained on the dataset itself or brought by the user.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use evenset_core::{Fingerprint, Group, Seed};
+use evenset_core::{Fingerprint, Group, Progress, Seed};
 use evenset_data::Dataset;
+use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, SamplerConfig, TrainingSet};
 
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
+use crate::generator::{Conditional, Generator, Pretrained, Weights};
 use crate::images::{self, Frame};
-use crate::job::Role;
-use crate::run::{Context, Done, Stage, StageReport, fingerprint};
+use crate::job::{Role, Sampler};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 
+/// What is known of a model that others trained.
+const WEIGHTS: &str = "weights.json";
 const GRID: &str = "samples.png";
 /// The sample grid shows at most this many groups.
 const GRID_GROUPS: usize = 64;
@@ -37,7 +41,7 @@ pub struct ModelStage<'a> {
 }
 
 impl Stage for ModelStage<'_> {
-    type Output = ConditionalModel;
+    type Output = Box<dyn Generator>;
 
     fn name(&self) -> String {
         "model".into()
@@ -59,15 +63,87 @@ impl Stage for ModelStage<'_> {
         Ok(StageReport { rows: rows.len() as u64, rejected: 0 })
     }
 
-    fn load(&self, folder: &Path) -> Result<ConditionalModel> {
-        Ok(ConditionalModel::load(folder, &Device::Cpu)?)
+    fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
+        let model = ConditionalModel::load(folder, &Device::Cpu)?;
+        let loss = model.loss_curve(folder)?;
+        Ok(Box::new(Conditional { model, sampler: self.sampler.clone(), frame: self.frame, loss }))
     }
 }
 
-/// The sample grid of a trained model, as PNG bytes.
-pub fn sample_grid(folder: &Path) -> Result<Vec<u8>> {
+/// Takes a Stable Diffusion model from where it lies; its weights are not copied.
+pub struct PretrainedStage<'a> {
+    /// The part of the job that it follows.
+    pub config: &'a StableDiffusionConfig,
+    /// How images are drawn.
+    pub sampler: &'a Sampler,
+    /// Every file that the images depend on, with its SHA-256.
+    pub files: Vec<(PathBuf, String)>,
+}
+
+impl<'a> PretrainedStage<'a> {
+    /// Finds and hashes the model's files.
+    ///
+    /// # Errors
+    /// What is missing or damaged, by its path.
+    pub fn new(config: &'a StableDiffusionConfig, sampler: &'a Sampler, progress: &dyn Progress) -> Result<Self> {
+        let paths = config.files()?;
+        progress.begin("hash the model's files", paths.len() as u64);
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            progress.check()?;
+            let sha256 = evenset_data::sha256_file(&path)?;
+            files.push((path, sha256));
+            progress.advance(1);
+        }
+        progress.end();
+        Ok(Self { config, sampler, files })
+    }
+
+    fn weights(&self) -> Weights {
+        let is_lora = |path: &PathBuf| self.config.loras.iter().any(|lora| lora.path == *path);
+        let (loras, own): (Vec<_>, Vec<_>) = self.files.iter().partition(|(path, _)| is_lora(path));
+        // The same model has the same hash wherever its folder lies.
+        let one = |files: &[&(PathBuf, String)]| {
+            let all: Vec<&str> = files.iter().map(|(_, sha256)| sha256.as_str()).collect();
+            evenset_data::sha256_bytes(all.join("\n").as_bytes())
+        };
+        Weights { sha256: one(&own), lora_sha256: (!loras.is_empty()).then(|| one(&loras)) }
+    }
+}
+
+impl Stage for PretrainedStage<'_> {
+    type Output = Box<dyn Generator>;
+
+    fn name(&self) -> String {
+        "model".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        let hashes: Vec<&String> = self.files.iter().map(|(_, sha256)| sha256).collect();
+        fingerprint("model", &(self.config, hashes), &[])
+    }
+
+    fn run(&self, folder: &Path, _: &Context<'_>) -> Result<StageReport> {
+        write_json(&folder.join(WEIGHTS), &self.weights())?;
+        Ok(StageReport::default())
+    }
+
+    fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
+        let weights = read_json_of(&folder.join(WEIGHTS))?;
+        let model = self.config.load(&Device::Cpu)?;
+        let settings = self.sampler.draw_settings(self.config, &model.components().facts);
+        settings.validate(&model.components().facts)?;
+        Ok(Box::new(Pretrained { model, settings, config: self.config.clone(), weights }))
+    }
+}
+
+/// The sample grid of a model that was trained here, as PNG bytes.
+pub fn sample_grid(folder: &Path) -> Result<Option<Vec<u8>>> {
     let path = folder.join(GRID);
-    std::fs::read(&path).map_err(PipelineError::io(&path))
+    if !path.is_file() {
+        return Ok(None);
+    }
+    std::fs::read(&path).map(Some).map_err(PipelineError::io(&path))
 }
 
 /// The images of these rows as a generator takes them.

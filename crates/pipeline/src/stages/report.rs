@@ -13,7 +13,7 @@ use super::model::sample_grid;
 use super::scan::Row;
 use crate::engine::Finished;
 use crate::error::{PipelineError, Result};
-use crate::job::{Job, Model, Role};
+use crate::job::{Job, Role};
 use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
 
 mod found;
@@ -312,26 +312,28 @@ impl ReportStage<'_> {
 
     fn generator(&self) -> Result<Option<page::Generator>> {
         let Some(model) = &self.finished.model else { return Ok(None) };
-        let Model::Conditional(config) = &self.job.generate.model;
-        let sampler = &self.job.generate.sampler;
-        let curve = model.output.loss_curve(&model.folder)?;
-        let every = curve.len().div_ceil(LOSS_POINTS).max(1);
-        let loss = curve.chunks(every).filter_map(|chunk| {
+        let card = model.output.card();
+        let every = card.loss.len().div_ceil(LOSS_POINTS).max(1);
+        let loss = card.loss.chunks(every).filter_map(|chunk| {
             let mean = chunk.iter().map(|(_, loss)| loss).sum::<f64>() / chunk.len() as f64;
             chunk.last().map(|&(step, _)| page::LossPoint { step, loss: mean })
         });
+        let loss = loss.collect();
         Ok(Some(page::Generator {
-            kind: "conditional".into(),
-            size: config.size.to_string(),
-            parameters: Some(model.output.parameters() as u64),
-            steps: Some(config.steps()),
-            loss: loss.collect(),
-            sampler: sampler.name().to_owned(),
-            sampler_steps: Some(sampler.steps()),
-            guidance: Some(sampler.guidance()),
-            device: "cpu f32".into(),
-            model_sha256: Some(model.output.sha256().to_owned()),
-            sample_grid: Some(Picture::png(sample_grid(&model.folder)?, "one row of samples for each group")),
+            kind: card.kind.into(),
+            size: match card.kind {
+                "conditional" => card.size,
+                _ => format!("{} ({})", card.id, card.size),
+            },
+            parameters: card.parameters,
+            steps: card.training_steps,
+            loss,
+            sampler: card.sampler,
+            sampler_steps: Some(card.steps),
+            guidance: Some(card.guidance),
+            device: format!("cpu {}", card.dtype),
+            model_sha256: Some(card.sha256),
+            sample_grid: sample_grid(&model.folder)?.map(|png| Picture::png(png, "one row of samples for each group")),
         }))
     }
 

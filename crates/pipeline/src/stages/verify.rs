@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::generate::Candidate;
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
+use crate::images::Frame;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, write_json};
 
 const VERDICTS: &str = "verdicts.parquet";
@@ -31,6 +32,8 @@ pub struct VerifyStage<'a> {
     pub accepted_before: &'a [Candidate],
     /// Rejected images that are kept for review.
     pub keep_rejected: u64,
+    /// The size at which the gates look at images.
+    pub frame: Frame,
 }
 
 impl Stage for VerifyStage<'_> {
@@ -91,8 +94,8 @@ struct Review {
 impl VerifyStage<'_> {
     /// Asks the gates, and writes down what they say.
     fn judge(&self, folder: &Path, context: &Context<'_>) -> Result<Vec<Verdict>> {
-        let candidates = decode(&self.candidates.output)?;
-        let before = decode(self.accepted_before)?;
+        let candidates = decode(&self.candidates.output, self.frame)?;
+        let before = decode(self.accepted_before, self.frame)?;
         let verdicts = self.verifier.output.verify(&candidates, &before, context.progress)?;
         let ids = self.candidates.output.iter().map(|candidate| Some(candidate.request.id.as_str()));
         let scores = verdicts.iter().map(|v| serde_json::to_string(&v.scores).unwrap_or_default());
@@ -137,8 +140,8 @@ impl VerifyStage<'_> {
     }
 }
 
-/// The candidates as gates take them.
-pub(crate) fn decode(candidates: &[Candidate]) -> Result<Vec<evenset_verify::Candidate>> {
+/// The candidates as gates take them: at the size at which real images are looked at.
+pub(crate) fn decode(candidates: &[Candidate], frame: Frame) -> Result<Vec<evenset_verify::Candidate>> {
     use rayon::prelude::*;
     candidates
         .par_iter()
@@ -149,9 +152,9 @@ pub(crate) fn decode(candidates: &[Candidate]) -> Result<Vec<evenset_verify::Can
             Ok(evenset_verify::Candidate {
                 request_index: index,
                 group: candidate.request.group.clone(),
-                width: image.width,
-                height: image.height,
-                rgb: image.rgb,
+                width: frame.width,
+                height: frame.height,
+                rgb: evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height),
                 finite: candidate.finite,
             })
         })

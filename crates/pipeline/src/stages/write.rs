@@ -14,12 +14,12 @@ use evenset_data::{
     Dataset, DatasetWriter, Features, Format, ParquetOptions, ParquetWriter, Styled, WebDatasetOptions,
     WebDatasetWriter,
 };
-use evenset_diffusion::ConditionalModel;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
+use crate::generator::Generator;
 use crate::job::{self, Job, Role};
 use crate::provenance::{Layout, Origin};
 use crate::rounds::Accepted;
@@ -47,7 +47,7 @@ pub struct WriteStage<'a> {
     /// Accepted candidates that fill the plan.
     pub accepted: &'a [Accepted],
     /// What drew them, where any were drawn.
-    pub model: Option<&'a Done<ConditionalModel>>,
+    pub model: Option<&'a Done<Box<dyn Generator>>>,
     /// The plan's fingerprint.
     pub plan: &'a Fingerprint,
     /// The fingerprint of the last round.
@@ -250,13 +250,8 @@ impl WriteStage<'_> {
     }
 
     fn origin(&self) -> Origin {
-        let sampler = &self.job.generate.sampler;
         Origin {
-            model_id: self.model.map(|model| model.output.model_id()),
-            model_sha256: self.model.map(|model| model.output.sha256().to_owned()),
-            scheduler: sampler.name().to_owned(),
-            steps: sampler.steps(),
-            guidance: sampler.guidance(),
+            generator: self.model.map(|model| model.output.card()),
             config_hash: self.model.map(|model| model.fingerprint.to_string()),
             plan_hash: self.plan.to_string(),
             grouping: self.job.plan.as_ref().map(|plan| plan.grouping.clone()).unwrap_or_default(),

@@ -1,0 +1,99 @@
+//! `evenset generate --prompt`: one image, and `evenset models`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use evenset_pipeline::models::{Installed, installed};
+use evenset_pipeline::single::Single;
+use evenset_pipeline::{LoraConfig, SchedulerKind, StableDiffusionConfig};
+
+use crate::args::GenerateArgs;
+use crate::exit;
+use crate::progress::Reporter;
+use crate::verbs::{print, print_json};
+
+/// Draws one image and writes it.
+pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8> {
+    let single = Single {
+        model: StableDiffusionConfig {
+            width: args.width,
+            height: args.height,
+            loras: args.lora.iter().map(|text| lora(text)).collect(),
+            ..StableDiffusionConfig::at(args.model.clone().unwrap_or_default())
+        },
+        prompt: prompt.to_owned(),
+        negative_prompt: args.negative.clone(),
+        seed: args.seed,
+        sampler: args.sampler.as_deref().map(solver).transpose()?,
+        steps: args.steps,
+        guidance: args.guidance,
+        image: args.image.clone().map(|path| (path, args.strength)),
+        mask: args.mask.clone(),
+    };
+    let png = single.draw(reporter)?;
+    reporter.finish();
+    std::fs::write(&args.out, png).with_context(|| args.out.display().to_string())?;
+    print(&format!("{}\n", args.out.display()))?;
+    Ok(exit::DONE)
+}
+
+/// Lists models.
+pub fn models(folders: &[PathBuf], check: bool, json: bool, reporter: &Reporter) -> Result<u8> {
+    let found = installed(folders, check, reporter)?;
+    reporter.finish();
+    if json {
+        print_json(&found)?;
+    } else if found.is_empty() {
+        print(
+            "no Stable Diffusion models in the hub's cache; name folders, or fetch one with `hf download OWNER/NAME`\n",
+        )?;
+    } else {
+        found.iter().try_for_each(|model| print(&described(model)))?;
+    }
+    Ok(if found.iter().any(|model| model.problem.is_some()) { exit::FAILED } else { exit::DONE })
+}
+
+fn described(model: &Installed) -> String {
+    let mut text = format!("{}\n", model.name);
+    if let Some(family) = &model.family {
+        let size = model.bytes as f64 / 1e9;
+        text.push_str(&format!("  {family}, {size:.2} GB: {}\n", model.can.join(", ")));
+    }
+    match (&model.problem, model.verified) {
+        (Some(problem), _) => text.push_str(&format!("  cannot be used: {problem}\n")),
+        (None, Some(files)) => text.push_str(&format!("  whole; {files} files have the hash that they must have\n")),
+        (None, None) => {}
+    }
+    text
+}
+
+/// A file with its weight, where one follows a colon.
+fn lora(text: &str) -> LoraConfig {
+    match text.rsplit_once(':').map(|(path, weight)| (path, weight.parse::<f64>())) {
+        Some((path, Ok(weight))) if !Path::new(text).exists() => LoraConfig { path: path.into(), weight },
+        _ => LoraConfig { path: text.into(), weight: 1.0 },
+    }
+}
+
+fn solver(name: &str) -> Result<SchedulerKind> {
+    match SchedulerKind::ALL.into_iter().find(|kind| kind.name() == name) {
+        Some(kind) => Ok(kind),
+        None => {
+            let known: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
+            bail!("`--sampler {name}` is not known; expected {}", known.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_follows_a_colon_and_a_solver_goes_by_its_name() {
+        assert_eq!(lora("style.safetensors:0.8"), LoraConfig { path: "style.safetensors".into(), weight: 0.8 });
+        assert_eq!(lora("C:/style.safetensors"), LoraConfig { path: "C:/style.safetensors".into(), weight: 1.0 });
+        assert_eq!(solver("euler").unwrap(), SchedulerKind::Euler);
+        assert!(solver("eular").unwrap_err().to_string().contains("expected ddim, ddpm"));
+    }
+}

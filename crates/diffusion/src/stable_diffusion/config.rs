@@ -1,0 +1,165 @@
+//! A model as a job names it.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use evenset_nn::LoraStack;
+use evenset_nn::models::Variant;
+use evenset_nn::models::clip::LearnedToken;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::components::Additions;
+use super::folder::ModelFolder;
+use super::hub::{self, HubCache};
+use super::model::StableDiffusion;
+use super::prompt::PromptOptions;
+use crate::error::{DiffusionError, Result};
+
+/// A Stable Diffusion model (1.x, 2.x, XL, their Turbo and latent consistency forms) from weights on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StableDiffusionConfig {
+    /// Folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
+    /// `owner/name@revision`, in the local hub cache. **Required.**
+    pub path: String,
+    /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
+    pub fp16_files: bool,
+    /// Number type in which weights are kept: `f32`, or `f16` and `bf16` at half the memory. Default: f32.
+    pub dtype: Precision,
+    /// Width of the images in pixels, a multiple of 8. Default: what the model was trained on.
+    pub width: Option<u32>,
+    /// Height of the images in pixels, a multiple of 8. Default: what the model was trained on.
+    pub height: Option<u32>,
+    /// Longest side in pixels at which gates and classifiers look at images. Default: 64.
+    #[schemars(range(min = 8, max = 1024))]
+    pub resolution: Option<u32>,
+    /// LoRAs that are added to the weights, in this order.
+    pub loras: Vec<LoraConfig>,
+    /// Words by textual inversion.
+    pub words: Vec<WordConfig>,
+    /// How prompts are read.
+    pub prompts: PromptOptions,
+    /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub guidance_rescale: f64,
+}
+
+/// The number type of weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits.
+    F16,
+    /// 16 bits with the range of 32.
+    Bf16,
+}
+
+impl From<Precision> for DType {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// A LoRA.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// A `.safetensors` file in diffusers', PEFT's or kohya's naming.
+    pub path: PathBuf,
+    /// What its effect is multiplied with. Default: 1.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// A word that was learned from images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WordConfig {
+    /// A `.safetensors` file such as `learned_embeds.safetensors`.
+    pub path: PathBuf,
+    /// The word in prompts. Default: the one that it was learned under.
+    pub word: Option<String>,
+}
+
+impl StableDiffusionConfig {
+    /// The model in this folder, or of this name in the hub's cache, with all defaults.
+    pub fn at(path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    /// Says which setting is impossible before any file is opened.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Setting`].
+    pub fn validate(&self) -> Result<()> {
+        let fail = |key, reason: String| Err(DiffusionError::Setting { key, reason });
+        if self.path.is_empty() {
+            return fail("path", "missing; name a folder in diffusers' layout or a hub id such as owner/name".into());
+        }
+        if let Some(side) = self.resolution.filter(|side| !(8..=1024).contains(side)) {
+            return fail("resolution", format!("{side} is not between 8 and 1024"));
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return fail("guidance_rescale", format!("{} is not between 0 and 1", self.guidance_rescale));
+        }
+        Ok(())
+    }
+
+    /// The folder, checked to be whole, without reading its weights.
+    ///
+    /// # Errors
+    /// Those of [`hub::open`].
+    pub fn folder(&self) -> Result<ModelFolder> {
+        let variant = if self.fp16_files { Variant::Fp16 } else { Variant::Whole };
+        let cache = HubCache::from_environment(|name| std::env::var_os(name));
+        hub::open(&self.path, cache.as_ref(), variant)
+    }
+
+    /// Every file that the images depend on: the model's, LoRAs and learned words.
+    ///
+    /// # Errors
+    /// As [`folder`](Self::folder).
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = self.folder()?.files().to_vec();
+        files.extend(self.loras.iter().map(|lora| lora.path.clone()));
+        files.extend(self.words.iter().map(|word| word.path.clone()));
+        Ok(files)
+    }
+
+    /// The model with its LoRAs and words.
+    ///
+    /// # Errors
+    /// Those of [`StableDiffusion::load`], of LoRAs and of learned words.
+    pub fn load(&self, device: &Device) -> Result<StableDiffusion> {
+        let word = |word: &WordConfig| LearnedToken::read(&word.path, word.word.as_deref());
+        let additions = Additions {
+            loras: LoraStack::open(self.loras.iter().map(|lora| (lora.path.clone(), lora.weight)))?,
+            learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
+            controls: Vec::new(),
+        };
+        StableDiffusion::load(self.folder()?, &additions, device, self.dtype.into())
+    }
+
+    /// A short name for provenance columns: the hub id or the folder's name, and the LoRAs'.
+    pub fn id(&self) -> String {
+        let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let path = Path::new(&self.path);
+        let base = match path.is_dir() {
+            true => path.file_name().map_or_else(|| self.path.clone(), |name| name.to_string_lossy().into_owned()),
+            false => self.path.clone(),
+        };
+        self.loras.iter().fold(base, |name, lora| format!("{name} + {} x {}", stem(&lora.path), lora.weight))
+    }
+}

@@ -1,0 +1,71 @@
+//! What images are drawn from: one small trait, one file a kind of model.
+
+mod conditional;
+mod stable_diffusion;
+
+use evenset_core::Progress;
+use evenset_diffusion::Generated;
+use evenset_plan::Request;
+
+pub(crate) use conditional::Conditional;
+pub(crate) use stable_diffusion::{Pretrained, Weights};
+
+use crate::error::Result;
+use crate::guides::Start;
+use crate::images::Frame;
+
+/// A model that is ready to draw.
+pub trait Generator {
+    /// What provenance says of it.
+    fn card(&self) -> GeneratorCard;
+
+    /// The size of its images.
+    fn frame(&self) -> Frame;
+
+    /// One image for each of `asked`, in their order, and each depending on itself alone. `progress` is only asked
+    /// whether to stop.
+    ///
+    /// # Errors
+    /// What the model gives.
+    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Generated>>;
+}
+
+/// A model in the words of provenance columns, dataset cards and reports.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GeneratorCard {
+    /// The kind of model, as the job names it.
+    pub kind: &'static str,
+    /// A short name.
+    pub id: String,
+    /// Its size or family.
+    pub size: String,
+    /// SHA-256 of its weights.
+    pub sha256: String,
+    /// SHA-256 of each LoRA's file, where it has some.
+    pub lora_sha256: Option<String>,
+    /// How many weights it has, where it was trained here.
+    pub parameters: Option<u64>,
+    /// The steps of its training, where it was trained here.
+    pub training_steps: Option<u64>,
+    /// The loss at training steps.
+    pub loss: Vec<(u64, f64)>,
+    /// The solver's name.
+    pub sampler: String,
+    /// Its steps.
+    pub steps: u64,
+    /// The guidance scale; 1 is none.
+    pub guidance: f64,
+    /// Number type of its weights.
+    pub dtype: String,
+}
+
+/// One image that is asked for.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// What it shows, in attributes and in words.
+    pub request: &'a Request,
+    /// How it is started, where the job has guides for its group.
+    pub start: Option<&'a Start>,
+    /// The pixels of the real image that it starts from, `[height, width, 3]` in the generator's frame.
+    pub guide: Option<Vec<u8>>,
+}

@@ -1,0 +1,125 @@
+//! Models on this machine: what there is, whether it is whole, and what each can do.
+
+use std::path::{Path, PathBuf};
+
+use evenset_core::Progress;
+use evenset_diffusion::stable_diffusion::hub::HubCache;
+use evenset_diffusion::stable_diffusion::{Distilled, ModelFolder, Prediction};
+use evenset_nn::models::Variant;
+use serde::Serialize;
+
+use crate::error::Result;
+
+/// A model that was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Installed {
+    /// What a job calls it: a hub id or a folder.
+    pub name: String,
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// What kind of model it is, where it can be used.
+    pub family: Option<String>,
+    /// What it can do.
+    pub can: Vec<String>,
+    /// What is wrong with it: a part that is missing or damaged, or a kind of model that is not known.
+    pub problem: Option<String>,
+    /// How many files have the hash that their names in the hub's cache say, where they were hashed.
+    pub verified: Option<usize>,
+}
+
+/// The models in the hub's local cache and those in `folders`. With `check`, files of the cache are hashed: there, a large
+/// file's name is its SHA-256.
+///
+/// # Errors
+/// [`Interrupted`](evenset_core::Interrupted). What is wrong with a model is said of that model.
+pub fn installed(folders: &[PathBuf], check: bool, progress: &dyn Progress) -> Result<Vec<Installed>> {
+    let mut found: Vec<(String, std::result::Result<ModelFolder, String>, PathBuf)> = Vec::new();
+    let cache = HubCache::from_environment(|name| std::env::var_os(name));
+    for id in cache.iter().flat_map(HubCache::models) {
+        if let Some(cache) = &cache {
+            let folder = cache.find(&id).unwrap_or_else(|_| cache.root().to_owned());
+            found.push((id.id(), cache.open(&id, Variant::Whole).map_err(|error| error.to_string()), folder));
+        }
+    }
+    for folder in folders {
+        let opened = ModelFolder::open(folder, Variant::Whole).map_err(|error| error.to_string());
+        found.push((folder.display().to_string(), opened, folder.clone()));
+    }
+    if check {
+        progress.begin("hash the models", found.len() as u64);
+    }
+    let mut models = Vec::with_capacity(found.len());
+    for (name, opened, folder) in found {
+        progress.check()?;
+        models.push(describe(name, opened, folder, check)?);
+        if check {
+            progress.advance(1);
+        }
+    }
+    if check {
+        progress.end();
+    }
+    Ok(models)
+}
+
+fn describe(
+    name: String,
+    opened: std::result::Result<ModelFolder, String>,
+    folder: PathBuf,
+    check: bool,
+) -> Result<Installed> {
+    let model = match opened {
+        Ok(model) => model,
+        Err(problem) => {
+            let (bytes, family, can, verified) = (0, None, Vec::new(), None);
+            return Ok(Installed { name, folder, bytes, family, can, problem: Some(problem), verified });
+        }
+    };
+    let bytes = model.files().iter().filter_map(|file| std::fs::metadata(file).ok()).map(|data| data.len()).sum();
+    let (mut verified, mut problem) = (None, None);
+    if check {
+        let mut good = 0;
+        for file in model.files() {
+            match expected_sha256(file) {
+                Some(expected) if evenset_data::sha256_file(file)? == expected => good += 1,
+                Some(_) => problem = Some(format!("{} is damaged: fetch the model again", file.display())),
+                None => {}
+            }
+        }
+        verified = Some(good);
+    }
+    let family = Some(model.facts().family.to_string());
+    Ok(Installed { name, folder, bytes, family, can: abilities(&model), problem, verified })
+}
+
+fn abilities(model: &ModelFolder) -> Vec<String> {
+    let facts = model.facts();
+    let mut can = match facts.inpainting {
+        true => vec!["inpaint (nine channels)".to_owned()],
+        false => ["text to image", "image to image", "inpaint"].map(str::to_owned).to_vec(),
+    };
+    if let Some((height, width)) = facts.native_size {
+        can.push(format!("{width}x{height}"));
+    }
+    can.push(match facts.prediction {
+        Prediction::Epsilon => "predicts noise".into(),
+        Prediction::V => "predicts v".into(),
+        Prediction::Sample => "predicts the image".into(),
+    });
+    match facts.distilled {
+        Some(Distilled::Turbo) => can.push("Turbo: 1 to 4 steps".into()),
+        Some(Distilled::Lcm) => can.push("latent consistency: 2 to 8 steps".into()),
+        None => {}
+    }
+    can
+}
+
+/// The hash that a file of the hub's cache must have: large ones are links to files that are named by it.
+fn expected_sha256(file: &Path) -> Option<String> {
+    let target = std::fs::read_link(file).ok()?;
+    let name = target.file_name()?.to_str()?;
+    let is_sha256 = name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit());
+    is_sha256.then(|| name.to_ascii_lowercase())
+}
