@@ -42,6 +42,7 @@ impl Single {
         self.model.validate()?;
         progress.begin("load the model", 1);
         let model = self.model.load(&Device::Cpu)?;
+        progress.advance(1);
         progress.end();
         let facts = &model.components().facts;
         let default = DrawSettings::of(facts);
@@ -61,6 +62,7 @@ impl Single {
         let request = PromptRequest { start: self.start(&settings)?, ..PromptRequest::new(prompt, Seed(self.seed)) };
         progress.begin("draw", 1);
         let image = model.generate(&[request], &settings, progress)?.pop().filter(|image| image.finite);
+        progress.advance(1);
         progress.end();
         let image = image.ok_or_else(|| {
             let why = "the image holds numbers that are not finite; check the weights, or take `f32`";

@@ -136,7 +136,9 @@ fn no_index(dir: &Path) -> crate::DiffusionError {
     let reason = match (there("config.json"), there("unet")) {
         (true, _) => "this is one part of a model (it has a config.json); name the folder above it",
         (_, true) => "model_index.json is missing beside its parts; copy it from where the model comes from",
-        _ => "no model_index.json, so no model in diffusers' layout; a single .safetensors file is named by itself",
+        _ => {
+            "no model_index.json, so no model in diffusers' layout; write a single .safetensors file as one with diffusers' `from_single_file` and `save_pretrained`"
+        }
     };
     unusable(dir, reason)
 }

@@ -399,7 +399,7 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
             config.validate().map_err(|error| wrong(&error))?;
             if plan.is_some_and(|plan| plan.prompts.is_none()) {
                 let message = "this model draws what prompts say, and the job has none; add `plan.prompts`, such as \
-                               `prompts: {templates: [\"a photo of a {label}\"]}`";
+                               `prompts: {template: \"a photo of a {garment}\"}`";
                 return Err(invalid(tree, "generate.model", message));
             }
             if generate.guides.as_ref().is_some_and(|guides| guides.inversion) {
