@@ -8,10 +8,10 @@ use png::{BitDepth, ColorType, Compression, Encoder, EncodingError};
 /// which PNG text cannot hold, are left out.
 ///
 /// # Panics
-/// Where the caller's pixels are not `width * height * channels` bytes, a side is zero, `channels` is neither 1 nor 3,
-/// or a keyword is not 1 to 79 Latin-1 characters.
+/// Where the caller's pixels are not `width * height * channels` bytes, a side is zero, `channels` is not 1 (grey),
+/// 3 (RGB) or 4 (RGB and alpha), or a keyword is not 1 to 79 Latin-1 characters.
 pub fn encode_png(width: u32, height: u32, channels: u32, pixels: &[u8], text: &[(&str, &str)]) -> Vec<u8> {
-    assert!(channels == 1 || channels == 3, "a PNG of {channels} channels; give 1 (grey) or 3 (RGB)");
+    assert!(matches!(channels, 1 | 3 | 4), "a PNG of {channels} channels; give 1 (grey), 3 (RGB) or 4 (with alpha)");
     let expected = width as usize * height as usize * channels as usize;
     assert_eq!(pixels.len(), expected, "{width} x {height} x {channels} need {expected} bytes");
     match encode(width, height, channels, pixels, text) {
@@ -32,7 +32,11 @@ pub fn png_text(png: &[u8]) -> Vec<(String, String)> {
 fn encode(w: u32, h: u32, channels: u32, pixels: &[u8], text: &[(&str, &str)]) -> Result<Vec<u8>, EncodingError> {
     let mut png = Vec::new();
     let mut encoder = Encoder::new(&mut png, w, h);
-    encoder.set_color(if channels == 1 { ColorType::Grayscale } else { ColorType::Rgb });
+    encoder.set_color(match channels {
+        1 => ColorType::Grayscale,
+        3 => ColorType::Rgb,
+        _ => ColorType::Rgba,
+    });
     encoder.set_depth(BitDepth::Eight);
     encoder.set_compression(Compression::Balanced);
     for (keyword, value) in text {

@@ -133,6 +133,51 @@ pub enum DiffusionError {
         /// What is wrong with it, and what to do about it.
         reason: String,
     },
+    /// An image file or a file of a run cannot be written.
+    #[error(transparent)]
+    Data(#[from] evenset_data::DataError),
+    /// The server of a hosted model cannot be reached, turns the job away, or answers with what is not its API.
+    #[error("{address}: {problem}")]
+    Server {
+        /// The address that was asked, without its query.
+        address: String,
+        /// What came, and the remedy.
+        problem: String,
+    },
+    /// The budget of a hosted model does not pay for the next image.
+    #[error(
+        "budget: spent {spent} of {limit}, which does not pay for the next image; what was drawn is kept; raise \
+         `budget` to go on"
+    )]
+    Budget {
+        /// What was spent.
+        spent: String,
+        /// What may be.
+        limit: String,
+    },
+    /// The environment variable that should hold a hosted model's key does not.
+    #[error("environment variable `{variable}` (`key_env`): {reason}")]
+    Key {
+        /// The variable.
+        variable: String,
+        /// What is wrong with it, and the remedy.
+        reason: &'static str,
+    },
+    /// The file that says what was spent is not one.
+    #[error(
+        "{}: not a count of what was spent ({reason}); write it again by the server's bill, as \
+         {{\"images\": 3, \"millionths\": 120000, \"currency\": \"USD\"}}",
+        path.display()
+    )]
+    Ledger {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No HTTP client can be made on this machine.
+    #[error("no HTTP client: {0}; where certificates are missing, install the system's (`ca-certificates`)")]
+    HttpClient(String),
     /// The user asked for an end; what is finished is on disk.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),

@@ -174,3 +174,9 @@ fn an_encoded_png_is_the_same_bytes_again_and_carries_its_text() {
     assert_eq!(info.utf8_text[0].get_text().unwrap(), text[1].1);
     assert_eq!(decoded(&bytes).rgb, [[0; 3], [128; 3], [255; 3], [7; 3]].concat());
 }
+
+#[test]
+fn a_png_of_four_channels_carries_alpha() {
+    let image = decoded(&encode_png(2, 1, 4, &[10, 20, 30, 255, 10, 20, 30, 0], &[]));
+    assert_eq!((image.mode, image.rgb), (Mode::Rgba, vec![10, 20, 30, 255, 255, 255]));
+}

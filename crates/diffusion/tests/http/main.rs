@@ -1,0 +1,15 @@
+//! Hosted models against a real HTTP server: a second process of this very program, whose behaviour is chosen by path.
+
+mod answers;
+mod budget;
+mod requests;
+mod retries;
+mod server;
+mod support;
+
+/// The server's process; the other tests start it.
+#[test]
+#[ignore = "is the server that the other tests start"]
+fn serve() {
+    server::serve();
+}
