@@ -70,10 +70,10 @@ fn card_data(job: &Job, finished: &Finished, written: &Written) -> CardData {
         target: finished.target_sentence(),
         generator: finished.model.as_ref().map(|model| model.output.card()).map(|card| CardGenerator {
             model: card.id,
-            sha256: Some(card.sha256),
+            sha256: card.sha256,
             sampler: card.sampler,
-            steps: Some(card.steps),
-            guidance: Some(card.guidance),
+            steps: card.steps,
+            guidance: card.guidance,
         }),
         gates: job.verify.gates.iter().map(|gate| gate.name().to_owned()).collect(),
         candidates: candidates as u64,

@@ -27,7 +27,7 @@ use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::held_out::{HeldOut, HeldOutStage};
 use crate::stages::hook::{HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
-use crate::stages::model::{ModelStage, PretrainedStage};
+use crate::stages::model::{HostedStage, ModelStage, PretrainedStage};
 use crate::stages::plan::{PlanStage, prompts};
 use crate::stages::plateau::{Judged, PlateauStage};
 use crate::stages::report::ReportStage;
@@ -387,6 +387,12 @@ impl Finished {
                     preflight()?;
                 }
                 context.complete(&PretrainedStage::new(config, sampler, context.progress)?)?
+            }
+            Model::Http(config) => {
+                if goal >= Goal::Verify {
+                    preflight()?;
+                }
+                context.complete(&HostedStage { config, run: &context.run.root })?
             }
         };
         let mut verifier = None;

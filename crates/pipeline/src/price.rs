@@ -25,8 +25,8 @@ const DRAWN: usize = 32;
 /// Rows of the stand-in dataset.
 const ROWS: usize = 64;
 
-/// What the plan of a finished walk is expected to cost on this machine; `None` without a plan, or where nothing is
-/// missing.
+/// What the plan of a finished walk is expected to cost on this machine; `None` without a plan, where nothing is missing,
+/// and for a hosted model.
 ///
 /// # Errors
 /// Whatever training and drawing can give.
@@ -34,6 +34,10 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
     let Some(plan) = finished.plan.as_ref().map(|plan| &plan.output).filter(|plan| plan.images > 0) else {
         return Ok(None);
     };
+    // What a server needs is not known before it is asked, and asking costs money.
+    if let Model::Http(_) = &job.generate.model {
+        return Ok(None);
+    }
     progress.begin("measure this machine", 3);
     let rates = rates(job, finished, plan, progress)?;
     progress.end();
@@ -53,6 +57,7 @@ fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -
     match &job.generate.model {
         Model::Conditional(config) => rates_of_trained(config, job, finished, plan, progress),
         Model::StableDiffusion(config) => rates_of_pretrained(config, job, progress),
+        Model::Http(_) => Ok(Rates { training_seconds: 0.0, images_per_second: f64::INFINITY, memory_bytes: 0 }),
     }
 }
 

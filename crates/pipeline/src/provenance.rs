@@ -216,13 +216,13 @@ impl Layout {
                 "prompt" => texts(&|a| a.candidate.request.prompt.clone()),
                 "negative_prompt" => texts(&|a| a.candidate.request.negative_prompt.clone()),
                 "model_id" => of_card(&|card| Some(card.id.clone())),
-                "model_sha256" => of_card(&|card| Some(card.sha256.clone())),
+                "model_sha256" => of_card(&|card| card.sha256.clone()),
                 "lora_sha256" => of_card(&|card| card.lora_sha256.clone()),
                 "scheduler" => of_card(&|card| Some(card.sampler.clone())),
-                "steps" => Arc::new(Int64Array::from(vec![card.and_then(|card| i64::try_from(card.steps).ok()); n])),
+                "steps" => Arc::new(Int64Array::from(vec![card.and_then(|card| i64::try_from(card.steps?).ok()); n])),
                 "guidance" => Arc::new(Float64Array::from_iter(accepted.iter().map(|a| {
                     let own = a.candidate.start.as_ref().and_then(|start| start.guidance);
-                    own.or_else(|| Some(card?.guidance))
+                    own.or_else(|| card?.guidance)
                 }))),
                 "config_hash" => texts(&|_| origin.config_hash.clone()),
                 "plan_hash" => texts(&|_| Some(origin.plan_hash.clone())),

@@ -34,8 +34,8 @@ pub struct Candidate {
     pub height: u32,
     /// The pixels, `[height, width, 3]`.
     pub rgb: Vec<u8>,
-    /// False where the generator met NaN or infinity while drawing it.
-    pub finite: bool,
+    /// Why there is no image to look at, where there is none: its generator met NaN, or refused to draw it.
+    pub flaw: Option<String>,
 }
 
 /// What the gates say about a candidate.

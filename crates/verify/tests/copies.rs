@@ -82,7 +82,7 @@ fn verify(pictures: Vec<(u64, Vec<u8>)>) -> Vec<Verdict> {
         width: SIDE as u32,
         height: SIDE as u32,
         rgb,
-        finite: true,
+        flaw: None,
     };
     let candidates: Vec<Candidate> = pictures.into_iter().enumerate().map(candidate).collect();
     VERIFIER.verify(&candidates, &[], &Silent).unwrap()

@@ -75,7 +75,7 @@ fn group(shape: usize, colour: usize) -> Group {
 }
 
 fn asked(request_index: usize, group: Group, rgb: Vec<u8>) -> Candidate {
-    Candidate { request_index, group, width: SIDE as u32, height: SIDE as u32, rgb, finite: true }
+    Candidate { request_index, group, width: SIDE as u32, height: SIDE as u32, rgb, flaw: None }
 }
 
 /// Pictures that no real image shows, in all six groups.
@@ -160,8 +160,13 @@ fn noisy_images_and_all_that_the_generator_failed_at_are_dropped() {
     // On 256 pixels noise is now and then as smooth as the roughest picture.
     let kept = accepted(&verify(&noisy));
     assert!(kept <= 3, "{kept} of 60");
-    let failed: Vec<Candidate> =
-        honest(10).into_iter().map(|candidate| Candidate { finite: false, ..candidate }).collect();
+    let failed: Vec<Candidate> = honest(10)
+        .into_iter()
+        .map(|candidate| Candidate {
+            flaw: Some("the generator met NaN or infinity while drawing it".into()),
+            ..candidate
+        })
+        .collect();
     for verdict in verify(&failed) {
         assert_eq!(reason(&verdict), "decode: the generator met NaN or infinity while drawing it");
     }

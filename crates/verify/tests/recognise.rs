@@ -93,7 +93,7 @@ fn candidate(request_index: usize, images: &ImageSet, i: usize) -> Candidate {
         group: Group::new([("colour", "red")]).unwrap(),
         width: images.width() as u32,
         height: images.height() as u32,
-        finite: true,
+        flaw: None,
         rgb: images.image(i).to_vec(),
     }
 }

@@ -142,6 +142,11 @@ fn failure(error: reqwest::Error) -> Failure {
 
 /// An error with its causes: the outermost says little.
 fn chain(error: &reqwest::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

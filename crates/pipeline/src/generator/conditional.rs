@@ -1,9 +1,9 @@
 //! The model that is trained on the dataset itself.
 
 use evenset_core::Progress;
-use evenset_diffusion::{ConditionalModel, Generated, Guide, ImageRequest, SamplerConfig};
+use evenset_diffusion::{ConditionalModel, Guide, ImageRequest, SamplerConfig};
 
-use super::{Asked, Generator, GeneratorCard};
+use super::{Asked, Drawn, Generator, GeneratorCard};
 use crate::error::Result;
 use crate::images::Frame;
 
@@ -23,15 +23,15 @@ impl Generator for Conditional {
             kind: "conditional",
             id: self.model.model_id(),
             size: config.size.to_string(),
-            sha256: self.model.sha256().to_owned(),
+            sha256: Some(self.model.sha256().to_owned()),
             lora_sha256: None,
             parameters: Some(self.model.parameters() as u64),
             training_steps: Some(config.steps()),
             loss: self.loss.clone(),
             sampler: self.sampler.name().to_owned(),
-            steps: self.sampler.steps(),
-            guidance: self.sampler.guidance(),
-            dtype: "f32".to_owned(),
+            steps: Some(self.sampler.steps()),
+            guidance: Some(self.sampler.guidance()),
+            device: "cpu f32".to_owned(),
         }
     }
 
@@ -39,9 +39,10 @@ impl Generator for Conditional {
         self.frame
     }
 
-    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Generated>> {
+    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Drawn>> {
         let wanted: Vec<ImageRequest> = asked.iter().map(image_request).collect();
-        Ok(self.model.generate(&wanted, &self.sampler, progress)?)
+        let images = self.model.generate(&wanted, &self.sampler, progress)?;
+        Ok(images.into_iter().map(Drawn::from).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What images are drawn from: one small trait, one file a kind of model.
 
 mod conditional;
+mod hosted;
 mod stable_diffusion;
 
 use evenset_core::Progress;
@@ -8,6 +9,7 @@ use evenset_diffusion::Generated;
 use evenset_plan::Request;
 
 pub(crate) use conditional::Conditional;
+pub(crate) use hosted::Hosted;
 pub(crate) use stable_diffusion::{Pretrained, Weights};
 
 use crate::error::Result;
@@ -22,12 +24,32 @@ pub trait Generator {
     /// The size of its images.
     fn frame(&self) -> Frame;
 
-    /// One image for each of `asked`, in their order, and each depending on itself alone. `progress` is only asked
-    /// whether to stop.
+    /// One image for each of `asked`, in their order, and each depending on itself alone (a hosted model's on its server
+    /// too). `progress` is only asked whether to stop.
     ///
     /// # Errors
     /// What the model gives.
-    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Generated>>;
+    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Drawn>>;
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// The image, black where there is none.
+    pub image: Generated,
+    /// Why there is no image to look at, where there is none.
+    pub flaw: Option<String>,
+}
+
+impl From<Generated> for Drawn {
+    fn from(image: Generated) -> Self {
+        Self { flaw: flaw(&image), image }
+    }
+}
+
+/// What is wrong with an image before anybody looks at it.
+pub(crate) fn flaw(image: &Generated) -> Option<String> {
+    (!image.finite).then(|| "the generator met NaN or infinity while drawing it".to_owned())
 }
 
 /// A model in the words of provenance columns, dataset cards and reports.
@@ -39,8 +61,8 @@ pub struct GeneratorCard {
     pub id: String,
     /// Its size or family.
     pub size: String,
-    /// SHA-256 of its weights.
-    pub sha256: String,
+    /// SHA-256 of its weights; none for a hosted model.
+    pub sha256: Option<String>,
     /// SHA-256 of each LoRA's file, where it has some.
     pub lora_sha256: Option<String>,
     /// How many weights it has, where it was trained here.
@@ -51,12 +73,12 @@ pub struct GeneratorCard {
     pub loss: Vec<(u64, f64)>,
     /// The solver's name.
     pub sampler: String,
-    /// Its steps.
-    pub steps: u64,
-    /// The guidance scale; 1 is none.
-    pub guidance: f64,
-    /// Number type of its weights.
-    pub dtype: String,
+    /// Its steps; not known of a hosted model.
+    pub steps: Option<u64>,
+    /// The guidance scale, 1 being none; not known of a hosted model.
+    pub guidance: Option<f64>,
+    /// Device and number type it ran on, or the server's address.
+    pub device: String,
 }
 
 /// One image that is asked for.
@@ -68,4 +90,11 @@ pub struct Asked<'a> {
     pub start: Option<&'a Start>,
     /// The pixels of the real image that it starts from, `[height, width, 3]` in the generator's frame.
     pub guide: Option<Vec<u8>>,
+}
+
+/// What a request says in words: its prompt, or its values where the job has no prompts (`garment=coat & colour=blue` is
+/// `coat, blue`).
+fn in_words(request: &Request) -> String {
+    let values = || request.group.values().collect::<Vec<_>>().join(", ");
+    request.prompt.clone().unwrap_or_else(values)
 }

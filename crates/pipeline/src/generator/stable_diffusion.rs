@@ -1,13 +1,12 @@
 //! A text-to-image model that others trained.
 
 use evenset_core::Progress;
-use evenset_diffusion::Generated;
 use evenset_diffusion::stable_diffusion::{
     DrawSettings, Prompt, PromptRequest, StableDiffusion, StableDiffusionConfig, Start,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Generator, GeneratorCard};
+use super::{Asked, Drawn, Generator, GeneratorCard, in_words};
 use crate::error::Result;
 use crate::images::Frame;
 
@@ -35,15 +34,15 @@ impl Generator for Pretrained {
             kind: "stable-diffusion",
             id: self.config.id(),
             size: self.model.components().facts.family.to_string(),
-            sha256: self.weights.sha256.clone(),
+            sha256: Some(self.weights.sha256.clone()),
             lora_sha256: self.weights.lora_sha256.clone(),
             parameters: None,
             training_steps: None,
             loss: Vec::new(),
             sampler: self.settings.scheduler.map_or_else(own, |kind| kind.name().to_owned()),
-            steps: self.settings.steps as u64,
-            guidance: self.settings.guidance,
-            dtype: format!("{:?}", self.model.components().dtype).to_lowercase(),
+            steps: Some(self.settings.steps as u64),
+            guidance: Some(self.settings.guidance),
+            device: format!("cpu {}", format!("{:?}", self.model.components().dtype).to_lowercase()),
         }
     }
 
@@ -52,20 +51,16 @@ impl Generator for Pretrained {
         Frame { width, height, grey: false, scaled: true }
     }
 
-    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Generated>> {
+    fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Drawn>> {
         let wanted: Vec<PromptRequest> = asked.iter().map(prompt_request).collect();
-        Ok(self.model.generate(&wanted, &self.settings, progress)?)
+        let images = self.model.generate(&wanted, &self.settings, progress)?;
+        Ok(images.into_iter().map(Drawn::from).collect())
     }
 }
 
 fn prompt_request(asked: &Asked<'_>) -> PromptRequest {
     let request = asked.request;
-    // Without a prompt of its own a request says its values: `garment=coat & colour=blue` is `coat, blue`.
-    let values = || request.group.values().collect::<Vec<_>>().join(", ");
-    let prompt = Prompt {
-        negative: request.negative_prompt.clone(),
-        ..Prompt::new(request.prompt.clone().unwrap_or_else(values))
-    };
+    let prompt = Prompt { negative: request.negative_prompt.clone(), ..Prompt::new(in_words(request)) };
     let started = asked.start.and_then(|start| start.strength).zip(asked.guide.clone());
     PromptRequest {
         start: started.map(|(strength, pixels)| Start { pixels, strength, mask: None }),

@@ -395,8 +395,13 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
             config.validate().map_err(|error| wrong(&error))?;
             generate.sampler.conditional().map(drop)
         }
-        Model::StableDiffusion(config) => {
-            config.validate().map_err(|error| wrong(&error))?;
+        Model::StableDiffusion(_) | Model::Http(_) => {
+            match &generate.model {
+                Model::Http(config) => config.validate(),
+                Model::StableDiffusion(config) => config.validate(),
+                Model::Conditional(_) => Ok(()),
+            }
+            .map_err(|error| wrong(&error))?;
             if plan.is_some_and(|plan| plan.prompts.is_none()) {
                 let message = "this model draws what prompts say, and the job has none; add `plan.prompts`, such as \
                                `prompts: {template: \"a photo of a {garment}\"}`";
@@ -406,7 +411,13 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
                 let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
                 return Err(invalid(tree, "generate.guides.inversion", message));
             }
-            generate.sampler.check_for_stable_diffusion()
+            match &generate.model {
+                Model::Http(_) if generate.sampler != Sampler::default() => Err((
+                    "",
+                    "a hosted model draws as its server does; remove it, or see `generate.model.fields`".into(),
+                )),
+                _ => generate.sampler.check_for_stable_diffusion(),
+            }
         }
     };
     sampler.map_err(|(key, message)| {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use evenset_audit::AuditConfig;
 use evenset_data::{Derive, Filter};
 use evenset_diffusion::ConditionalConfig;
+use evenset_diffusion::http::HttpConfig;
 use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
 use evenset_evidence::EvidenceConfig;
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
@@ -166,6 +167,8 @@ pub enum Model {
     Conditional(ConditionalConfig),
     /// A Stable Diffusion model that others trained; it reads `plan.prompts`.
     StableDiffusion(StableDiffusionConfig),
+    /// A model behind an OpenAI-compatible images API, hosted or on your own server; it reads `plan.prompts`.
+    Http(HttpConfig),
 }
 
 impl Model {
@@ -174,6 +177,7 @@ impl Model {
         match self {
             Self::Conditional(config) => config.resolution,
             Self::StableDiffusion(config) => config.resolution,
+            Self::Http(_) => None,
         }
     }
 
@@ -181,7 +185,7 @@ impl Model {
     pub fn conditional(&self) -> Option<&ConditionalConfig> {
         match self {
             Self::Conditional(config) => Some(config),
-            Self::StableDiffusion(_) => None,
+            Self::StableDiffusion(_) | Self::Http(_) => None,
         }
     }
 }

@@ -5,13 +5,12 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use evenset_core::{Fingerprint, Group, Seed};
 use evenset_data::Dataset;
-use evenset_diffusion::Generated;
 use evenset_plan::{AskPolicy, CheckedPrompts, Request};
 
 use super::scan::Row;
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
-use crate::generator::{Asked, Generator, GeneratorCard};
+use crate::generator::{Asked, Drawn, Generator, GeneratorCard};
 use crate::guides::{Guides, Start};
 use crate::images::{self, Frame};
 use crate::job::Sampler;
@@ -56,8 +55,8 @@ pub struct Candidate {
     pub request: Request,
     /// The image as a PNG file.
     pub png: Vec<u8>,
-    /// Whether every number on the way to it was finite.
-    pub finite: bool,
+    /// Why there is no image to look at, where there is none; the PNG file is then blank.
+    pub flaw: Option<String>,
     /// How it was started, where the job has guides for its group.
     pub start: Option<Start>,
 }
@@ -101,14 +100,14 @@ impl Stage for GenerateStage<'_> {
         for batch in units::read(folder, requests.chunks(self.unit).len())? {
             let reader = Reader { batch: &batch, path: folder };
             let pngs = reader.blobs("png")?;
-            let finite = reader.flags("finite")?;
+            let flaws = reader.texts("flaw")?;
             let starts = reader.texts("start")?.into_iter().map(|start| match start {
                 Some(start) => serde_json::from_str(&start).map(Some).map_err(PipelineError::damaged(folder)),
                 None => Ok(None),
             });
-            let rows = read_requests(&reader)?.into_iter().zip(pngs).zip(finite).zip(starts);
-            for (((request, png), finite), start) in rows {
-                candidates.push(Candidate { request, png, finite, start: start? });
+            let rows = read_requests(&reader)?.into_iter().zip(pngs).zip(flaws).zip(starts);
+            for (((request, png), flaw), start) in rows {
+                candidates.push(Candidate { request, png, flaw, start: start? });
             }
         }
         Ok(candidates)
@@ -144,14 +143,14 @@ impl GenerateStage<'_> {
             context.progress.advance(asked.len() as u64);
         }
         let card = generator.card();
-        let encode = |(asked, image): (&Asked<'_>, &Generated)| {
-            images::encode(frame, &image.pixels, &[("parameters", &parameters(&card, asked, frame))])
+        let encode = |(asked, drawn): (&Asked<'_>, &Drawn)| {
+            images::encode(frame, &drawn.image.pixels, &[("parameters", &parameters(&card, asked, frame))])
         };
         let pngs: Vec<Vec<u8>> = asked.iter().zip(&images).map(encode).collect();
         let starts: Vec<Option<String>> =
             starts.iter().map(|start| serde_json::to_string(&start.as_ref()?.0).ok()).collect();
         let mut table = request_columns(requests);
-        table.push(("finite", columns::flags(images.iter().map(|image| image.finite))));
+        table.push(("flaw", columns::texts(images.iter().map(|drawn| drawn.flaw.as_deref()))));
         table.push(("start", columns::texts(starts.iter().map(Option::as_deref))));
         table.push(("png", columns::blobs(pngs.iter().map(Vec::as_slice))));
         columns::table(table)
@@ -171,16 +170,18 @@ fn parameters(card: &GeneratorCard, asked: &Asked<'_>, frame: Frame) -> String {
     let Request { prompt, negative_prompt, group, seed, .. } = asked.request;
     let shown = prompt.clone().unwrap_or_else(|| group.to_string());
     let negative = negative_prompt.as_ref().map(|words| format!("\nNegative prompt: {words}")).unwrap_or_default();
-    format!(
-        "{shown}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {}",
-        card.steps,
-        card.sampler,
-        asked.start.and_then(|start| start.guidance).unwrap_or(card.guidance),
-        seed.0,
-        frame.width,
-        frame.height,
-        card.sha256.get(..10).unwrap_or_default(),
-    )
+    let guidance = asked.start.and_then(|start| start.guidance).or(card.guidance);
+    let facts = [
+        card.steps.map(|steps| format!("Steps: {steps}")),
+        Some(format!("Sampler: {}", card.sampler)),
+        guidance.map(|guidance| format!("CFG scale: {guidance}")),
+        Some(format!("Seed: {}", seed.0)),
+        Some(format!("Size: {}x{}", frame.width, frame.height)),
+        card.sha256.as_ref().map(|sha256| format!("Model hash: {}", sha256.get(..10).unwrap_or_default())),
+        Some(format!("Model: {}", card.id)),
+    ];
+    let facts: Vec<String> = facts.into_iter().flatten().collect();
+    format!("{shown}{negative}\n{}", facts.join(", "))
 }
 
 fn chunk_fingerprint(requests: &[Request]) -> Fingerprint {

@@ -167,8 +167,8 @@ impl HeldOutStage<'_> {
                     group: group.clone(),
                     width: image.width,
                     height: image.height,
+                    flaw: crate::generator::flaw(&image),
                     rgb: image.pixels,
-                    finite: image.finite,
                 })
                 .collect();
             let verdicts = verifier.verify(&candidates, &[], &Within(context.progress))?;

@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use evenset_core::{Fingerprint, Group, Progress, Seed};
 use evenset_data::Dataset;
+use evenset_diffusion::http::HttpConfig;
 use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, SamplerConfig, TrainingSet};
 
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
-use crate::generator::{Conditional, Generator, Pretrained, Weights};
+use crate::generator::{Conditional, Generator, Hosted, Pretrained, Weights};
 use crate::images::{self, Frame};
 use crate::job::{Role, Sampler};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
 
 /// What is known of a model that others trained.
 const WEIGHTS: &str = "weights.json";
+/// The images of a hosted model.
+const KEPT: &str = "images";
 const GRID: &str = "samples.png";
 /// The sample grid shows at most this many groups.
 const GRID_GROUPS: usize = 64;
@@ -134,6 +137,38 @@ impl Stage for PretrainedStage<'_> {
         let settings = self.sampler.draw_settings(self.config, &model.components().facts);
         settings.validate(&model.components().facts)?;
         Ok(Box::new(Pretrained { model, settings, config: self.config.clone(), weights }))
+    }
+}
+
+/// Asks a hosted model; its images are kept in the stage's folder as they come.
+pub struct HostedStage<'a> {
+    /// The part of the job that it follows.
+    pub config: &'a HttpConfig,
+    /// The run's folder.
+    pub run: &'a Path,
+}
+
+impl Stage for HostedStage<'_> {
+    type Output = Box<dyn Generator>;
+
+    fn name(&self) -> String {
+        "model".into()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        // How it is asked, and how much may be spent, changes no image.
+        let HttpConfig { base_url, model, size, fields, seed_field, .. } = self.config;
+        fingerprint("model", &(base_url, model, size, fields, seed_field), &[])
+    }
+
+    fn run(&self, folder: &Path, _: &Context<'_>) -> Result<StageReport> {
+        let kept = folder.join(KEPT);
+        std::fs::create_dir_all(&kept).map_err(PipelineError::io(&kept))?;
+        Ok(StageReport::default())
+    }
+
+    fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
+        Ok(Box::new(Hosted::new(self.config, self.run, &folder.join(KEPT))?))
     }
 }
 

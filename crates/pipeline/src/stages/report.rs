@@ -323,16 +323,17 @@ impl ReportStage<'_> {
             kind: card.kind.into(),
             size: match card.kind {
                 "conditional" => card.size,
+                _ if card.size.is_empty() => card.id,
                 _ => format!("{} ({})", card.id, card.size),
             },
             parameters: card.parameters,
             steps: card.training_steps,
             loss,
             sampler: card.sampler,
-            sampler_steps: Some(card.steps),
-            guidance: Some(card.guidance),
-            device: format!("cpu {}", card.dtype),
-            model_sha256: Some(card.sha256),
+            sampler_steps: card.steps,
+            guidance: card.guidance,
+            device: card.device,
+            model_sha256: card.sha256,
             sample_grid: sample_grid(&model.folder)?.map(|png| Picture::png(png, "one row of samples for each group")),
         }))
     }

@@ -155,7 +155,7 @@ pub(crate) fn decode(candidates: &[Candidate], frame: Frame) -> Result<Vec<evens
                 width: frame.width,
                 height: frame.height,
                 rgb: evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height),
-                finite: candidate.finite,
+                flaw: candidate.flaw.clone(),
             })
         })
         .collect()

@@ -225,7 +225,7 @@ mod tests {
             width: 8,
             height: 8,
             rgb: vec![i as u8; 8 * 8 * 3],
-            finite: true,
+            flaw: None,
         };
         (0..count).map(one).collect()
     }

@@ -67,9 +67,8 @@ impl Decode {
                 format!("decode: {width}x{height} pixels wanted, {found_width}x{found_height} in {bytes} bytes found");
             return Outcome::drop(0.0, reason);
         }
-        if !candidate.finite {
-            let reason = "decode: the generator met NaN or infinity while drawing it".to_owned();
-            return Outcome::drop(0.0, reason);
+        if let Some(flaw) = &candidate.flaw {
+            return Outcome::drop(0.0, format!("decode: {flaw}"));
         }
         let Measure { deviation, roughness } = Measure::of(rgb, *width, *height);
         if deviation == 0.0 || deviation < f64::from(limits.smallest_deviation) {
