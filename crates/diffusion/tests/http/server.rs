@@ -145,6 +145,17 @@ fn post(stream: &mut TcpStream, behaviour: &str, case: &str, asked: &Asked, earl
             }});
             send(stream, 400, "application/json", &[], error.to_string().as_bytes())
         }
+        // Of the tests of whole jobs: every other prompt is refused, the others give pictures that are not blank.
+        "pictures" if number % 2 == 1 => {
+            let error = json!({"error": {"code": "content_policy_violation", "message": "not this"}});
+            send(stream, 400, "application/json", &[], error.to_string().as_bytes())
+        }
+        "pictures" => {
+            let value = |i: u32| (i.wrapping_mul(37) as usize + 11 * earlier) as u8;
+            let pixels: Vec<u8> = (0..SIDE * SIDE * 3).map(value).collect();
+            let png = encode_png(SIDE, SIDE, 3, &pixels, &[]);
+            json_answer(stream, &json!({"data": [{"b64_json": BASE64_STANDARD.encode(png)}]}))
+        }
         "other-json" => json_answer(stream, &json!({"images": ["?"]})),
         "redirect" => send(stream, 302, "text/plain", &[("Location", "ftp://127.0.0.1/x")], b""),
         "wrong-size-request" => send(
