@@ -104,7 +104,7 @@ pub fn body(entry: &Value) -> Vec<u8> {
 
 /// Requests whose images the server gives these numbers as their only colour.
 pub fn requests(numbers: impl IntoIterator<Item = u8>) -> Vec<HostedRequest> {
-    let request = |number| HostedRequest { prompt: format!("item {number}"), seed: Seed(number.into()), edit: None };
+    let request = |number: u8| HostedRequest { prompt: format!("item {number}"), seed: Seed(number.into()), edit: None };
     numbers.into_iter().map(request).collect()
 }
 
@@ -142,11 +142,11 @@ pub struct Drawn {
 
 impl Drawn {
     pub fn images(&self) -> BTreeMap<usize, &HostedImage> {
-        let image = |(&place, outcome)| match outcome {
+        let images = self.outcomes.iter().filter_map(|(&place, outcome)| match outcome {
             HostedOutcome::Drawn(image) => Some((place, image)),
             HostedOutcome::Rejected(_) => None,
-        };
-        self.outcomes.iter().filter_map(image).collect()
+        });
+        images.collect()
     }
 
     /// Place and number of each image, each checked to be whole.
