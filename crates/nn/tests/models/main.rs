@@ -41,7 +41,7 @@ type Tensors = BTreeMap<String, Tensor>;
 enum Model {
     Condition(UNet2DConditionModel),
     Pixels(UNet2DModel),
-    Autoencoder(AutoencoderKL),
+    Autoencoder(Box<AutoencoderKL>),
 }
 
 impl Model {
@@ -49,7 +49,7 @@ impl Model {
     fn load(dir: &Path, options: LoadOptions) -> evenset_nn::Result<Self> {
         let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
         Ok(if config.contains("\"AutoencoderKL\"") {
-            Self::Autoencoder(AutoencoderKL::from_pretrained(dir, CPU, options)?)
+            Self::Autoencoder(Box::new(AutoencoderKL::from_pretrained(dir, CPU, options)?))
         } else if config.contains("\"UNet2DModel\"") {
             Self::Pixels(UNet2DModel::from_pretrained(dir, CPU, options)?)
         } else {
