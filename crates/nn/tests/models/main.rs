@@ -39,8 +39,8 @@ type Tensors = BTreeMap<String, Tensor>;
 
 /// Any of the three networks.
 enum Model {
-    Condition(UNet2DConditionModel),
-    Pixels(UNet2DModel),
+    Condition(Box<UNet2DConditionModel>),
+    Pixels(Box<UNet2DModel>),
     Autoencoder(Box<AutoencoderKL>),
 }
 
@@ -51,9 +51,9 @@ impl Model {
         Ok(if config.contains("\"AutoencoderKL\"") {
             Self::Autoencoder(Box::new(AutoencoderKL::from_pretrained(dir, CPU, options)?))
         } else if config.contains("\"UNet2DModel\"") {
-            Self::Pixels(UNet2DModel::from_pretrained(dir, CPU, options)?)
+            Self::Pixels(Box::new(UNet2DModel::from_pretrained(dir, CPU, options)?))
         } else {
-            Self::Condition(UNet2DConditionModel::from_pretrained(dir, CPU, options)?)
+            Self::Condition(Box::new(UNet2DConditionModel::from_pretrained(dir, CPU, options)?))
         })
     }
 
