@@ -453,7 +453,7 @@ def tiles(root, dir):
     z, image = randn(1, 4, 11, 19, seed=9), randn(1, 3, 28, 52, seed=10)
     results = {"z": z, "image": image}
     # The default of this configuration, then smaller tiles with another overlap; edges are cut everywhere.
-    for name, size, overlap in (("default", None, 0.25), ("small", 20, 0.45)):
+    for name, size, overlap in (("default", None, 0.25), ("small", 16, 0.5)):
         if size:
             vae.tile_sample_min_size, vae.tile_latent_min_size, vae.tile_overlap_factor = size, size // 4, overlap
         with torch.no_grad():

@@ -31,6 +31,12 @@ struct Entry {
     length: usize,
 }
 
+impl Entry {
+    fn bytes(&self) -> Bytes {
+        Bytes { offset: self.offset, length: self.length, transposed: None }
+    }
+}
+
 /// One file.
 #[derive(Debug)]
 struct Shard {
@@ -42,6 +48,12 @@ struct Shard {
 struct Found<'a> {
     shard: &'a Shard,
     stored: DType,
+    bytes: Bytes,
+}
+
+/// Where the numbers of a tensor lie.
+#[derive(Clone, Copy)]
+struct Bytes {
     offset: u64,
     length: usize,
     /// The shape in the file where the numbers lie the other way around there.
@@ -144,7 +156,7 @@ impl WeightFiles {
         if entry.shape.iter().any(|size| *size != 1) || entry.length == 0 {
             return Err(wrong());
         }
-        let bytes = self.map(shard, entry.offset, entry.length)?;
+        let bytes = self.map(shard, entry.bytes())?;
         number(entry.dtype, &bytes).ok_or_else(wrong)
     }
 
@@ -208,12 +220,13 @@ impl WeightFiles {
 
     fn read_as_stored(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
         let found = self.find(name, shape)?;
-        let tensor = match (found.length, found.transposed) {
+        let tensor = match (found.bytes.length, found.bytes.transposed) {
             (0, _) => Tensor::zeros(shape, found.stored, device)?,
-            (_, None) => Tensor::from_raw_buffer(&self.bytes(&found)?, found.stored, shape, device)?,
+            (_, None) => Tensor::from_raw_buffer(&self.map(found.shard, found.bytes)?, found.stored, shape, device)?,
             (_, Some(stored)) => {
                 let rows = [stored.0, stored.1];
-                let tensor = Tensor::from_raw_buffer(&self.bytes(&found)?, found.stored, &rows, &Device::Cpu)?;
+                let tensor =
+                    Tensor::from_raw_buffer(&self.map(found.shard, found.bytes)?, found.stored, &rows, &Device::Cpu)?;
                 tensor.t()?.contiguous()?.to_device(device)?
             }
         };
@@ -223,9 +236,10 @@ impl WeightFiles {
     /// [`read`](Self::read) for a constant weight: packed straight from the file where that is possible.
     pub(crate) fn read_param(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Param> {
         let found = self.find(name, shape)?;
-        let as_stored = found.transposed.is_none() && !self.merger.as_ref().is_some_and(|merger| merger.changes(name));
-        if as_stored && device.is_cpu() && found.stored == dtype && found.length > 0 {
-            let bytes = self.bytes(&found)?;
+        let as_stored =
+            found.bytes.transposed.is_none() && !self.merger.as_ref().is_some_and(|merger| merger.changes(name));
+        if as_stored && device.is_cpu() && found.stored == dtype && found.bytes.length > 0 {
+            let bytes = self.map(found.shard, found.bytes)?;
             if let Some(param) = Param::from_bytes(&bytes, found.stored, shape) {
                 return Ok(param);
             }
@@ -244,7 +258,7 @@ impl WeightFiles {
             Dtype::BF16 => Some(DType::BF16),
             _ => None,
         };
-        let Some((stored, (offset, length, transposed))) = stored.zip(taken(entry, take, shape)) else {
+        let Some((stored, bytes)) = stored.zip(taken(entry, take, shape)) else {
             return Err(Error::Mismatch {
                 path: shard.path.clone(),
                 name,
@@ -253,7 +267,7 @@ impl WeightFiles {
             });
         };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-        Ok(Found { shard, stored, offset, length, transposed })
+        Ok(Found { shard, stored, bytes })
     }
 
     /// The place of a name that is asked for.
@@ -271,15 +285,11 @@ impl WeightFiles {
         })
     }
 
-    fn bytes(&self, found: &Found<'_>) -> Result<Mmap> {
-        self.map(found.shard, found.offset, found.length)
-    }
-
-    fn map(&self, shard: &Shard, offset: u64, length: usize) -> Result<Mmap> {
+    fn map(&self, shard: &Shard, bytes: Bytes) -> Result<Mmap> {
         let mut options = MmapOptions::new();
         // SAFETY: the bytes are only read, and only while the map lives, which is until the tensor's own memory holds
         // them. As with every memory map, another program must not cut the file short in that moment.
-        unsafe { options.offset(offset).len(length).map(&shard.file) }
+        unsafe { options.offset(bytes.offset).len(bytes.length).map(&shard.file) }
             .map_err(|source| Error::File { path: shard.path.clone(), source })
     }
 
@@ -312,20 +322,20 @@ impl WeightFiles {
     }
 }
 
-/// First byte, length and (where it is to be turned) the shape of what is taken of an entry; `None` where that is not of
-/// the shape that is asked for.
-fn taken(entry: &Entry, take: Take, shape: &[usize]) -> Option<(u64, usize, Option<(usize, usize)>)> {
+/// What is taken of an entry; `None` where that is not of the shape that is asked for.
+fn taken(entry: &Entry, take: Take, shape: &[usize]) -> Option<Bytes> {
     match take {
-        Take::Whole => same_weight(&entry.shape, shape).then_some((entry.offset, entry.length, None)),
+        Take::Whole => same_weight(&entry.shape, shape).then(|| entry.bytes()),
         Take::Third(i) => {
             let (rows, rest) = entry.shape.split_first()?;
             let part: Vec<usize> = std::iter::once(rows / 3).chain(rest.iter().copied()).collect();
             let length = entry.length / 3;
-            (rows % 3 == 0 && part == shape).then_some((entry.offset + (i * length) as u64, length, None))
+            let offset = entry.offset + (i * length) as u64;
+            (rows % 3 == 0 && part == shape).then_some(Bytes { offset, length, transposed: None })
         }
         Take::Transposed => match (entry.shape.as_slice(), shape) {
             (&[rows, columns], &[a, b]) if (rows, columns) == (b, a) => {
-                Some((entry.offset, entry.length, Some((rows, columns))))
+                Some(Bytes { transposed: Some((rows, columns)), ..entry.bytes() })
             }
             _ => None,
         },

@@ -76,7 +76,7 @@ enum Source {
     Seed(Seed),
     /// Files; as variables where `trainable`, otherwise as constants that only the layers hold.
     Files {
-        files: WeightFiles,
+        files: Box<WeightFiles>,
         /// How the weights of convolutions and linear maps are kept.
         dtype: DType,
         trainable: bool,
@@ -98,7 +98,7 @@ impl Weights {
 
     /// The weights in `files`: layers that are built through a [`Scope`] find theirs there instead of starting anew.
     pub(crate) fn from_files(files: WeightFiles, device: &Device, dtype: DType, trainable: bool) -> Self {
-        Self::from_source(Source::Files { files, dtype, trainable }, device)
+        Self::from_source(Source::Files { files: Box::new(files), dtype, trainable }, device)
     }
 
     fn from_source(source: Source, device: &Device) -> Self {

@@ -54,7 +54,7 @@ const OTHERS: [(&str, &str); 13] = [
     ("oft_", "an OFT"),
     ("on_input", "an IA3"),
     ("lora_B.bias", "a LoRA with biases"),
-    (".diff", "full differences of weights"),
+    (".diff_", "full differences of weights"),
     ("lora_controlnet", "a Control-LoRA"),
     ("emb_params", "a textual inversion"),
 ];
@@ -88,7 +88,8 @@ const PEFT: &str = "base_model.model.";
 
 /// Reads a key; the error says what it is instead.
 pub(super) fn parse(key: &str) -> Result<Key, String> {
-    if let Some((_, kind)) = OTHERS.iter().find(|(part, _)| key.contains(part)) {
+    let closed = format!("{key}_");
+    if let Some((_, kind)) = OTHERS.iter().find(|(part, _)| closed.contains(part)) {
         return Err(format!(
             "`{key}` shows that this is {kind}, which is not supported; merge it into the model with the program that \
              made it, or use a plain LoRA"
@@ -198,6 +199,8 @@ mod tests {
             ("lora_unet_x.lora_mid.weight", "Tucker"),
             ("unet.x.lora_B.bias", "biases"),
             ("lora_unet_x.diff_b", "differences"),
+            ("lora_unet_x.diff", "differences"),
+            ("model.diffusion_model.x.weight", "no key of a LoRA"),
             ("transformer.x.lora_A.weight", "no key of a LoRA"),
             ("lora_unet_.lora_down.weight", "no key of a LoRA"),
             ("model.weight", "no key of a LoRA"),

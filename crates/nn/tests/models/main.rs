@@ -39,9 +39,9 @@ type Tensors = BTreeMap<String, Tensor>;
 
 /// Any of the three networks.
 enum Model {
-    Condition(UNet2DConditionModel),
-    Pixels(UNet2DModel),
-    Autoencoder(AutoencoderKL),
+    Condition(Box<UNet2DConditionModel>),
+    Pixels(Box<UNet2DModel>),
+    Autoencoder(Box<AutoencoderKL>),
 }
 
 impl Model {
@@ -49,11 +49,11 @@ impl Model {
     fn load(dir: &Path, options: LoadOptions) -> evenset_nn::Result<Self> {
         let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
         Ok(if config.contains("\"AutoencoderKL\"") {
-            Self::Autoencoder(AutoencoderKL::from_pretrained(dir, CPU, options)?)
+            Self::Autoencoder(Box::new(AutoencoderKL::from_pretrained(dir, CPU, options)?))
         } else if config.contains("\"UNet2DModel\"") {
-            Self::Pixels(UNet2DModel::from_pretrained(dir, CPU, options)?)
+            Self::Pixels(Box::new(UNet2DModel::from_pretrained(dir, CPU, options)?))
         } else {
-            Self::Condition(UNet2DConditionModel::from_pretrained(dir, CPU, options)?)
+            Self::Condition(Box::new(UNet2DConditionModel::from_pretrained(dir, CPU, options)?))
         })
     }
 

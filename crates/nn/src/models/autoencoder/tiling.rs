@@ -11,10 +11,10 @@ use crate::error::Error;
 /// How images are taken apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tiling {
-    /// Height and width of a tile in pixels (`tile_sample_min_size`); an image with no larger side is taken whole. At
-    /// least the pixels of one latent.
+    /// Height and width of a tile in pixels (`tile_sample_min_size`); an image with no larger side is taken whole. A
+    /// multiple of the pixels of one latent.
     pub size: usize,
-    /// The share of a tile that overlaps with the next, from 0 to below 1 (`tile_overlap_factor`).
+    /// The share of a tile that overlaps with the next, from 0 to below 1 and in whole latents (`tile_overlap_factor`).
     pub overlap: f64,
 }
 
@@ -24,17 +24,24 @@ impl Tiling {
         Self { size: config.sample_size.unwrap_or(512), overlap: 0.25 }
     }
 
-    /// An error for tiles that do not cover an image; `factor` is the pixels of a latent.
+    /// An error for tiles that do not cover an image, or whose edges fall between latents, which diffusers takes for an
+    /// image of another size; `factor` is the pixels of a latent.
     pub(super) fn check(self, factor: usize) -> crate::Result<()> {
-        let possible = (0.0..1.0).contains(&self.overlap)
-            && self.size <= 1 << 24
-            && portion(self.latents(factor), 1.0 - self.overlap) > 0
-            && portion(self.size, 1.0 - self.overlap) > 0;
-        match possible {
+        let (latents, kept) = (self.latents(factor), 1.0 - self.overlap);
+        let step = portion(latents, kept);
+        let possible = (0.0..1.0).contains(&self.overlap) && self.size <= 1 << 24 && step > 0;
+        let meets = || {
+            let pixels = step * factor;
+            latents * factor == self.size
+                && pixels == self.size - portion(self.size, self.overlap)
+                && pixels == portion(self.size, kept)
+                && step == latents - portion(latents, self.overlap)
+        };
+        match possible && meets() {
             true => Ok(()),
             false => Err(Error::Config(format!(
-                "tiles of {} pixels with an overlap of {}: they need {factor} pixels or more, and an overlap from 0 to \
-                 below 1",
+                "tiles of {} pixels with an overlap of {}: size and overlap must be multiples of {factor} pixels, and the \
+                 overlap from 0 to below 1",
                 self.size, self.overlap
             ))),
         }
