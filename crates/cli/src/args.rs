@@ -146,6 +146,9 @@ pub struct GenerateArgs {
     /// A LoRA, with its weight after a colon where it is not 1 (style.safetensors:0.8); may be given several times.
     #[arg(long, value_name = "FILE[:WEIGHT]", requires = "prompt")]
     pub lora: Vec<String>,
+    /// Number type in which weights are kept: f32, or f16 and bf16 at half the memory.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "f16", "bf16"], requires = "prompt")]
+    pub dtype: String,
     /// A picture to start from.
     #[arg(long, value_name = "FILE", requires = "prompt")]
     pub image: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use evenset_pipeline::models::{Installed, installed};
 use evenset_pipeline::single::Single;
-use evenset_pipeline::{LoraConfig, SchedulerKind, StableDiffusionConfig};
+use evenset_pipeline::{LoraConfig, Precision, SchedulerKind, StableDiffusionConfig};
 
 use crate::args::GenerateArgs;
 use crate::exit;
@@ -18,6 +18,11 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
         model: StableDiffusionConfig {
             width: args.width,
             height: args.height,
+            dtype: match args.dtype.as_str() {
+                "f16" => Precision::F16,
+                "bf16" => Precision::Bf16,
+                _ => Precision::F32,
+            },
             loras: args.lora.iter().map(|text| lora(text)).collect(),
             ..StableDiffusionConfig::at(args.model.clone().unwrap_or_default())
         },
