@@ -5,6 +5,7 @@ mod reference;
 mod resolved;
 mod table;
 mod tree;
+mod words;
 mod written;
 
 pub use error::JobError;
