@@ -35,6 +35,13 @@ fn count(audit: &Value, values: Value) -> u64 {
 }
 
 #[test]
+fn a_table_that_is_not_there_is_named_as_it_was_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = fail(folder.path(), &["audit", "nope.csv"], 2);
+    assert!(error.contains("nope.csv: there is no such file or folder") && !error.contains("dataset."), "{error}");
+}
+
+#[test]
 fn a_table_without_a_job_is_guessed_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     people(folder.path());

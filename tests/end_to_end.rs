@@ -241,8 +241,35 @@ fn the_hook_gets_the_dataset_on_standard_input_and_in_its_environment() {
     let failing = ["write", "job.yaml", "--set", "hook.run=[sh, -c, 'echo out of memory; exit 7']"];
     let error = fail(root.path(), &failing, 1);
     assert!(error.contains("exit code 7") && error.contains("output.txt"), "{error}");
+    assert!(error.trim_end().ends_with("ends with:\nout of memory"), "the last lines are repeated: {error}");
     let missing = ["write", "job.yaml", "--set", "hook.run=[no-such-program]"];
     assert!(fail(root.path(), &missing, 1).contains("no-such-program"));
+}
+
+#[test]
+fn a_trainer_that_fails_takes_neither_evidence_nor_report_along_and_is_started_again() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 12, 16);
+    let script = "test -f ready || exit 7; echo trained";
+    job(root.path(), &format!("hook: {{type: command, run: [sh, -c, \"{script}\"]}}"));
+    let output = evenset(root.path(), &["run", "job.yaml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("failed with exit code 7"), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("report:"), "what was found is shown all the same");
+    let hook = || {
+        let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert!(report["evidence"]["verdict"].is_string(), "{report}");
+        report["hook"].clone()
+    };
+    assert_eq!((&hook()["exit_code"], &hook()["failure"]), (&7.into(), &"failed with exit code 7".into()));
+    let page = std::fs::read_to_string(root.path().join("runs/shapes/report.html")).unwrap();
+    assert!(page.contains("<strong>failed with exit code 7</strong>"));
+
+    // It works in the folder that evenset is started in.
+    std::fs::write(root.path().join("ready"), "").unwrap();
+    succeed(root.path(), &["run", "job.yaml"]);
+    assert!(hook()["failure"].is_null() && hook()["output_tail"] == "trained\n", "{}", hook());
 }
 
 #[test]

@@ -212,6 +212,31 @@ fn groups_that_do_not_fix_the_label_prove_nothing() {
 }
 
 #[test]
+fn what_stands_in_the_way_of_evidence_is_said_before_any_work_unless_the_job_does_without() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    std::fs::remove_dir_all(root.path().join("shapes/test")).unwrap();
+    job(root.path(), "");
+    let ahead = "the run will have no evidence: the dataset has no test split";
+    let planned = succeed(root.path(), &["plan", "job.yaml"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(planned.contains(ahead) && planned.contains("`evidence: false`"), "{planned}");
+    // It is said although the run ends soon after.
+    let early = ["--set", "verify.gates=[{type: command, run: [no-such-program-anywhere]}]"];
+    let said = fail(root.path(), &[&["run", "job.yaml"], &early[..]].concat(), 1);
+    assert!(said.contains(ahead) && said.contains("dataset.splits"), "{said}");
+
+    let without = ["--set", "evidence=false"];
+    let planned = succeed(root.path(), &[&["plan", "job.yaml"], &without[..]].concat());
+    assert!(!planned.contains("no evidence"), "{planned}");
+    let output = run(root.path(), &[&["run", "job.yaml"], &without[..]].concat());
+    assert!(output.status.success() && !stderr(&output).contains("no evidence"), "{}", stderr(&output));
+    let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);
+    assert!(!report.contains("no evidence"), "{report}");
+    let asked = succeed(root.path(), &[&["evidence", "job.yaml"], &without[..]].concat());
+    assert!(asked.contains("no evidence: the job does without (`evidence: false`)"), "{asked}");
+}
+
+#[test]
 fn a_linear_classifier_without_a_gate_that_sees_is_a_note_and_with_one_judges_rounds_too() {
     let root = tempfile::tempdir().unwrap();
     shapes(root.path(), 40, 20, 12, 16);

@@ -40,7 +40,8 @@ fn a_missing_dataset_is_named_with_line_and_where_it_was_looked_for() {
 #[test]
 fn an_unknown_key_is_refused_with_its_line_and_the_known_ones() {
     refused(&format!("{DATASET}seeds: 3\n"), &["job.yaml:2", "seeds", "expected one of", "`seed`"]);
-    refused(&format!("{DATASET}verify:\n  rounds: 2\n  gatez: [decode]\n"), &["job.yaml:4", "verify.gatez", "`gates`"]);
+    let text = format!("{DATASET}verify:\n  rounds: 2\n  gatez: [decode]\n");
+    refused(&text, &["job.yaml:4", "verify.gatez", "did you mean `gates`?"]);
 }
 
 #[test]
@@ -53,9 +54,37 @@ fn an_unknown_key_inside_a_typed_part_is_refused_with_its_line() {
 
 #[test]
 fn a_wrong_type_and_an_unknown_variant_are_refused_with_what_was_expected() {
-    refused(&format!("{DATASET}seed: seven\n"), &["job.yaml:2", "seed", "seven", "u64"]);
+    refused(&format!("{DATASET}seed: seven\n"), &["job.yaml:2", "`seed`: the text `seven`; expected a whole number"]);
     refused(&format!("{DATASET}write:\n  formats: [tfrecord]\n"), &["job.yaml:3", "tfrecord", "`parquet`"]);
     refused(&format!("{DATASET}plan: {{target: {{type: equal}}}}\n"), &["job.yaml:2", "equal", "`parity`"]);
+    refused(&format!("{DATASET}evidence: 3\n"), &["job.yaml:2", "`evidence`: the number `3`; expected"]);
+}
+
+#[test]
+fn a_misspelt_name_is_refused_with_the_one_that_was_probably_meant() {
+    for (text, expected) in [
+        ("verify:\n  gates: [decode,\n    noveltie]\n", ["job.yaml:4: `verify.gates.1`", "did you mean `novelty`?"]),
+        (
+            "verify:\n  gates:\n    - type: attributes\n      recognisers:\n        - {type: clips, path: x}\n",
+            ["job.yaml:6: `verify.gates.0.recognisers.0.type`: unknown type `clips`", "did you mean `clip`?"],
+        ),
+        (
+            "generate:\n  sampler: {type: dpmp-2m}\n",
+            ["job.yaml:3: `generate.sampler.type`: unknown type", "did you mean `dpmpp-2m`?"],
+        ),
+        ("evidence:\n  sedes: 5\n", ["job.yaml:3: `evidence.sedes`: unknown key `sedes`", "did you mean `seeds`?"]),
+    ] {
+        refused(&format!("{DATASET}{text}"), &expected);
+    }
+}
+
+#[test]
+fn yes_and_no_are_texts_and_are_refused_where_true_or_false_is_expected() {
+    let expected = "the text `yes`; expected true or false";
+    let text = format!("{DATASET}generate:\n  guides:\n    inversion: yes\n");
+    refused(&text, &["job.yaml:4: `generate.guides.inversion`", expected]);
+    let text = format!("{DATASET}verify:\n  gates:\n    - {{type: attributes,\n       flip: yes}}\n");
+    refused(&text, &["job.yaml:5: `verify.gates.0.flip`", expected]);
 }
 
 #[test]
@@ -112,6 +141,23 @@ fn the_resolved_job_in_the_run_is_a_job_that_runs() {
     let first = succeed(folder.path(), &["plan", "job.yaml", "--json"]);
     let again = succeed(folder.path(), &["plan", "runs/shapes/job.yaml", "--json"]);
     assert_eq!(first, again);
+}
+
+#[test]
+fn evidence_can_be_switched_off_and_the_resolved_job_says_so_too() {
+    let folder = folder(&format!("{DATASET}evidence: false\n"));
+    succeed(folder.path(), &["scan", "job.yaml"]);
+    let resolved = folder.path().join("runs/job/job.yaml");
+    assert!(std::fs::read_to_string(&resolved).unwrap().contains("evidence: false"));
+    succeed(folder.path(), &["scan", "runs/job/job.yaml"]);
+    succeed(folder.path(), &["scan", "job.yaml", "--set", "evidence=true"]);
+    assert!(std::fs::read_to_string(&resolved).unwrap().contains("seeds: 5"));
+    let text = format!("{DATASET}evidence: false\nverify: {{stop_at_plateau: true}}\n");
+    refused(&text, &["job.yaml:3", "verify.stop_at_plateau", "`evidence: false`"]);
+    refused(
+        &format!("{DATASET}evidence: no\n"),
+        &["job.yaml:2", "`evidence`: the text `no`; expected keys and values, or false"],
+    );
 }
 
 #[test]

@@ -26,6 +26,39 @@ fn plan(folder: &Path, text: &str) -> Value {
     serde_json::from_str(&succeed(folder, &["plan", "job.yaml", "--json"])).unwrap()
 }
 
+/// The first block of this language in a page of the documentation.
+fn block(page: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(page);
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_jobs_for_your_own_images_plan_on_images_laid_out_as_their_page_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (split, images) in [("train", 9), ("test", 4)] {
+        let path = folder.path().join("photos").join(split);
+        std::fs::create_dir_all(&path).unwrap();
+        let rows = (0..images).map(|i| {
+            let name = format!("{i:04}.jpg");
+            support::picture("disc", [200, 20 * i as u8, 40], i + 1000 * u32::from(split == "test"), 16)
+                .save(path.join(&name))
+                .unwrap();
+            let (animal, ground) = (["cat", "dog"][i as usize % 2], ["grass", "snow"][usize::from(i % 4 == 1)]);
+            format!(r#"{{"file_name": "{name}", "animal": "{animal}", "ground": "{ground}", "season": "summer"}}"#)
+        });
+        std::fs::write(path.join("metadata.jsonl"), rows.collect::<Vec<_>>().join("\n")).unwrap();
+    }
+    for page in ["docs/your-own-images.md", "README.md"] {
+        std::fs::write(folder.path().join("animals.yaml"), block(page, "yaml")).unwrap();
+        assert!(succeed(folder.path(), &["audit", "animals.yaml"]).contains("season"), "{page}");
+        let planned =
+            succeed(folder.path(), &["plan", "animals.yaml"]).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(planned.contains("images to generate") && !planned.contains("no evidence"), "{page}: {planned}");
+    }
+}
+
 #[test]
 fn the_json_has_the_promised_shape() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use evenset_pipeline::engine::{self, Finished, Goal, Outcome};
-use evenset_pipeline::{Job, Plan, Price, job, price, stages, status};
+use evenset_pipeline::{Job, PipelineError, Plan, Price, job, price, stages, status};
 
 use crate::args::{Args, JobArgs, Verb};
 use crate::progress::Reporter;
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<u8> {
     if job.stop_at_plateau {
         set.push("verify.stop_at_plateau=true".into());
     }
-    let resolved = Job::read(&job.job, &set).map_err(evenset_pipeline::PipelineError::from)?;
+    let resolved = Job::read(&job.job, &set).map_err(PipelineError::from)?;
     if job.dry_run && goal < Goal::Plan {
         print(&format!("{}\n", engine::would_read(&resolved, &reporter)?))?;
         return Ok(exit::DONE);
@@ -103,6 +103,14 @@ fn show_plan(job: &Job, plan: Option<&Plan>, price: Option<&Price>, notes: &[Str
 }
 
 fn show(job: &Job, goal: Goal, finished: &Finished, json: bool) -> Result<u8> {
+    let shown = show_found(job, goal, finished, json)?;
+    match &finished.hook_failure {
+        Some(failure) => Err(PipelineError::Hook(failure.clone()).into()),
+        None => Ok(shown),
+    }
+}
+
+fn show_found(job: &Job, goal: Goal, finished: &Finished, json: bool) -> Result<u8> {
     if json {
         print_json(&output::json(job, goal, finished)?)?;
     } else {

@@ -10,7 +10,7 @@ use crate::labels::FilterError;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The path of the dataset does not exist.
-    #[error("{}: there is no such file or folder; check `dataset.path`", path.display())]
+    #[error("{}: there is no such file or folder", path.display())]
     NotFound {
         /// The path as given.
         path: PathBuf,

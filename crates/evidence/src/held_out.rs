@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use evenset_core::{Group, Seed};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::Analysis;
@@ -52,10 +51,7 @@ pub fn hold_out(groups: &[Group], count: usize, seed: Seed) -> Result<Vec<usize>
 }
 
 fn shuffled(mut order: Vec<usize>, seed: Seed) -> Vec<usize> {
-    let mut rng = seed.rng();
-    for i in (1..order.len()).rev() {
-        order.swap(i, rng.random_range(0..=i));
-    }
+    seed.shuffle(&mut order);
     order
 }
 

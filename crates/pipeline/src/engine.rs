@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use evenset_core::{Fingerprint, Group, Progress, SampleId};
 use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
-use evenset_evidence::{ClassifierKind, Error as EvidenceError};
+use evenset_evidence::{ClassifierKind, Error as EvidenceError, EvidenceConfig};
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
@@ -25,7 +25,7 @@ use crate::stages::checks::{Checks, ChecksStage};
 use crate::stages::evidence::{EvidenceStage, Obstacle, Proof, WITHOUT_FEATURES, obstacle, unlearnable};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::held_out::{HeldOut, HeldOutStage};
-use crate::stages::hook::{HookRecord, HookStage};
+use crate::stages::hook::{HookFailure, HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::model::{HostedStage, ModelStage, PretrainedStage};
 use crate::stages::plan::{PlanStage, prompts};
@@ -50,7 +50,7 @@ pub enum Goal {
     Generate,
     /// All rounds.
     Verify,
-    /// The balanced dataset, and the hook.
+    /// The balanced dataset; every goal from here on starts the hook too, after the evidence and before the report.
     Write,
     /// Whether it helped.
     Evidence,
@@ -107,6 +107,8 @@ pub struct Finished {
     pub written: Option<Done<Written>>,
     /// The user's trainer.
     pub hook: Option<Done<HookRecord>>,
+    /// How the user's trainer failed. The walk goes on to its end; it is up to the caller to end with this.
+    pub hook_failure: Option<HookFailure>,
     /// Why the job has no evidence.
     pub obstacle: Option<Obstacle>,
     /// Whether it helped.
@@ -247,6 +249,7 @@ fn images(
         left_out: LeftOut::new(),
         written: None,
         hook: None,
+        hook_failure: None,
         obstacle: None,
         evidence: None,
         held_out: None,
@@ -256,11 +259,22 @@ fn images(
     if goal >= Goal::Audit {
         finished.audit(&context)?;
     }
-    // A job that only audits need not hear that it has no evidence, unless it asks.
-    if goal == Goal::Evidence || (goal == Goal::Report && job.plan.is_some()) {
-        finished.stumble(obstacle(job, &finished.scan.output, &finished.overlap));
-        if goal == Goal::Evidence && finished.obstacle.as_ref().is_some_and(|obstacle| obstacle.refused) {
+    // A job that only audits need not hear that it has no evidence, nor one that does without, unless it asks.
+    let expected = matches!(goal, Goal::Plan | Goal::Report) && job.plan.is_some() && job.evidence.is_some();
+    if goal == Goal::Evidence || expected {
+        let obstacle = obstacle(job, &finished.scan.output, &finished.overlap);
+        if goal == Goal::Plan {
+            finished.notes.extend(obstacle.iter().map(Obstacle::ahead));
+        } else {
+            finished.stumble(obstacle);
+        }
+    }
+    if let Some(obstacle) = &finished.obstacle {
+        if goal == Goal::Evidence && obstacle.refused {
             return Ok(finished);
+        }
+        if job.evidence.is_some() {
+            tracing::warn!("{}", obstacle.ahead());
         }
     }
     if goal >= Goal::Plan && job.plan.is_some() {
@@ -276,6 +290,7 @@ fn images(
             if goal >= Goal::Evidence {
                 finished.evidence(&context, &last)?;
             }
+            finished.hook(&context)?;
         }
     }
     if goal >= Goal::Report {
@@ -362,7 +377,8 @@ impl Finished {
         let job = context.job;
         let (Some(plan), Some(plan_job)) = (&self.plan, &job.plan) else { return Ok(self.scan.fingerprint.clone()) };
         let mut last = plan.fingerprint.clone();
-        let mut so_far = RoundsProgress::start(&plan.output, job.evidence.sweep.iter().copied().fold(1.0, f64::max));
+        let sweep = job.evidence.iter().flat_map(|evidence| &evidence.sweep);
+        let mut so_far = RoundsProgress::start(&plan.output, sweep.copied().fold(1.0, f64::max));
         if so_far.remaining() == 0 {
             return Ok(last);
         }
@@ -480,7 +496,8 @@ impl Finished {
     ) -> Result<Judged> {
         let job = context.job;
         let lacking = unlearnable(job);
-        let (Some(label), Some(plan), None) = (&job.dataset.label, &job.plan, &lacking) else {
+        let (Some(config), Some(label), Some(plan), None) = (&job.evidence, &job.dataset.label, &job.plan, &lacking)
+        else {
             return Ok(Judged::unknown(lacking.unwrap_or_default()));
         };
         let stage = EvidenceStage {
@@ -488,22 +505,23 @@ impl Finished {
             further: last,
             planned: &[],
             verifier: Some(verifier),
-            ..self.evidence_stage(job, label, &plan.grouping, after)
+            ..self.evidence_stage(job, config, label, &plan.grouping, after)
         };
         let data = || stage.images();
-        let stage = PlateauStage { round, config: &job.evidence, data: &data, open, after, seed: job.seed };
+        let stage = PlateauStage { round, config, data: &data, open, after, seed: job.seed };
         Ok(context.complete(&stage)?.output)
     }
 
     fn evidence_stage<'a>(
         &'a self,
-        job: &'a Job,
+        job: &Job,
+        config: &'a EvidenceConfig,
         label: &'a str,
         grouping: &'a [String],
         rounds: &'a Fingerprint,
     ) -> EvidenceStage<'a> {
         EvidenceStage {
-            config: &job.evidence,
+            config,
             label,
             grouping,
             seed: job.seed,
@@ -572,10 +590,19 @@ impl Finished {
                 written.output.unmatched, written.output.rows_generated
             ));
         }
-        if let Some(hook) = &job.hook {
-            self.hook = Some(context.complete(&HookStage { hook, job, written: &written })?);
-        }
         self.written = Some(written);
+        Ok(())
+    }
+
+    /// Starts the user's trainer on what was written.
+    fn hook(&mut self, context: &Context<'_>) -> Result<()> {
+        let job = context.job;
+        let (Some(hook), Some(written)) = (&job.hook, &self.written) else { return Ok(()) };
+        match context.complete(&HookStage { hook, job, written }) {
+            Ok(done) => self.hook = Some(done),
+            Err(PipelineError::Hook(failure)) => self.hook_failure = Some(failure),
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
@@ -587,9 +614,13 @@ impl Finished {
 
     fn evidence(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
         let job = context.job;
-        let (Some(label), Some(plan), None) = (&job.dataset.label, &job.plan, &self.obstacle) else { return Ok(()) };
-        let stage = self.evidence_stage(job, label, &plan.grouping, last);
-        let featureless = job.evidence.classifier == ClassifierKind::Linear && stage.verifier.is_none();
+        let (Some(config), Some(label), Some(plan), None) =
+            (&job.evidence, &job.dataset.label, &job.plan, &self.obstacle)
+        else {
+            return Ok(());
+        };
+        let stage = self.evidence_stage(job, config, label, &plan.grouping, last);
+        let featureless = config.classifier == ClassifierKind::Linear && stage.verifier.is_none();
         let found = featureless.then(|| Obstacle::lacking(WITHOUT_FEATURES)).or_else(|| stage.unreached());
         if found.is_some() {
             self.stumble(found);
@@ -613,11 +644,11 @@ impl Finished {
         context: &Context<'_>,
         evidence: &EvidenceStage<'_>,
     ) -> Result<std::result::Result<Option<Done<HeldOut>>, String>> {
-        let job = context.job;
-        if job.evidence.held_out_groups == 0 {
+        let (job, config) = (context.job, evidence.config);
+        if config.held_out_groups == 0 {
             return Ok(Ok(None));
         }
-        if job.evidence.classifier == ClassifierKind::Linear {
+        if config.classifier == ClassifierKind::Linear {
             let why = "the classifier `linear` needs features of a verifier that has seen them; choose `cnn` or `mlp`";
             return Ok(Err(why.into()));
         }
@@ -627,7 +658,7 @@ impl Finished {
         };
         let sampler = &job.generate.sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
         let held_out = context.complete(&HeldOutStage {
-            config: &job.evidence,
+            config,
             model,
             sampler,
             gates: &job.verify.gates,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::job::JobError;
+use crate::stages::hook::HookFailure;
 
 /// Why a run ended early. What was finished is on disk; the same command goes on from there.
 #[derive(Debug, thiserror::Error)]
@@ -129,15 +130,8 @@ pub enum PipelineError {
         reason: String,
     },
     /// The user's trainer failed.
-    #[error("hook: `{program}` {how}; its output is in `{}`", log.display())]
-    Hook {
-        /// The program.
-        program: String,
-        /// How it ended.
-        how: String,
-        /// Where its output is.
-        log: PathBuf,
-    },
+    #[error("{0}")]
+    Hook(HookFailure),
     /// The system gives no more threads.
     #[error("no threads to train with: {0}; end other programs, or set RAYON_NUM_THREADS to fewer")]
     Threads(String),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use evenset_core::{Group, SampleId, Seed};
 use evenset_plan::{GuideArm, GuideHistory, GuidesConfig, Request};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::stages::scan::Row;
@@ -94,7 +93,7 @@ impl<'a> Guides<'a> {
             let mut rows: Vec<(&Group, &Row)> =
                 allowed.flat_map(|(of, rows)| rows.iter().map(move |&row| (of, row))).collect();
             if !rows.is_empty() {
-                shuffle(&mut rows, self.seed.derive(&group.to_string()).index(arm as u64));
+                self.seed.derive(&group.to_string()).index(arm as u64).shuffle(&mut rows);
                 pool.open.push(arm);
                 pool.rows.insert(arm, rows);
             }
@@ -119,14 +118,6 @@ impl<'b, 'a> Pool<'b, 'a> {
         let place = (before + *used) % rows.len() as u64;
         *used += 1;
         rows.get(place as usize).copied()
-    }
-}
-
-/// Fisher and Yates' shuffle.
-fn shuffle<T>(items: &mut [T], seed: Seed) {
-    let mut rng = seed.rng();
-    for i in (1..items.len()).rev() {
-        items.swap(i, rng.random_range(0..=i));
     }
 }
 

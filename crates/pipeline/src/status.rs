@@ -9,8 +9,8 @@ use crate::run::{MANIFEST, Manifest, StageReport, read_json};
 
 /// The order in which stages run.
 const ORDER: [&str; 14] = [
-    "scan", "looks", "audit", "plan", "model", "verifier", "generate", "verify", "checks", "write", "hook", "evidence",
-    "held-out", "report",
+    "scan", "looks", "audit", "plan", "model", "verifier", "generate", "verify", "checks", "write", "evidence",
+    "held-out", "hook", "report",
 ];
 
 /// One stage of a run.

@@ -12,7 +12,7 @@ use evenset_report::{
     Cue, Dataset, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
     GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, Interval, KernelDistance, LossPoint, Note, OutputFile,
     Outputs, Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut,
-    ShortcutFigures, SkippedArm, SplitRows, Sweep, SweepShare, Threshold, Verdict, render,
+    ShortcutFigures, SkippedArm, SmallGroups, SplitRows, Sweep, SweepShare, Threshold, Verdict, render,
 };
 use image::{ImageFormat, Rgb, RgbImage};
 
@@ -110,6 +110,7 @@ fn demo(attributes: usize, values: usize) -> Result<ReportData, Box<dyn Error>> 
         hook: Some(Hook {
             command: ["python", "train.py", "--data", "out/fashion"].map(str::to_owned).to_vec(),
             exit_code: Some(0),
+            failure: None,
             output_tail: "epoch 10: loss 0.214\n  61.0% of   100  garment=shirt & colour=green\n".into(),
         }),
         notes: vec![
@@ -186,6 +187,7 @@ fn row(values: Group, garment: usize, colour: usize, rgb: [u8; 3], index: u64) -
                 .to_owned()
         }),
         after: Some(before + accepted),
+        used: Some(accepted),
         acceptance_interval: rate_of(accepted, generated).interval.filter(|_| generated > 0),
         reasons: if dropped == 0 {
             Vec::new()
@@ -449,6 +451,7 @@ fn checks(groups: &[GroupRow]) -> Checks {
             limit: 0.7,
             overall: Some(figures(0.61, 0.03, "sharpness", false)),
             groups: shortcuts.collect(),
+            small: SmallGroups { smallest: 20, groups: 2, generated: 341, counted: 17 },
             features: Some(auc(0.67, 0.04)),
         }),
         diversity: diversity.collect(),

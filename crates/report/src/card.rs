@@ -274,11 +274,18 @@ fn checks(card: &CardData) -> String {
         made.push_str(&format!(" (weights SHA-256 `{}`)", markdown(sha256)));
     }
     let gates: String = card.gates.iter().map(|gate| format!("- {}\n", markdown(gate))).collect();
+    let here: u64 = card.splits.iter().map(|split| split.generated).sum();
+    let passed = match card.accepted.saturating_sub(here) {
+        0 => format!("{} passed every check and are in this dataset", count(card.accepted)),
+        _ => format!(
+            "{} passed every check, of which the {} that fill the target are in this dataset",
+            count(card.accepted),
+            count(here)
+        ),
+    };
     let mut text = format!(
-        "## How the generated images were made and checked\n\n{made}.\nOf {}, {} passed every check and are in this \
-         dataset:\n\n{gates}",
+        "## How the generated images were made and checked\n\n{made}.\nOf {}, {passed}:\n\n{gates}",
         plural(card.candidates, "candidate", "candidates"),
-        count(card.accepted),
     );
     if let Some(evidence) = &card.evidence {
         text.push_str(&format!("\n{}\n", markdown(evidence)));

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use checks::{
     Acceptance, Auc, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount, Cue, Diversity, GateRow,
-    GroupShortcut, GuideRow, Rate, Shortcut, ShortcutFigures, Threshold,
+    GroupShortcut, GuideRow, Rate, Shortcut, ShortcutFigures, SmallGroups, Threshold,
 };
 pub use evidence::{
     Arm, Distances, Evidence, Gain, GroupAccuracy, GroupDistances, HeldOut, HeldOutGroup, KernelDistance, SkippedArm,
@@ -125,6 +125,8 @@ pub struct GroupRow {
     pub rejected: u64,
     /// Training rows in the balanced dataset.
     pub after: Option<u64>,
+    /// Generated ones among them: the accepted candidates that fill the plan.
+    pub used: Option<u64>,
     /// 95 % interval of the acceptance rate, 0 to 1.
     pub acceptance_interval: Option<Interval>,
     /// Why candidates of this group were dropped, most frequent first.
@@ -138,6 +140,18 @@ pub struct GroupRow {
     pub samples_generated: Vec<Picture>,
     /// Some rejected candidates and why.
     pub samples_rejected: Vec<RejectedPicture>,
+}
+
+impl GroupRow {
+    /// Generated training rows in the balanced dataset; before it is written, the candidates accepted so far.
+    pub fn made(&self) -> u64 {
+        self.used.or(self.after.map(|after| after.saturating_sub(self.before))).unwrap_or(self.accepted)
+    }
+
+    /// Real training rows in the balanced dataset; before it is written, all that there are.
+    pub fn real(&self) -> u64 {
+        self.after.map_or(self.before, |after| after.saturating_sub(self.made()))
+    }
 }
 
 /// A reason and how often it was the reason.
@@ -301,8 +315,10 @@ pub struct OutputFile {
 pub struct Hook {
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Its exit code; `None` where a signal ended it.
+    /// Its exit code; `None` where a signal ended it, or it was not started.
     pub exit_code: Option<i32>,
+    /// How it failed, in words; `None` where it did not.
+    pub failure: Option<String>,
     /// The end of what it printed.
     pub output_tail: String,
 }

@@ -23,7 +23,7 @@ pub(crate) use checks::biased;
 pub(crate) use counts::step;
 pub(crate) use evidence::{composed, left_out, plateau};
 pub use headline::{Headline, headline};
-pub(crate) use likeness::found;
+pub(crate) use likeness::{found, too_small};
 
 use crate::data::NoteLevel;
 use crate::{ReportData, ReportError};
@@ -59,6 +59,7 @@ struct Page<'a> {
     audit_page: Option<&'a str>,
     evidence: Option<evidence::EvidenceView>,
     samples: Folded<samples::Card>,
+    left_over: String,
     checks: Option<checks::Checks>,
     rejected: Vec<samples::RejectedCard>,
     rounds: Vec<checks::RoundRow>,
@@ -90,6 +91,7 @@ impl<'a> Page<'a> {
             audit_page: data.audit_page.as_deref(),
             evidence: data.evidence.as_ref().and_then(evidence::evidence),
             samples: samples::cards(data),
+            left_over: samples::left_over(data),
             checks: checks::checks(data),
             rejected: samples::rejected(data),
             rounds: checks::rounds(data),

@@ -20,7 +20,7 @@ pub use data::{
     Cue, Dataset, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
     GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, Interval, KernelDistance, LossPoint, Note, NoteLevel,
     OutputFile, Outputs, Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut,
-    ShortcutFigures, SkippedArm, SplitRows, Sweep, SweepShare, Threshold, Verdict,
+    ShortcutFigures, SkippedArm, SmallGroups, SplitRows, Sweep, SweepShare, Threshold, Verdict,
 };
 pub use html::{Headline, headline, render};
 pub use train_py::train_py;

@@ -12,9 +12,10 @@ pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
 use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
-use crate::html::{biased, composed, found, left_out, plateau};
+use crate::html::{biased, composed, found, left_out, plateau, too_small};
 use crate::text::{
-    count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points, significant,
+    count, images_interval, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points,
+    significant,
 };
 use crate::words::sees_generated;
 
@@ -183,6 +184,7 @@ pub fn checks_text(checks: &Checks, width: usize) -> String {
     }
     if let Some(shortcut) = &checks.shortcut {
         say(format!("{}{}", if shortcut.found { "warning: " } else { "" }, found(shortcut)));
+        too_small(shortcut).into_iter().for_each(&mut say);
     }
     for attribute in &checks.corrected {
         let accepted: u64 = attribute.values.iter().map(|value| value.accepted).sum();
@@ -191,17 +193,16 @@ pub fn checks_text(checks: &Checks, width: usize) -> String {
             let name = &attribute.attribute;
             let right = count(right.round().max(0.0) as u64);
             say(format!(
-                "{name}: {} accepted, of which {right} truly, corrected for the check's errors",
+                "{name}: {} accepted, of which {right} truly, corrected for the check's errors on real images",
                 count(accepted)
             ));
         }
         let share = |value: &crate::CorrectedCount| Some(value.corrected? / value.accepted as f64);
         let worst = attribute.values.iter().filter(|value| value.accepted > 0 && value.corrected.is_some());
         let worst = worst.min_by(|a, b| share(a).unwrap_or(1.0).total_cmp(&share(b).unwrap_or(1.0)));
-        if let Some((value, right, [low, high])) =
-            worst.and_then(|value| Some((value, value.corrected?, value.interval?)))
+        if let Some((value, right, interval)) = worst.and_then(|value| Some((value, value.corrected?, value.interval?)))
         {
-            let ends = [low, high].map(|end| count(end.round().max(0.0) as u64)).join(" to ");
+            let ends = images_interval(interval);
             let (accepted, right) = (count(value.accepted), count(right.round().max(0.0) as u64));
             say(format!(
                 "least sure of {}: {}, {accepted} accepted, of which {right} truly ({ends})",

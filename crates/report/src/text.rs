@@ -25,6 +25,12 @@ pub fn percent_interval([low, high]: Interval) -> String {
     format!("{} to {}", hundredths(low), hundredths(high))
 }
 
+/// An interval of a number of images, rounded outwards: `50 to 52`.
+pub fn images_interval([low, high]: Interval) -> String {
+    let whole = |end: f64| count(end.max(0.0) as u64);
+    format!("{} to {}", whole(low.floor()), whole(high.ceil()))
+}
+
 /// A difference of shares in points: `19`, `0.4`, `-3`.
 pub fn points(difference: f64) -> String {
     hundredths(difference)
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!([512, 1_400_000].map(bytes), ["512 B", "1.4 MB"]);
         assert_eq!([850, 12_340, 1_200_000].map(short_count), ["850", "12.3 k", "1.2 M"]);
         assert_eq!([plural(1, "image", "images"), plural(2, "image", "images")], ["1 image", "2 images"]);
+        assert_eq!([[51.84, 52.0], [-0.1, 1000.2]].map(images_interval), ["51 to 52", "0 to 1,001"]);
     }
 
     #[test]

@@ -89,6 +89,12 @@ fn the_card_says_what_was_added_to_which_group_and_how_to_load_it() {
     assert!(card.contains("| coat | blue | 900 | 0 | 900 |"), "{card}");
     assert!(card.contains(r"| coat | a\|b &lt;i>\* | 0 | 500 | 500 |"), "{card}");
     assert!(card.contains(r#"load_dataset("parquet", data_files={"train": "data/train-*", "test": "data/test-*"})"#));
+    assert!(card.contains("Of 700 candidates, 500 passed every check and are in this dataset"), "{card}");
+    let more = dataset_card(&CardData { accepted: 520, ..fashion() });
+    assert!(
+        more.contains("520 passed every check, of which the 500 that fill the target are in this dataset"),
+        "{more}"
+    );
     assert!(card.contains("`is_synthetic`") && !card.contains("`prompt`"), "only columns that are there are explained");
     assert!(card.contains("was not measured"), "without evidence the card says so");
 }

@@ -7,7 +7,7 @@ use evenset_report::{
     Cue, Distances, Diversity, Evidence, Gain, GateRow, Generator, GroupAccuracy, GroupDistances, GroupRow,
     GroupShortcut, GuideRow, HeldOut, HeldOutGroup, Hook, KernelDistance, LossPoint, Note, OutputFile, Outputs,
     Picture, Plan, Rate, ReasonCount, RejectedPicture, RejectedRows, ReportData, Round, Shortcut, ShortcutFigures,
-    SkippedArm, Sweep, SweepShare, Threshold, Verdict, headline, render,
+    SkippedArm, SmallGroups, Sweep, SweepShare, Threshold, Verdict, headline, render,
 };
 
 const ATTRIBUTES: [&str; 4] = ["garment", "colour", "season", "fabric"];
@@ -160,7 +160,12 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
             files: vec![OutputFile { path: text.into(), bytes: 1, sha256: text.into() }],
             ..Outputs::default()
         }),
-        hook: Some(Hook { command: vec![text.into()], exit_code: None, output_tail: text.into() }),
+        hook: Some(Hook {
+            command: vec![text.into()],
+            exit_code: None,
+            failure: Some(text.into()),
+            output_tail: text.into(),
+        }),
         notes: vec![Note::warning(text), Note::info(text)],
         groups: groups
             .into_iter()
@@ -173,6 +178,7 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
                 accepted: 6,
                 rejected: 4,
                 after: Some(i as u64 % 5 + 6),
+                used: Some(6),
                 acceptance_interval: Some([0.5, 0.7]),
                 reasons: vec![ReasonCount { reason: text.into(), count: 4 }],
                 unreachable: Some(text.into()),
@@ -226,6 +232,7 @@ fn checks(groups: &[Group], text: &str) -> Checks {
                 .iter()
                 .map(|group| GroupShortcut { group: group.clone(), figures: figures.clone() })
                 .collect(),
+            small: SmallGroups { smallest: 20, groups: 2, generated: 11, counted: 4 },
             features: Some(auc),
         }),
         diversity: groups
@@ -414,6 +421,30 @@ fn every_cell_of_the_grids_has_its_count_and_many_groups_fold_away() {
 }
 
 #[test]
+fn images_that_were_accepted_beyond_the_plan_are_told_and_not_counted_as_training_images() {
+    let mut data = full(1, 2, "");
+    for group in &mut data.groups {
+        (group.before, group.used, group.after) = (5, Some(4), Some(7));
+    }
+    data.outputs.as_mut().unwrap().rows_generated = 8;
+    data.acceptance.as_mut().unwrap().accepted = 12;
+    let page = render(&data).unwrap();
+    for part in [
+        "8</dd><dd class=\"detail\">in 2 groups; 4 more passed the checks than the plan needs",
+        "3 real</div>",
+        "4 generated</div>",
+        "Of 12 generated images that passed the checks, 8 fill the plan and are in training. The other 4",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("6 generated</div>"));
+    data.groups.iter_mut().for_each(|group| group.accepted = 4);
+    data.acceptance.as_mut().unwrap().accepted = 8;
+    let page = render(&data).unwrap();
+    assert!(page.contains("in 2 groups</dd>") && !page.contains("that passed the checks,"));
+}
+
+#[test]
 fn numbers_that_are_not_finite_do_not_break_the_page() {
     let mut data = full(2, 2, "x");
     let evidence = data.evidence.as_mut().unwrap();
@@ -474,6 +505,8 @@ fn every_part_of_the_evidence_and_the_checks_is_on_the_page() {
         "not calibrated",
         "70 to 80",
         "Something trivial gives generated images away",
+        "Not looked at by themselves: 2 groups with fewer than 20 real or generated images",
+        "this assumes that it errs on generated images as on real ones",
         "less than half as varied",
     ] {
         assert!(page.contains(part), "{part}");

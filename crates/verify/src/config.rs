@@ -30,7 +30,8 @@ pub enum GateConfig {
     Diversity(DiversityConfig),
     /// The user's own program keeps or drops each image.
     Command(CommandConfig),
-    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones.
+    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones. It looks
+    /// at images as they were drawn, before `write.match_real` gives them files like the real ones.
     Shortcut(ShortcutConfig),
 }
 
@@ -188,7 +189,8 @@ pub struct ShortcutConfig {
     /// tells the images apart, 1 that everything does.
     #[schemars(range(min = 0.5, max = 1.0))]
     pub limit: f64,
-    /// The fewest images, real and generated each, with which a group is looked at by itself.
+    /// The fewest images, real and generated each, with which a group is looked at by itself; the report says how many
+    /// groups have fewer.
     #[schemars(range(min = 10))]
     pub smallest: u32,
 }
@@ -224,7 +226,8 @@ enum Written {
     Diversity(DiversityConfig),
     /// The user's own program keeps or drops each image.
     Command(CommandConfig),
-    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones.
+    /// Asked about whole sets and drops nothing: whether something trivial tells generated images from real ones. It looks
+    /// at images as they were drawn, before `write.match_real` gives them files like the real ones.
     Shortcut(ShortcutConfig),
 }
 
@@ -396,11 +399,15 @@ impl<'de> Deserialize<'de> for GateConfig {
                 )
             }
             fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<GateConfig, E> {
-                if name == "command" {
-                    return Err(E::custom("the gate `command` needs a program: write {type: command, run: [program]}"));
-                }
-                let name: StrDeserializer<'_, E> = name.into_deserializer();
-                Ok(Name::deserialize(name)?.into())
+                let needs = match name {
+                    "command" => "a program: write {type: command, run: [program]}",
+                    "safety" => "a model: write {type: safety, model: FOLDER}",
+                    _ => {
+                        let name: StrDeserializer<'_, E> = name.into_deserializer();
+                        return Ok(Name::deserialize(name)?.into());
+                    }
+                };
+                Err(E::custom(format_args!("the gate `{name}` needs {needs}")))
             }
             fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<GateConfig, M::Error> {
                 Ok(Written::deserialize(MapAccessDeserializer::new(map))?.into())
@@ -461,6 +468,7 @@ mod tests {
     fn a_wrong_name_key_or_type_is_refused() {
         for (text, expected) in [
             (r#""command""#, "the gate `command` needs a program"),
+            (r#""safety""#, "the gate `safety` needs a model"),
             (r#"{"type":"command"}"#, "missing field `run`"),
             (r#""novel""#, "unknown variant `novel`"),
             (r#"{"type":"attributes","treshold":0.7}"#, "unknown field `treshold`"),

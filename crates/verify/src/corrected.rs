@@ -11,6 +11,11 @@
 //! hundred held-out images, and the candidates. All are drawn again (rows of the matrix from their Dirichlet posteriors,
 //! the shares from their Beta posteriors, candidates by the bootstrap), and the middle 95 % are reported. The correction
 //! assumes that the recogniser errs on generated images as on real ones.
+//!
+//! Where every candidate is seen as what was asked for, the inverse takes more away than there is, whatever matrix is
+//! drawn, and all draws agree that nothing is wrong. But `n` held-out images that pass as a value without an error do not
+//! exclude that a share of up to `1 - 0.05^(1/n)`, about `3/n`, of such images is wrong (the rule of three: Hanley and
+//! Lippman-Hand 1983, "If nothing goes wrong, is everything all right?"). So no interval leaves less doubt than that.
 
 use evenset_core::{Interrupted, Progress, Seed};
 use nalgebra::DMatrix;
@@ -25,6 +30,8 @@ use crate::AttributeCalibration;
 const DRAWS: u64 = 1000;
 /// Of the draws, the share beyond either end of an interval.
 const TAIL: f64 = 0.025;
+/// How improbable so many images without an error must be before a share of wrong ones is excluded.
+const EXCLUDED: f64 = 0.05;
 /// A matrix whose smallest pivot is below this cannot be turned around.
 const SINGULAR: f64 = 1e-6;
 /// Attributes with more values are not corrected: a matrix takes the cube of their number each time it is drawn, and no
@@ -85,7 +92,10 @@ pub fn corrected(
             value: calibration.classes.get(question.wanted).cloned().unwrap_or_default(),
             accepted: question.accepted,
             corrected: share.map(|share| share * images),
-            interval: share.map(|share| middle(&draws, number, share).map(|end| end * images)),
+            interval: share.map(|share| {
+                let [low, high] = middle(&draws, number, share);
+                [low.min(share * tables.least_sure(question)), high].map(|end| end * images)
+            }),
         }
     };
     Ok(questions.iter().enumerate().map(count).collect())
@@ -153,6 +163,12 @@ impl Tables<'_> {
 
     fn total(&self, truth: usize) -> f64 {
         (0..self.values()).map(|seen| self.cell(truth, seen).0).sum()
+    }
+
+    /// The share of right images that the held-out images which pass as the value cannot tell from all of them.
+    fn least_sure(&self, question: &Question) -> f64 {
+        let passed: f64 = (0..self.values()).map(|truth| self.cell(truth, question.wanted).1).sum();
+        EXCLUDED.powf(1.0 / passed)
     }
 
     /// For each question the share of the accepted images that truly has the value.
@@ -293,6 +309,20 @@ mod tests {
         assert_eq!((sure.accepted, sure.corrected), (40, Some(40.0)));
         let width = |count: &CorrectedCount| count.interval.map(|[low, high]| high - low).unwrap();
         assert!(width(&sure) < 1.0 && width(&unsure) > width(&sure), "{sure:?} {unsure:?}");
+    }
+
+    #[test]
+    fn where_nothing_was_ever_wrong_the_interval_is_as_wide_as_the_rule_of_three() {
+        for held_out in [6u64, 60, 600] {
+            let diagonal = vec![vec![held_out, 0], vec![0, held_out]];
+            let count = corrected(&calibration(diagonal.clone(), diagonal), &sightings(&[(0, 0, true, 52)])).remove(0);
+            let [low, high] = count.interval.unwrap();
+            // A share of p of wrong ones would give n right ones with probability (1 - p)^n; that is 5 % at the end.
+            assert_eq!((count.corrected, high), (Some(52.0), 52.0));
+            assert!(((low / 52.0).powf(held_out as f64) - 0.05).abs() < 1e-9, "{count:?}");
+        }
+        let three = |n: f64| (1.0 - EXCLUDED.powf(1.0 / n)) / (3.0 / n);
+        assert!((three(60.0) - 1.0).abs() < 0.03 && (three(600.0) - 1.0).abs() < 0.01);
     }
 
     #[test]

@@ -58,7 +58,20 @@ pub enum VerifyError {
         "a command gate cannot be called `{0}`; give it a `name` of at most 64 letters, digits, `-`, `_` and `.` that no other kind of gate has"
     )]
     GateName(String),
-    /// The program of a command gate could not be started, took too long, failed, or gave an answer that is none.
+    /// The program of a command gate could not be started, whatever `on_error` says.
+    #[error(
+        "the program `{program}` of the gate `{gate}` cannot be started ({why}); install it, or write its path into the \
+         gate's `run`"
+    )]
+    CannotStart {
+        /// The gate.
+        gate: String,
+        /// The program and its arguments.
+        program: String,
+        /// What stands in the way.
+        why: String,
+    },
+    /// The program of a command gate took too long, failed, or gave an answer that is none.
     #[error(
         "the program `{program}` of the gate `{gate}` {what}; mend it, or say with `on_error: keep` or `on_error: drop` what becomes of the images{printed}"
     )]

@@ -44,6 +44,6 @@ pub use diversity::{GroupDiversity, diversity_report};
 pub use error::VerifyError;
 pub use evenset_nn::classifier::ImageSet;
 pub use real::RealImages;
-pub use shortcut::{Auc, CueAuc, GroupShortcut, ShortcutFigures, ShortcutReport, shortcut_report};
+pub use shortcut::{Auc, CueAuc, GroupShortcut, ShortcutFigures, ShortcutReport, SmallGroups, shortcut_report};
 pub use sight::View;
 pub use verifier::{Candidate, Verdict, Verifier};

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use evenset_core::{Group, MISSING, Seed};
 use evenset_nn::classifier::{Head, ImageSet};
-use rand::RngExt;
 
 use crate::VerifyError;
 
@@ -72,10 +71,7 @@ impl RealImages {
         }
         let (mut learn, mut held_out) = (Vec::new(), Vec::new());
         for (number, mut rows) in groups.into_values().enumerate() {
-            let mut rng = seed.index(number as u64).rng();
-            for i in (1..rows.len()).rev() {
-                rows.swap(i, rng.random_range(0..=i));
-            }
+            seed.index(number as u64).shuffle(&mut rows);
             let apart = match rows.len() {
                 n if n >= SMALLEST_SPLIT => (HELD_OUT * n as f64).ceil() as usize,
                 _ => 0,

@@ -89,7 +89,7 @@ impl Verifier {
     /// # Errors
     /// [`VerifyError::Setting`] and [`VerifyError::Repeated`] for impossible gates, [`VerifyError::Model`],
     /// [`VerifyError::File`] and [`VerifyError::Classifier`] for a model that is not there or does not fit, naming the
-    /// file, [`VerifyError::Program`] for a program that is not there.
+    /// file, [`VerifyError::CannotStart`] for a program that is not there.
     pub fn preflight(gates: &[GateConfig], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
         let gates = cascade_order(gates)?;
         Council::open(&attributes_config(&gates), attributes)?;

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use evenset_core::{Group, Seed, Silent};
 use evenset_verify::{
-    AttributesConfig, Candidate, GateConfig, ImageSet, RealImages, ShortcutConfig, Verdict, Verifier, VerifyError,
-    diversity_report, shortcut_report,
+    AttributesConfig, Candidate, GateConfig, ImageSet, RealImages, ShortcutConfig, SmallGroups, Verdict, Verifier,
+    VerifyError, diversity_report, shortcut_report,
 };
 use rand::RngExt;
 
@@ -404,6 +404,8 @@ fn a_shortcut_is_found_where_generated_images_are_smoother_and_not_where_they_ar
     assert!(report.sentence.contains(&format!("`{}`", overall.best.cue)), "{}", report.sentence);
     let few = shortcut_report(&config, &real, &smooth[..6], None, Seed(1)).unwrap();
     assert!(!few.found && few.overall.is_none() && few.sentence.contains("too few"), "{few:?}");
+    assert_eq!(few.small, SmallGroups { smallest: 20, groups: 6, generated: 6, counted: 6 }, "{few:?}");
+    assert_eq!(report.groups.len() + report.small.groups, 6, "{report:#?}");
 }
 
 #[cfg(unix)]

@@ -5,7 +5,6 @@ use evenset_core::Seed;
 use rand::RngExt;
 
 use super::Head;
-use super::sampling::shuffle;
 use crate::Result;
 
 /// What training makes small.
@@ -76,7 +75,7 @@ impl<'a> Steering<'a> {
         };
         let seed = self.seed.index(step.into());
         let mut partners: Vec<usize> = (0..rows).collect();
-        shuffle(&mut partners, seed.derive("partners"));
+        seed.derive("partners").shuffle(&mut partners);
         Some((partners, beta(alpha, seed.derive("share"))))
     }
 

@@ -69,7 +69,7 @@ impl Rows {
             Self::Uniform { order, next, epoch, seed } => (0..batch)
                 .map(|_| {
                     if *next == order.len() {
-                        shuffle(order, seed.index(*epoch));
+                        seed.index(*epoch).shuffle(order);
                         (*next, *epoch) = (0, *epoch + 1);
                     }
                     *next += 1;
@@ -87,14 +87,6 @@ impl Rows {
                 (0..batch).map(|_| draw()).collect()
             }
         }
-    }
-}
-
-/// Fisher and Yates' shuffle.
-pub(super) fn shuffle(order: &mut [usize], seed: Seed) {
-    let mut rng = seed.rng();
-    for i in (1..order.len()).rev() {
-        order.swap(i, rng.random_range(0..=i));
     }
 }
 

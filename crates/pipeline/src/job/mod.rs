@@ -6,6 +6,7 @@ mod resolved;
 mod sampler;
 mod table;
 mod tree;
+mod words;
 mod written;
 
 pub use error::JobError;

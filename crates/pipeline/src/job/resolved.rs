@@ -10,12 +10,14 @@ use evenset_diffusion::DiffusionError;
 use evenset_evidence::{Error as EvidenceError, EvidenceConfig, SEEDS_FOR_A_VERDICT};
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::sampler::Sampler;
 use super::tree::{Node, Position};
+use super::words::reworded;
 use super::written::{
-    Format, Model, OnBias, OnError, Role, WrittenGenerate, WrittenHook, WrittenJob, WrittenPlan, WrittenVerify,
+    Format, Model, OnBias, OnError, Role, WrittenEvidence, WrittenGenerate, WrittenHook, WrittenJob, WrittenPlan,
+    WrittenVerify,
 };
 use super::{JobError, written};
 
@@ -47,8 +49,9 @@ pub struct Job {
     pub verify: Verify,
     /// Where they go.
     pub write: Write,
-    /// How balance is tried.
-    pub evidence: EvidenceConfig,
+    /// How balance is tried; `None`, written `false`, does without.
+    #[serde(serialize_with = "false_for_none")]
+    pub evidence: Option<EvidenceConfig>,
     /// The user's trainer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
@@ -217,6 +220,14 @@ impl Job {
     }
 }
 
+/// So that a resolved job is a job.
+fn false_for_none<S: Serializer>(evidence: &Option<EvidenceConfig>, serializer: S) -> Result<S::Ok, S::Error> {
+    match evidence {
+        Some(config) => config.serialize(serializer),
+        None => serializer.serialize_bool(false),
+    }
+}
+
 fn invalid(tree: &Node, path: &str, message: impl Into<String>) -> JobError {
     JobError::Invalid { at: position(tree, path), path: path.to_owned(), message: message.into() }
 }
@@ -266,16 +277,17 @@ fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
     let found = if let Some(key) = quoted("unknown field `") {
         path.truncate(known);
         if path.last() == Some(&key) { None } else { node.find_key(&key) }
-    } else if let Some(text) = quoted("invalid type: string \"").or_else(|| quoted("invalid value: string \"")) {
+    } else if let Some(text) = quoted("invalid type: string \"")
+        .or_else(|| quoted("invalid value: string \""))
+        .or_else(|| quoted("unknown variant `"))
+    {
         node.find_scalar(&|scalar| scalar.as_str() == Some(&text))
-    } else if let Some(text) = quoted("unknown variant `") {
-        node.find_scalar(&|scalar| scalar.as_str() == Some(&text))
-    } else if let Some(number) = quoted("invalid type: integer `")
+    } else if let Some(text) = quoted("invalid type: integer `")
         .or_else(|| quoted("invalid type: floating point `"))
         .or_else(|| quoted("invalid value: integer `"))
         .or_else(|| quoted("invalid type: boolean `"))
     {
-        node.find_scalar(&|scalar| scalar.is_number() && format!("{scalar}") == number)
+        node.find_scalar(&|scalar| !scalar.is_string() && scalar.to_string() == text)
     } else {
         None
     };
@@ -283,8 +295,8 @@ fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
         path.extend(below);
         at = place;
     }
+    let message = reworded(message, path.last().is_some_and(|key| key == "type"));
     let path = if path.is_empty() { "(the whole file)".to_owned() } else { path.join(".") };
-    let message = message.replace("unknown field", "unknown key").replace("missing field", "missing key");
     JobError::Invalid { at, path, message }
 }
 
@@ -330,12 +342,25 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
     if written.write.formats.is_empty() {
         return bad("write.formats", "no format; expected `parquet`, `webdataset` or both".into());
     }
-    check_evidence(&written.evidence, &tree)?;
-    if stop_at_plateau && (written.evidence.seeds as usize) < SEEDS_FOR_A_VERDICT {
-        let message = format!(
-            "whether another round helps cannot be seen with fewer than {SEEDS_FOR_A_VERDICT} seeds; set `evidence.seeds` \
-             to five"
-        );
+    let evidence = match written.evidence {
+        WrittenEvidence::Switch(true) => Some(EvidenceConfig::default()),
+        WrittenEvidence::Switch(false) => None,
+        WrittenEvidence::Config(config) => Some(*config),
+    };
+    evidence.iter().try_for_each(|evidence| check_evidence(evidence, &tree))?;
+    let seeds = evidence.as_ref().map(|evidence| evidence.seeds as usize);
+    if stop_at_plateau && seeds.is_none_or(|seeds| seeds < SEEDS_FOR_A_VERDICT) {
+        let message = match seeds {
+            None => {
+                "whether another round helps is seen by the classifiers of the evidence, which the job does without \
+                     (`evidence: false`)"
+                    .to_owned()
+            }
+            Some(_) => format!(
+                "whether another round helps cannot be seen with fewer than {SEEDS_FOR_A_VERDICT} seeds; set \
+                 `evidence.seeds` to five"
+            ),
+        };
         return bad("verify.stop_at_plateau", message);
     }
     let hook = match written.hook {
@@ -381,7 +406,7 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
             match_real: written.write.match_real,
             license: written.write.license,
         },
-        evidence: written.evidence,
+        evidence,
         hook,
         tree,
     })

@@ -4,6 +4,7 @@
 //! key's comment is its line in `docs/job-file.md`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use evenset_audit::AuditConfig;
@@ -15,7 +16,9 @@ use evenset_evidence::EvidenceConfig;
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::sampler::Sampler;
 
@@ -53,10 +56,11 @@ pub struct WrittenJob {
     /// Where the balanced dataset goes, and in which formats.
     #[serde(default)]
     pub write: WrittenWrite,
-    /// How it is proved on real held-out images whether balance helped.
+    /// How it is proved on real held-out images whether balance helped; `false` does without.
     #[serde(default)]
-    pub evidence: EvidenceConfig,
-    /// Your own trainer, started on the finished dataset.
+    pub evidence: WrittenEvidence,
+    /// Your own trainer, started on the finished dataset, after the evidence and before the report, which says how it ended.
+    /// Where it fails the run ends with an error, after the report is written.
     pub hook: Option<WrittenHook>,
 }
 
@@ -244,6 +248,42 @@ impl Default for WrittenVerify {
     }
 }
 
+/// How it is proved on real held-out images whether balance helped; `false` does without.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum WrittenEvidence {
+    /// Whether there is any, with the usual settings.
+    Switch(bool),
+    /// There is, with these settings.
+    Config(Box<EvidenceConfig>),
+}
+
+impl Default for WrittenEvidence {
+    fn default() -> Self {
+        Self::Switch(true)
+    }
+}
+
+impl<'de> Deserialize<'de> for WrittenEvidence {
+    /// By hand: an untagged enum would hide which key is wrong.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SwitchOrConfig;
+        impl<'de> Visitor<'de> for SwitchOrConfig {
+            type Value = WrittenEvidence;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("keys and values, or false")
+            }
+            fn visit_bool<E: serde::de::Error>(self, switch: bool) -> Result<WrittenEvidence, E> {
+                Ok(WrittenEvidence::Switch(switch))
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<WrittenEvidence, M::Error> {
+                EvidenceConfig::deserialize(MapAccessDeserializer::new(map)).map(Box::new).map(WrittenEvidence::Config)
+            }
+        }
+        deserializer.deserialize_any(SwitchOrConfig)
+    }
+}
+
 /// Where the balanced dataset goes.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -266,8 +306,8 @@ impl Default for WrittenWrite {
     }
 }
 
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Parquet => "parquet",
             Self::Webdataset => "webdataset",
@@ -289,8 +329,8 @@ pub enum Format {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum WrittenHook {
-    /// A program, started without a shell; paths and figures come as JSON on standard input and as `EVENSET_*`
-    /// environment variables.
+    /// A program, started without a shell in the folder that evenset is started in; paths and figures come as JSON on
+    /// standard input and as `EVENSET_*` environment variables.
     Command {
         /// Program and arguments; `{dataset}`, `{run}` and `{name}` are replaced.
         run: Vec<String>,

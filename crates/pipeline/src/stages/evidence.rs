@@ -103,6 +103,11 @@ impl Obstacle {
     pub(crate) fn lacking(why: &str) -> Self {
         Self { why: format!("no evidence: {why}"), refused: false }
     }
+
+    /// What is said before any work.
+    pub(crate) fn ahead(&self) -> String {
+        format!("the run will have {}; or write `evidence: false` to do without", self.why)
+    }
 }
 
 /// Why a job has no evidence; `None` where it can have some.
@@ -116,6 +121,9 @@ pub fn obstacle(job: &Job, scan: &Scan, overlap: &BTreeSet<SampleId>) -> Option<
 
 /// Why no classifier can learn the label from this job's images, a clause; `None` where one can.
 pub(crate) fn unlearnable(job: &Job) -> Option<String> {
+    let Some(evidence) = &job.evidence else {
+        return Some("the job does without (`evidence: false`)".into());
+    };
     let Some(label) = &job.dataset.label else {
         return Some("the job names no `dataset.label` for a classifier to learn".into());
     };
@@ -129,7 +137,7 @@ pub(crate) fn unlearnable(job: &Job) -> Option<String> {
              image; add it to them with `plan.grouping: [{label}, {groups}]`"
         ));
     }
-    let linear = job.evidence.classifier == ClassifierKind::Linear;
+    let linear = evidence.classifier == ClassifierKind::Linear;
     (linear && !job.verify.gates.iter().any(has_features)).then(|| WITHOUT_FEATURES.to_owned())
 }
 
@@ -161,9 +169,11 @@ fn untestable(scan: &Scan, label: &str, grouping: &[String], overlap: &BTreeSet<
     let overlapping = test.iter().filter(|row| overlap.contains(&row.id)).count();
     if overlapping as f64 > MOST_OVERLAP * test.len() as f64 {
         let why = format!(
-            "no evidence: {overlapping} of {} test images stand, exactly or nearly, in another split too, so the test \
-             would repeat what was learned; remove them from one of the splits (the audit page lists near-duplicates)",
-            test.len()
+            "no evidence: {overlapping} of {} test images stand, exactly or nearly, in another split too; such images are \
+             left out of the test, but where they are more than {:.0} % of it, it is refused, since it would repeat what \
+             was learned; remove them from one of the splits (the audit page lists near-duplicates)",
+            test.len(),
+            100.0 * MOST_OVERLAP
         );
         return Some(Obstacle { why, refused: true });
     }
@@ -489,5 +499,6 @@ mod tests {
         let overlap = scan.role(Role::Test).map(|row| row.id).collect();
         let obstacle = untestable(&scan, "shape", &["shape".to_owned()], &overlap).unwrap();
         assert!(obstacle.refused && obstacle.why.contains("1 of 1 test images stand"), "{}", obstacle.why);
+        assert!(obstacle.why.contains("more than 5 % of it, it is refused"), "{}", obstacle.why);
     }
 }

@@ -1,12 +1,15 @@
 //! Hook: the finished dataset goes to the user's own trainer.
 //!
 //! The program is started without a shell. It gets paths and figures as JSON on standard input and as `EVENSET_*`
-//! environment variables; its output goes to `output.txt` in the stage's folder, its exit code to `hook.json`.
+//! environment variables, and works in the folder that evenset was started in; its output goes to `output.txt` in the
+//! stage's folder, its exit code to `hook.json`. It runs after the evidence and before the report, which tells how it
+//! ended: a trainer that fails takes neither of them along.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use evenset_core::Fingerprint;
@@ -21,6 +24,8 @@ const RECORD: &str = "hook.json";
 const OUTPUT: &str = "output.txt";
 /// Bytes of output that the record, and so the report, keeps.
 const TAIL: u64 = 4096;
+/// Lines of it that an error repeats.
+const LAST_LINES: usize = 10;
 
 /// Runs the user's trainer.
 pub struct HookStage<'a> {
@@ -41,6 +46,30 @@ pub struct HookRecord {
     pub exit_code: Option<i32>,
     /// The end of what it printed.
     pub output_tail: String,
+}
+
+/// How the program failed.
+#[derive(Clone, Debug, Serialize)]
+pub struct HookFailure {
+    /// What it was, and what it printed.
+    pub record: HookRecord,
+    /// How it ended, as the end of a sentence that begins with the program.
+    pub how: String,
+    /// Where all that it printed is.
+    pub log: PathBuf,
+}
+
+impl fmt::Display for HookFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { record, how, log } = self;
+        write!(f, "hook: `{}` {how}; its output is in `{}`", record.command.join(" "), log.display())?;
+        let lines: Vec<&str> = record.output_tail.trim_end().lines().collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        write!(f, " and ends with:\n{}", last.join("\n"))
+    }
 }
 
 /// What the program reads on standard input.
@@ -81,14 +110,17 @@ impl Stage for HookStage<'_> {
         };
         let log = folder.join(OUTPUT);
         let command = self.command(&handover);
-        let status = self.start(&command, &handover, &log, context)?;
-        let record = HookRecord { command, exit_code: status.code(), output_tail: tail(&log)? };
-        if !status.success() {
-            let how = match status.code() {
-                Some(code) => format!("ended with exit code {code}"),
-                None => "was ended by a signal".to_owned(),
-            };
-            return Err(PipelineError::Hook { program: record.command.join(" "), how, log });
+        let (exit_code, failure) = match self.start(&command, &handover, &log, context)? {
+            Ended::Exited(status) if status.success() => (status.code(), None),
+            Ended::Exited(status) => match status.code() {
+                Some(code) => (Some(code), Some(format!("failed with exit code {code}"))),
+                None => (None, Some("was ended by a signal".to_owned())),
+            },
+            Ended::Never(how) => (None, Some(how)),
+        };
+        let record = HookRecord { command, exit_code, output_tail: tail(&log)? };
+        if let Some(how) = failure {
+            return Err(PipelineError::Hook(HookFailure { record, how, log }));
         }
         write_json(&folder.join(RECORD), &record)?;
         Ok(StageReport::default())
@@ -97,6 +129,14 @@ impl Stage for HookStage<'_> {
     fn load(&self, folder: &Path) -> Result<HookRecord> {
         read_json_of(&folder.join(RECORD))
     }
+}
+
+/// How a program ended.
+enum Ended {
+    /// By itself, or by a signal from elsewhere.
+    Exited(ExitStatus),
+    /// It could not be started, or did not end in time; in words.
+    Never(String),
 }
 
 impl HookStage<'_> {
@@ -108,18 +148,11 @@ impl HookStage<'_> {
         self.hook.run.iter().map(fill).collect()
     }
 
-    fn start(
-        &self,
-        command: &[String],
-        handover: &Handover<'_>,
-        log: &Path,
-        context: &Context<'_>,
-    ) -> Result<std::process::ExitStatus> {
-        let failed = |how: String| PipelineError::Hook { program: command.join(" "), how, log: log.to_owned() };
+    fn start(&self, command: &[String], handover: &Handover<'_>, log: &Path, context: &Context<'_>) -> Result<Ended> {
         let output = File::create(log).map_err(PipelineError::io(log))?;
         let errors = output.try_clone().map_err(PipelineError::io(log))?;
-        let [program, arguments @ ..] = command else { return Err(failed("is empty".into())) };
-        let mut child = Command::new(program)
+        let [program, arguments @ ..] = command else { return Ok(Ended::Never("is empty".to_owned())) };
+        let started = Command::new(program)
             .args(arguments)
             .env("EVENSET_NAME", handover.name)
             .env("EVENSET_DATASET", &handover.dataset)
@@ -130,8 +163,13 @@ impl HookStage<'_> {
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(errors)
-            .spawn()
-            .map_err(|error| failed(format!("cannot be started ({error}); is it installed and on the PATH?")))?;
+            .spawn();
+        let mut child = match started {
+            Ok(child) => child,
+            Err(error) => {
+                return Ok(Ended::Never(format!("cannot be started ({error}); is it installed and on the PATH?")));
+            }
+        };
         if let Some(mut input) = child.stdin.take() {
             let text = serde_json::to_vec(handover).map_err(PipelineError::damaged(log))?;
             // A program that does not read its input closes the pipe; that is its right.
@@ -143,14 +181,16 @@ impl HookStage<'_> {
             if let Some(status) = child.try_wait().map_err(PipelineError::io(log))? {
                 context.progress.advance(1);
                 context.progress.end();
-                return Ok(status);
+                return Ok(Ended::Exited(status));
             }
             let late = self.hook.timeout.is_some_and(|seconds| start.elapsed() > Duration::from_secs(seconds));
             if late || context.progress.stop_requested() {
                 let _ = child.kill();
                 let _ = child.wait();
                 context.progress.check()?;
-                return Err(failed(format!("was ended after its {} seconds", self.hook.timeout.unwrap_or_default())));
+                context.progress.end();
+                let seconds = self.hook.timeout.unwrap_or_default();
+                return Ok(Ended::Never(format!("was ended after its {seconds} seconds")));
             }
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -13,7 +13,6 @@ use std::path::Path;
 
 use evenset_core::{Fingerprint, Group, Seed};
 use evenset_evidence::{ArmRun, Error, EvidenceConfig, EvidenceData, Labelled, StepSummary};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PipelineError, Result};
@@ -163,10 +162,7 @@ fn judged_apart(data: EvidenceData, seed: Seed) -> EvidenceData {
     }
     let (mut learn, mut apart) = (Vec::new(), Vec::new());
     for (group, mut rows) in groups {
-        let mut rng = seed.index(group.into()).rng();
-        for i in (1..rows.len()).rev() {
-            rows.swap(i, rng.random_range(0..=i));
-        }
+        seed.index(group.into()).shuffle(&mut rows);
         let count = if rows.len() < SMALLEST_SPLIT { 0 } else { (APART * rows.len() as f64).ceil() as usize };
         apart.extend(rows.drain(..count));
         learn.extend(rows);

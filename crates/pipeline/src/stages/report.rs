@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use evenset_core::{Fingerprint, Group};
 use evenset_report as page;
 use evenset_report::{Note, Picture, ReasonCount, ReportData};
+use evenset_verify::gates::kind_of_reason;
 use evenset_verify::{Verdict, wilson};
 
 use super::generate::Candidate;
@@ -48,12 +49,14 @@ impl Stage for ReportStage<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         let finished = self.finished;
+        let failure = finished.hook_failure.as_ref().map(|failure| fingerprint("hook failure", failure, &[]));
         let reads: Vec<&Fingerprint> = [
             Some(&finished.scan.fingerprint),
             finished.counts.as_ref().map(|done| &done.fingerprint),
             finished.plan.as_ref().map(|done| &done.fingerprint),
             finished.written.as_ref().map(|done| &done.fingerprint),
             finished.hook.as_ref().map(|done| &done.fingerprint),
+            failure.as_ref(),
             finished.checks.as_ref().map(|done| &done.fingerprint),
             finished.evidence.as_ref().map(|done| &done.fingerprint),
             finished.held_out.as_ref().map(|done| &done.fingerprint),
@@ -118,11 +121,7 @@ impl ReportStage<'_> {
             checks: finished.checks.as_ref().map(|checks| found::checks(&checks.output)),
             evidence: self.evidence(),
             outputs: self.outputs(),
-            hook: finished.hook.as_ref().map(|hook| page::Hook {
-                command: hook.output.command.clone(),
-                exit_code: hook.output.exit_code,
-                output_tail: hook.output.output_tail.clone(),
-            }),
+            hook: self.hook(),
             notes: self.notes(),
             audit_page: finished.counts.as_ref().map(|_| AUDIT_PAGE.to_owned()),
             job: job.to_yaml(),
@@ -136,6 +135,17 @@ impl ReportStage<'_> {
         let shortcut = checks.and_then(|checks| checks.shortcut.as_ref()).map(|shortcut| &shortcut.sentence);
         let worded: Vec<&String> = bias.chain(shortcut).collect();
         self.finished.notes.iter().filter(|note| !worded.contains(note)).map(Note::warning).collect()
+    }
+
+    fn hook(&self) -> Option<page::Hook> {
+        let failure = self.finished.hook_failure.as_ref();
+        let done = self.finished.hook.as_ref().map(|done| &done.output);
+        done.or(failure.map(|failure| &failure.record)).map(|record| page::Hook {
+            command: record.command.clone(),
+            exit_code: record.exit_code,
+            failure: failure.map(|failure| failure.how.clone()),
+            output_tail: record.output_tail.clone(),
+        })
     }
 
     fn evidence(&self) -> Option<page::Evidence> {
@@ -179,6 +189,7 @@ impl ReportStage<'_> {
         let judged = self.judged();
         let row = |(group, before): (Group, u64)| {
             let planned = finished.plan.as_ref().and_then(|plan| plan.output.groups.iter().find(|g| g.values == group));
+            let removed = planned.map_or(0, |group| group.remove);
             let progress = finished.progress.groups.iter().find(|progress| progress.group == group);
             let mine: &[(&Candidate, &Verdict)] = judged.get(&group).map_or(&[], Vec::as_slice);
             let accepted = mine.iter().filter(|(_, verdict)| verdict.accepted).count() as u64;
@@ -190,7 +201,8 @@ impl ReportStage<'_> {
                 generated: mine.len() as u64,
                 accepted,
                 rejected: mine.len() as u64 - accepted,
-                after: finished.written.as_ref().map(|_| before + used),
+                after: finished.written.as_ref().map(|_| before.saturating_sub(removed) + used),
+                used: finished.written.as_ref().map(|_| used),
                 acceptance_interval: (!mine.is_empty()).then(|| wilson(accepted, mine.len() as u64)),
                 reasons: reasons(mine.iter().map(|(_, verdict)| *verdict)),
                 unreachable: progress.and_then(|progress| progress.unreachable.clone()),
@@ -425,13 +437,11 @@ fn picture(bytes: &[u8], frame: crate::images::Frame, group: &Group) -> Picture 
     }
 }
 
-/// Reasons without their figures, most frequent first.
+/// The kinds of reasons, most frequent first.
 fn reasons<'a>(verdicts: impl Iterator<Item = &'a Verdict>) -> Vec<ReasonCount> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for reason in verdicts.filter_map(|verdict| verdict.reject_reason.as_ref()) {
-        // `… (0.81)` is one reason whatever the score.
-        let plain = reason.split(" (").next().unwrap_or(reason);
-        *counts.entry(plain.to_owned()).or_default() += 1;
+        *counts.entry(kind_of_reason(reason)).or_default() += 1;
     }
     let mut reasons: Vec<ReasonCount> =
         counts.into_iter().map(|(reason, count)| ReasonCount { reason, count }).collect();

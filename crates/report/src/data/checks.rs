@@ -163,6 +163,8 @@ pub struct Shortcut {
     pub overall: Option<ShortcutFigures>,
     /// Group by group, where images are enough.
     pub groups: Vec<GroupShortcut>,
+    /// Groups with too few images to be looked at by themselves.
+    pub small: SmallGroups,
     /// The same by what the verifier's classifier sees: how real they look to it. No shortcut follows from it.
     pub features: Option<Auc>,
 }
@@ -181,6 +183,20 @@ pub struct ShortcutFigures {
     pub best: Cue,
     /// Whether the interval lies above the limit.
     pub found: bool,
+}
+
+/// Groups with too few images to be looked at by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SmallGroups {
+    /// The fewest images, real and generated each, that a group needs.
+    pub smallest: u64,
+    /// How many groups have fewer.
+    pub groups: u64,
+    /// Their generated images.
+    pub generated: u64,
+    /// Of these the ones that count over all groups, beside as many real ones.
+    pub counted: u64,
 }
 
 /// What trivial cues tell in one group.

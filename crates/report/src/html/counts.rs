@@ -82,9 +82,13 @@ pub fn counts(data: &ReportData) -> Option<Counts> {
         "planned" => group.want.unwrap_or(group.before).max(group.before),
         _ => group.before,
     };
+    let made = move |group: &GroupRow| match after_name {
+        "after" | "so far" => group.made(),
+        _ => after(group).saturating_sub(group.before),
+    };
     let largest = data.groups.iter().map(|group| after(group).max(group.before)).max().unwrap_or(0);
-    let grids = grids(data, &attributes, after_name, largest, after);
-    let bars = grids.is_empty().then(|| bars(data, after, after_name, largest));
+    let grids = grids(data, &attributes, after_name, largest, &|group| (after(group), made(group)));
+    let bars = grids.is_empty().then(|| bars(data, after, made, after_name, largest));
     let legend = if grids.is_empty() { Vec::new() } else { legend(largest) };
     Some(Counts { grids, bars, attributes, after_name, legend })
 }
@@ -94,7 +98,7 @@ fn grids(
     attributes: &[String],
     after_name: &str,
     largest: u64,
-    after: impl Fn(&GroupRow) -> u64,
+    after: &dyn Fn(&GroupRow) -> (u64, u64),
 ) -> Vec<Grid> {
     let [row_attribute, column_attribute] = attributes else {
         return Vec::new();
@@ -108,7 +112,8 @@ fn grids(
             group.values.get(row_attribute) == Some(row) && group.values.get(column_attribute) == Some(column)
         })
     };
-    let grid = |caption: String, count_of: &dyn Fn(&GroupRow) -> u64| Grid {
+    // All images of a group, and the generated ones among them.
+    let grid = |caption: String, count_of: &dyn Fn(&GroupRow) -> (u64, u64)| Grid {
         caption,
         row_attribute: row_attribute.clone(),
         column_attribute: column_attribute.clone(),
@@ -124,12 +129,12 @@ fn grids(
             })
             .collect(),
     };
-    let mut grids = vec![grid("Before: real training images".to_owned(), &|group| group.before)];
+    let mut grids = vec![grid("Before: real training images".to_owned(), &|group| (group.before, 0))];
     match after_name {
         "" => {}
-        "planned" => grids.push(grid("Planned: what every group is to have".to_owned(), &after)),
-        "so far" => grids.push(grid("So far: real and accepted generated images".to_owned(), &after)),
-        _ => grids.push(grid("After: real and generated training images".to_owned(), &after)),
+        "planned" => grids.push(grid("Planned: what every group is to have".to_owned(), after)),
+        "so far" => grids.push(grid("So far: real and accepted generated images".to_owned(), after)),
+        _ => grids.push(grid("After: real and generated training images".to_owned(), after)),
     }
     grids
 }
@@ -145,14 +150,14 @@ fn distinct<'a>(data: &'a ReportData, attribute: &str) -> Vec<&'a str> {
     seen
 }
 
-fn cell(group: &GroupRow, images: u64, largest: u64) -> Cell {
-    let made = images.saturating_sub(group.before);
+fn cell(group: &GroupRow, (images, made): (u64, u64), largest: u64) -> Cell {
+    let real = images.saturating_sub(made);
     Cell {
         number: count(images),
         step: step(images, largest),
         made: (made > 0).then(|| number(100.0 * ratio(made, images), 1)),
         title: if made > 0 {
-            format!("{}: {} real, {} generated", super::spoken(&group.values), count(group.before), count(made))
+            format!("{}: {} real, {} generated", super::spoken(&group.values), count(real), count(made))
         } else {
             format!("{}: {} real", super::spoken(&group.values), count(images))
         },
@@ -179,18 +184,24 @@ fn legend(largest: u64) -> Vec<LegendStep> {
 }
 
 /// Groups from the smallest to the largest.
-fn bars(data: &ReportData, after: impl Fn(&GroupRow) -> u64, after_name: &str, largest: u64) -> Folded<Bar> {
+fn bars(
+    data: &ReportData,
+    after: impl Fn(&GroupRow) -> u64,
+    made: impl Fn(&GroupRow) -> u64,
+    after_name: &str,
+    largest: u64,
+) -> Folded<Bar> {
     let mut groups: Vec<&GroupRow> = data.groups.iter().collect();
     groups.sort_by_key(|group| group.before);
     let bar = |group: &GroupRow| {
         let total = after(group);
-        let made = total.saturating_sub(group.before);
-        let made = if after_name == "planned" { 0 } else { made };
+        let made = if after_name == "planned" { 0 } else { made(group) };
+        let real = if after_name == "planned" { group.before } else { total.saturating_sub(made) };
         Bar {
             values: values(&group.values),
             before: count(group.before),
             after: if after_name.is_empty() { String::new() } else { count(total) },
-            chart: safe(stacked_bar(group.before, made, group.want, largest.max(group.want.unwrap_or(0)))),
+            chart: safe(stacked_bar(real, made, group.want, largest.max(group.want.unwrap_or(0)))),
         }
     };
     Folded::new(groups.into_iter().map(bar).collect(), 60, 40)

@@ -195,7 +195,7 @@ fn missing(data: &ReportData) -> Option<Figure> {
 }
 
 fn made(data: &ReportData) -> Option<Figure> {
-    let filled = data.groups.iter().filter(|group| group.accepted > 0).count() as u64;
+    let filled = data.groups.iter().filter(|group| group.made() > 0).count() as u64;
     let accepted = match &data.acceptance {
         Some(acceptance) => acceptance.accepted,
         None => data.groups.iter().map(|group| group.accepted).sum(),
@@ -208,10 +208,22 @@ fn made(data: &ReportData) -> Option<Figure> {
             detail: "none is accepted yet".to_owned(),
         });
     }
+    let groups = plural(filled, "group", "groups");
+    let Some(outputs) = &data.outputs else {
+        return Some(Figure {
+            value: count(accepted),
+            label: "generated images were accepted",
+            detail: format!("in {groups}"),
+        });
+    };
+    let over = match accepted.saturating_sub(outputs.rows_generated) {
+        0 => String::new(),
+        over => format!("; {} more passed the checks than the plan needs", count(over)),
+    };
     Some(Figure {
-        value: count(accepted),
-        label: "generated images were accepted",
-        detail: format!("in {}", plural(filled, "group", "groups")),
+        value: count(outputs.rows_generated),
+        label: "generated images joined the training data",
+        detail: format!("in {groups}{over}"),
     })
 }
 

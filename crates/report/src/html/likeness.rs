@@ -53,6 +53,8 @@ struct ShortcutView {
     found: bool,
     sentence: String,
     features: String,
+    /// Groups that were not looked at by themselves, in words.
+    small: String,
     rows: Folded<ShortcutRow>,
 }
 
@@ -183,6 +185,7 @@ fn shortcut(shortcut: &Shortcut) -> ShortcutView {
         found: shortcut.found,
         sentence: found(shortcut),
         features: shortcut.features.as_ref().map(told).unwrap_or_default(),
+        small: too_small(shortcut).unwrap_or_default(),
         rows: Folded::new(groups.collect(), 12, 8),
     }
 }
@@ -221,6 +224,24 @@ pub(crate) fn found(shortcut: &Shortcut) -> String {
              and the like tells them from real ones with {auc}, not surely above the limit of {limit}; {best}."
         ),
     }
+}
+
+/// Which groups were not looked at by themselves and why, in plain words.
+pub(crate) fn too_small(shortcut: &Shortcut) -> Option<String> {
+    let small = shortcut.small;
+    (small.groups > 0).then(|| {
+        let over_all = match small.counted {
+            0 => "count nowhere, having no real image beside them".to_owned(),
+            counted if counted == small.generated => "count in what is found over all groups".to_owned(),
+            counted => format!("count over all groups as far as real images stand beside them ({})", count(counted)),
+        };
+        format!(
+            "Not looked at by themselves: {} with fewer than {} real or generated images (`smallest`); their {} {over_all}.",
+            plural(small.groups, "group", "groups"),
+            count(small.smallest),
+            plural(small.generated, "generated image", "generated images"),
+        )
+    })
 }
 
 fn told(auc: &Auc) -> String {
@@ -273,7 +294,7 @@ mod tests {
     use evenset_core::Group;
 
     use super::*;
-    use crate::data::{Cue, GroupShortcut, KernelDistance};
+    use crate::data::{Cue, GroupShortcut, KernelDistance, SmallGroups};
 
     fn near_or_far(colour: &str, kernel: Option<f64>) -> GroupDistances {
         let of = |value: f64| Distances {
@@ -321,6 +342,22 @@ mod tests {
         assert!(found(&shortcut).starts_with("In red something trivial"));
         shortcut.overall = Some(figures(0.8, true));
         assert!(found(&shortcut).contains("with 0.80 (0.75 to 0.85), above the limit of 0.70"));
+    }
+
+    #[test]
+    fn groups_that_a_shortcut_was_not_looked_for_in_are_told_with_the_reason() {
+        let told = |groups, generated, counted| {
+            let small = SmallGroups { smallest: 20, groups, generated, counted };
+            too_small(&Shortcut { small, ..Shortcut::default() })
+        };
+        assert_eq!(told(0, 0, 0), None);
+        assert_eq!(
+            told(3, 1041, 17).unwrap(),
+            "Not looked at by themselves: 3 groups with fewer than 20 real or generated images (`smallest`); their 1,041 \
+             generated images count over all groups as far as real images stand beside them (17)."
+        );
+        assert!(told(1, 9, 0).unwrap().ends_with("count nowhere, having no real image beside them."));
+        assert!(told(1, 9, 9).unwrap().ends_with("their 9 generated images count in what is found over all groups."));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What the page does not show, said plainly: what always holds, and what this run's numbers call for.
 
 use super::ratio;
-use crate::ReportData;
 use crate::data::Verdict;
 use crate::text::{count, plural};
+use crate::{GroupRow, ReportData};
 
 /// Limits of this run, the most particular first.
 pub fn limits(data: &ReportData) -> Vec<String> {
@@ -56,7 +56,7 @@ fn seen_by_the_generator(data: &ReportData) -> Option<String> {
 }
 
 fn without_a_real_image(data: &ReportData) -> Option<String> {
-    let groups = data.groups.iter().filter(|group| group.before == 0 && group.accepted > 0).count() as u64;
+    let groups = data.groups.iter().filter(|group| group.before == 0 && group.made() > 0).count() as u64;
     (groups > 0).then(|| {
         format!(
             "{} had no real training image at all: the model composed them from what it learned of other groups.",
@@ -66,8 +66,8 @@ fn without_a_real_image(data: &ReportData) -> Option<String> {
 }
 
 fn mostly_generated(data: &ReportData) -> Option<String> {
-    let mostly = |accepted: u64, before: u64| ratio(accepted, accepted.saturating_add(before)) > 0.9;
-    let groups = data.groups.iter().filter(|group| mostly(group.accepted, group.before)).count() as u64;
+    let mostly = |group: &&GroupRow| ratio(group.made(), group.made().saturating_add(group.real())) > 0.9;
+    let groups = data.groups.iter().filter(mostly).count() as u64;
     (groups > 0).then(|| format!("{} of {} groups are more than 90 % generated.", count(groups), data.groups.len()))
 }
 

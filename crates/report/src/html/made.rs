@@ -145,12 +145,8 @@ fn files(outputs: &Outputs) -> Vec<FileView<'_>> {
 fn hook(hook: &Hook) -> HookView<'_> {
     HookView {
         command: hook.command.join(" "),
-        ended: match hook.exit_code {
-            Some(0) => "finished".to_owned(),
-            Some(code) => format!("failed with exit code {code}"),
-            None => "was ended by a signal".to_owned(),
-        },
-        failed: hook.exit_code != Some(0),
+        ended: hook.failure.clone().unwrap_or_else(|| "finished".to_owned()),
+        failed: hook.failure.is_some(),
         output: &hook.output_tail,
     }
 }

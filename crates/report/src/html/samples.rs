@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Folded, safe, spoken, values};
 use crate::ReportData;
 use crate::data::{GroupRow, Picture};
-use crate::text::count;
+use crate::text::{count, plural};
 
 const MOST_IMAGES: usize = 8;
 const MOST_REJECTED: usize = 24;
@@ -17,8 +17,9 @@ const SMALL: u32 = 96;
 #[derive(Serialize)]
 pub struct Card {
     values: Vec<String>,
-    before: String,
-    accepted: String,
+    /// How many real and generated images the group has, as [`GroupRow::real`] and [`GroupRow::made`] count them.
+    images_real: String,
+    images_made: String,
     real: Vec<Image>,
     made: Vec<Image>,
 }
@@ -42,8 +43,8 @@ pub struct Image {
 pub fn cards(data: &ReportData) -> Folded<Card> {
     let card = |group: &GroupRow| Card {
         values: values(&group.values),
-        before: count(group.before),
-        accepted: count(group.accepted),
+        images_real: count(group.real()),
+        images_made: count(group.made()),
         real: images(&group.samples_real, &format!("real image of {}", spoken(&group.values))),
         made: images(&group.samples_generated, &format!("generated image of {}", spoken(&group.values))),
     };
@@ -51,6 +52,22 @@ pub fn cards(data: &ReportData) -> Folded<Card> {
         data.groups.iter().map(card).filter(|card| !card.real.is_empty() || !card.made.is_empty()).collect();
     cards.sort_by_key(|card| card.made.is_empty());
     Folded::new(cards, 20, 12)
+}
+
+/// What became of accepted images that are not in training, in words; empty where all are.
+pub fn left_over(data: &ReportData) -> String {
+    let Some(outputs) = &data.outputs else { return String::new() };
+    let accepted: u64 = data.groups.iter().map(|group| group.accepted).sum();
+    match accepted.saturating_sub(outputs.rows_generated) {
+        0 => String::new(),
+        over => format!(
+            "Of {} that passed the checks, {} fill the plan and are in training. The other {} are more than the plan \
+             needs: they are in no dataset and stay in the run's folder.",
+            plural(accepted, "generated image", "generated images"),
+            count(outputs.rows_generated),
+            count(over)
+        ),
+    }
 }
 
 /// Rejected candidates: the first of every group, then the second of every group, and so on up to a limit.

@@ -7,7 +7,7 @@ use super::{Folded, ratio, safe, shown, unbroken};
 use crate::ReportData;
 use crate::charts::rate_bar;
 use crate::data::{Calibration, CorrectedCount, Rate, Threshold};
-use crate::text::{count, percent, percent_interval, plural};
+use crate::text::{count, images_interval, percent, percent_interval, plural};
 
 /// A matrix of more classes than this is shown as its most frequent confusions.
 const LARGEST_MATRIX: usize = 12;
@@ -141,10 +141,7 @@ fn value(name: &str, threshold: Option<&Threshold>, counted: Option<&CorrectedCo
             || if counted.is_some() { "not known".to_owned() } else { String::new() },
             |(right, _)| images(right),
         ),
-        interval: known
-            .and_then(|(_, interval)| interval)
-            .map(|[low, high]| format!("{} to {}", images(low), images(high)))
-            .unwrap_or_default(),
+        interval: known.and_then(|(_, interval)| interval).map(images_interval).unwrap_or_default(),
         chart: known
             .map(|(right, interval)| safe(rate_bar(share(right), interval.map(|ends| ends.map(share)), "made"))),
     }

@@ -67,10 +67,10 @@ impl ProgramGate {
     /// Looks for the program without starting it.
     ///
     /// # Errors
-    /// [`VerifyError::Program`] where it is not there or may not be executed.
+    /// [`VerifyError::CannotStart`] where it is not there or may not be executed.
     pub(crate) fn look_for(&self) -> Result<(), VerifyError> {
         match self.config.run.first().and_then(|program| obstacle(program)) {
-            Some(why) => Err(self.failed(cannot_start(&why), String::new())),
+            Some(why) => Err(self.cannot_start(why)),
             None => Ok(()),
         }
     }
@@ -78,7 +78,7 @@ impl ProgramGate {
     /// One outcome for each candidate, in their order.
     ///
     /// # Errors
-    /// [`VerifyError::Program`] where the program cannot be started, or fails and `on_error` says to stop;
+    /// [`VerifyError::CannotStart`]; [`VerifyError::Program`] where the program fails and `on_error` says to stop;
     /// [`VerifyError::Temporary`] where its images cannot be written; [`VerifyError::Interrupted`].
     pub(crate) fn check(
         &self,
@@ -105,9 +105,7 @@ impl ProgramGate {
             Err(Failure::Wrong { what, printed }) => Err((what, printed)),
             Err(Failure::Stopped) => return Err(VerifyError::Interrupted(evenset_core::Interrupted)),
             // A misspelt name is not what `on_error` is for.
-            Err(Failure::Start(error)) => {
-                return Err(self.failed(cannot_start(&error), String::new()));
-            }
+            Err(Failure::Start(error)) => return Err(self.cannot_start(error.to_string())),
         };
         let (what, printed) = match answers {
             Ok(answers) => return Ok(answers.into_iter().map(|answer| self.outcome(answer)).collect()),
@@ -131,14 +129,14 @@ impl ProgramGate {
         Outcome::drop(score, format!("{}: {reason}", self.name()))
     }
 
+    fn cannot_start(&self, why: String) -> VerifyError {
+        VerifyError::CannotStart { gate: self.name().to_owned(), program: self.config.run.join(" "), why }
+    }
+
     fn failed(&self, what: String, printed: String) -> VerifyError {
         let printed = if printed.is_empty() { printed } else { format!("\nIt wrote:\n{printed}") };
         VerifyError::Program { gate: self.name().to_owned(), program: self.config.run.join(" "), what, printed }
     }
-}
-
-fn cannot_start(why: &dyn std::fmt::Display) -> String {
-    format!("cannot be started ({why}; is it installed and on the PATH?)")
 }
 
 /// Writes the images into `folder`; the lines that the program reads.
@@ -302,6 +300,7 @@ $all"; i=$((i+1)); done; printf '%s\n' "$all""#;
         let config = CommandConfig { run: vec!["/no/such/program".into()], ..gate("", OnError::Keep).config };
         let error = ProgramGate::new(config).check(&[&candidates(1)[0]], &Silent).unwrap_err().to_string();
         assert!(error.contains("`/no/such/program` of the gate `taste` cannot be started"), "{error}");
+        assert!(!error.contains("on_error"), "it is set, and is not for this: {error}");
     }
 
     #[test]

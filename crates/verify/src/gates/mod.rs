@@ -8,6 +8,7 @@ mod diversity;
 mod in_distribution;
 mod looks;
 mod novelty;
+mod reason;
 mod safety;
 mod thresholds;
 
@@ -21,6 +22,7 @@ pub use in_distribution::{InDistribution, InDistributionLimit};
 pub use looks::Looks;
 pub(crate) use looks::Scale;
 pub use novelty::{Novelty, NoveltyLimits};
+pub use reason::kind_of_reason;
 pub(crate) use safety::checker_folders;
 pub use safety::{OnnxSafetyConfig, Safety, SafetyConfig};
 pub(crate) use thresholds::{Aim, Seen, UNCALIBRATED, seen};

@@ -3,8 +3,8 @@
 //! Generated images that are brighter, smoother or more evenly lit than real ones, and are added to some groups only, teach
 //! whoever trains on both that brightness or smoothness means the group. So a small classifier tries to tell real from
 //! generated images of the same group by cues that have nothing to do with what they show, and reports how far it comes on
-//! images that it did not learn from. Sizes, formats and the quality of compression are made alike where datasets are
-//! written, and are not looked at here.
+//! images that it did not learn from. It looks at images as they were drawn, before `write.match_real` gives them files
+//! like the real ones: sizes, formats and the quality of compression are made alike there, and are not looked at here.
 
 mod auc;
 mod cues;
@@ -40,6 +40,9 @@ pub struct ShortcutReport {
     pub overall: Option<ShortcutFigures>,
     /// By group, in the groups' order; groups with too few images are left out.
     pub groups: Vec<GroupShortcut>,
+    /// The groups that were left out.
+    #[serde(default)]
+    pub small: SmallGroups,
     /// How well what the verifier's classifier sees tells generated images from real ones that it did not learn from: how
     /// real they look to it. No shortcut follows from it. None without a classifier or with too few images.
     pub features: Option<Auc>,
@@ -60,6 +63,20 @@ pub struct ShortcutFigures {
     pub best: CueAuc,
     /// Whether the interval of `auc` lies above the limit.
     pub found: bool,
+}
+
+/// Groups that were not looked at by themselves, having too few images. In what is found over all groups they count with as
+/// many real as generated images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmallGroups {
+    /// The fewest images, real and generated each, that a group needs.
+    pub smallest: usize,
+    /// How many groups have fewer.
+    pub groups: usize,
+    /// Their generated images.
+    pub generated: usize,
+    /// Of these the ones that count over all groups.
+    pub counted: usize,
 }
 
 /// What one group's images tell.
@@ -104,7 +121,9 @@ pub fn shortcut_report(
     let at_most = IN_GROUP.min(IN_ALL / groups.len().max(1)).max(1);
     let smallest = config.smallest as usize;
     let (mut overall, mut by_group) = (Sample::default(), Vec::new());
+    let mut small = SmallGroups { smallest, ..SmallGroups::default() };
     for (group, mut drawn) in groups {
+        let images = drawn.len();
         let mut rows = members(&wishes(&generated[drawn[0]], &real.attributes)?, &real.labels);
         let seed = seed.derive(&group.to_string());
         rows.shuffle(&mut seed.derive("real").rng());
@@ -112,12 +131,17 @@ pub fn shortcut_report(
         rows.truncate(at_most);
         drawn.truncate(at_most);
         let sample = Sample::of(real, &rows, generated, &drawn);
-        if rows.len().min(drawn.len()) >= smallest {
+        // As many of both, or the groups would tell them apart.
+        let alike = rows.len().min(drawn.len());
+        if alike >= smallest {
             let figures = sample.figures(config.limit, seed.derive("folds"));
             by_group.extend(figures.map(|figures| GroupShortcut { group: group.clone(), figures }));
+        } else {
+            small.groups += 1;
+            small.generated += images;
+            small.counted += alike;
         }
-        // As many of both, or the groups would tell them apart.
-        overall.extend(sample, rows.len().min(drawn.len()));
+        overall.extend(sample, alike);
     }
     let enough = overall.real.len() >= smallest;
     let overall = enough.then(|| overall.figures(config.limit, seed.derive("folds"))).flatten();
@@ -126,8 +150,15 @@ pub fn shortcut_report(
         None => None,
     };
     let found = overall.iter().chain(by_group.iter().map(|group| &group.figures)).any(|figures| figures.found);
-    let mut report =
-        ShortcutReport { found, limit: config.limit, overall, groups: by_group, features, sentence: String::new() };
+    let mut report = ShortcutReport {
+        found,
+        limit: config.limit,
+        overall,
+        groups: by_group,
+        small,
+        features,
+        sentence: String::new(),
+    };
     report.sentence = report.tell();
     Ok(report)
 }

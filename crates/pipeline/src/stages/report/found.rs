@@ -218,11 +218,18 @@ fn shortcut(report: &evenset_verify::ShortcutReport) -> page::Shortcut {
         group: group.group.clone(),
         figures: figures(&group.figures),
     };
+    let small = &report.small;
     page::Shortcut {
         found: report.found,
         limit: report.limit,
         overall: report.overall.as_ref().map(figures),
         groups: report.groups.iter().map(group).collect(),
+        small: page::SmallGroups {
+            smallest: small.smallest as u64,
+            groups: small.groups as u64,
+            generated: small.generated as u64,
+            counted: small.counted as u64,
+        },
         features: report.features.as_ref().map(auc),
     }
 }
