@@ -22,7 +22,7 @@ pub enum PipelineError {
     Plan(#[from] evenset_plan::PlanError),
     /// Training the generator or drawing from it.
     #[error("generate: {0}")]
-    Diffusion(#[from] evenset_diffusion::DiffusionError),
+    Diffusion(#[source] Box<evenset_diffusion::DiffusionError>),
     /// Handing images to a network.
     #[error(transparent)]
     Network(#[from] evenset_nn::Error),
@@ -143,6 +143,12 @@ pub enum PipelineError {
 /// A result of this room.
 pub type Result<T, E = PipelineError> = std::result::Result<T, E>;
 
+impl From<evenset_diffusion::DiffusionError> for PipelineError {
+    fn from(error: evenset_diffusion::DiffusionError) -> Self {
+        Self::Diffusion(Box::new(error))
+    }
+}
+
 impl PipelineError {
     /// Whether the user asked for the end.
     pub fn interrupted(&self) -> bool {
@@ -150,11 +156,13 @@ impl PipelineError {
         use evenset_evidence::Error as EvidenceError;
         use evenset_nn::Error as NetworkError;
         use evenset_verify::VerifyError;
+        if let Self::Diffusion(error) = self {
+            return matches!(**error, DiffusionError::Interrupted(_));
+        }
         matches!(
             self,
             Self::Interrupted(_)
                 | Self::Network(NetworkError::Interrupted(_))
-                | Self::Diffusion(DiffusionError::Interrupted(_))
                 | Self::Verify(VerifyError::Interrupted(_) | VerifyError::Classifier(NetworkError::Interrupted(_)))
                 | Self::Evidence(EvidenceError::Classifier(NetworkError::Interrupted(_)))
         )

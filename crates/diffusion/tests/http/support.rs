@@ -104,7 +104,8 @@ pub fn body(entry: &Value) -> Vec<u8> {
 
 /// Requests whose images the server gives these numbers as their only colour.
 pub fn requests(numbers: impl IntoIterator<Item = u8>) -> Vec<HostedRequest> {
-    let request = |number: u8| HostedRequest { prompt: format!("item {number}"), seed: Seed(number.into()), edit: None };
+    let request =
+        |number: u8| HostedRequest { prompt: format!("item {number}"), seed: Seed(number.into()), edit: None };
     numbers.into_iter().map(request).collect()
 }
 

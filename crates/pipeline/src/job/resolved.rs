@@ -287,7 +287,8 @@ fn locate(tree: &Node, mut path: Vec<String>, message: &str) -> JobError {
         .or_else(|| quoted("invalid value: integer `"))
         .or_else(|| quoted("invalid type: boolean `"))
     {
-        node.find_scalar(&|scalar| !scalar.is_string() && scalar.to_string() == text)
+        let written = |scalar: &serde_json::Value| (!scalar.is_string()).then(|| scalar.to_string());
+        node.find_scalar(&|scalar| written(scalar).as_ref() == Some(&text))
     } else {
         None
     };
