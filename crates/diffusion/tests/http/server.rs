@@ -42,7 +42,7 @@ struct Shared {
 pub fn serve() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    writeln!(std::io::stdout(), "{LISTENING}{port}").unwrap();
+    std::io::stdout().write_all(format!("{LISTENING}{port}\n").as_bytes()).unwrap();
     thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
