@@ -57,7 +57,7 @@ impl Case {
         let pixels = picture(image);
         let free = |i: usize| if i / WIDTH >= 10 && i % WIDTH >= 5 { 255 } else { 0 };
         let mask = (self.kind == "inpaint").then(|| (0..HEIGHT * WIDTH).map(free).collect());
-        (self.kind != "text").then(|| Start { pixels, strength: self.strength, mask })
+        (self.kind != "text").then_some(Start { pixels, strength: self.strength, mask })
     }
 
     /// The images of the case, `[batch, 3, height, width]`.
