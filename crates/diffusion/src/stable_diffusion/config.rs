@@ -20,8 +20,8 @@ use crate::error::{DiffusionError, Result};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StableDiffusionConfig {
-    /// Folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
-    /// `owner/name@revision`, in the local hub cache. **Required.**
+    /// Required: a folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
+    /// `owner/name@revision`, in the local hub cache.
     pub path: String,
     /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
     pub fp16_files: bool,

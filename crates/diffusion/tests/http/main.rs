@@ -1,5 +1,7 @@
 //! Hosted models against a real HTTP server: a second process of this very program, whose behaviour is chosen by path.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod answers;
 mod budget;
 mod requests;
