@@ -25,8 +25,8 @@ data() { # a share, or `even`
 
 # The two classifiers: the fully connected one as the job has it, and a small convolutional one.
 mlp=()
-cnn=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=1200 --set evidence.batch=128
-    --set evidence.learning_rate=0.004 --set "evidence.baselines=[as-is, oversample, reweight]" --set "evidence.variants=[]")
+cnn=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=3000 --set evidence.batch=64
+    --set evidence.learning_rate=0.006 --set "evidence.baselines=[as-is, oversample, reweight]" --set "evidence.variants=[]")
 
 prove() { # job, name of the data, classifier
     local -n settings=$3
