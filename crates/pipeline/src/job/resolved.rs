@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use evenset_audit::AuditConfig;
 use evenset_core::Seed;
 use evenset_data::{DatasetSpec, Derive, Filter, View};
-use evenset_diffusion::DiffusionError;
 use evenset_evidence::{Error as EvidenceError, EvidenceConfig, SEEDS_FOR_A_VERDICT};
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
@@ -415,37 +414,22 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
 
 /// Whether model, sampler and guides go together.
 fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) -> Result<(), JobError> {
-    let wrong = |error: &DiffusionError| invalid(tree, "generate.model", error.to_string());
-    let sampler = match &generate.model {
-        Model::Conditional(config) => {
-            config.validate().map_err(|error| wrong(&error))?;
-            generate.sampler.conditional().map(drop)
-        }
-        Model::StableDiffusion(_) | Model::Http(_) => {
-            match &generate.model {
-                Model::Http(config) => config.validate(),
-                Model::StableDiffusion(config) => config.validate(),
-                Model::Conditional(_) => Ok(()),
-            }
-            .map_err(|error| wrong(&error))?;
-            if plan.is_some_and(|plan| plan.prompts.is_none()) {
-                let message = "this model draws what prompts say, and the job has none; add `plan.prompts`, such as \
-                               `prompts: {template: \"a photo of a {garment}\"}`";
-                return Err(invalid(tree, "generate.model", message));
-            }
-            if generate.guides.as_ref().is_some_and(|guides| guides.inversion) {
-                let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
-                return Err(invalid(tree, "generate.guides.inversion", message));
-            }
-            match &generate.model {
-                Model::Http(_) if generate.sampler != Sampler::default() => Err((
-                    "",
-                    "a hosted model draws as its server does; remove it, or see `generate.model.fields`".into(),
-                )),
-                _ => generate.sampler.check_for_stable_diffusion(),
-            }
-        }
+    let (model, sampler) = match &generate.model {
+        Model::Conditional(config) => (config.validate(), generate.sampler.conditional().map(drop)),
+        Model::StableDiffusion(config) => (config.validate(), generate.sampler.check_for_stable_diffusion()),
+        Model::Http(config) => (config.validate(), generate.sampler.check_for_hosted()),
     };
+    model.map_err(|error| invalid(tree, "generate.model", error.to_string()))?;
+    let reads_prompts = generate.model.conditional().is_none();
+    if reads_prompts && plan.is_some_and(|plan| plan.prompts.is_none()) {
+        let message = "this model draws what prompts say, and the job has none; add `plan.prompts`, such as \
+                       `prompts: {template: \"a photo of a {garment}\"}`";
+        return Err(invalid(tree, "generate.model", message));
+    }
+    if reads_prompts && generate.guides.as_ref().is_some_and(|guides| guides.inversion) {
+        let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
+        return Err(invalid(tree, "generate.guides.inversion", message));
+    }
     sampler.map_err(|(key, message)| {
         let path = if key.is_empty() { "generate.sampler".to_owned() } else { format!("generate.sampler.{key}") };
         invalid(tree, &path, message)

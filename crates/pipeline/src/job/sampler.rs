@@ -104,6 +104,19 @@ impl Sampler {
         }
         Ok(())
     }
+
+    /// Whether nothing is asked of a hosted model that only its server decides.
+    ///
+    /// # Errors
+    /// As [`conditional`](Self::conditional).
+    pub fn check_for_hosted(&self) -> Result<(), (&'static str, String)> {
+        match *self == Self::default() {
+            true => Ok(()),
+            false => {
+                Err(("", "a hosted model draws as its server does; remove it, or see `generate.model.fields`".into()))
+            }
+        }
+    }
 }
 
 #[cfg(test)]
