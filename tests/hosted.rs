@@ -123,5 +123,20 @@ fn a_hosted_model_needs_a_budget_and_prompts_and_takes_no_sampler() {
     let unprompted = text.lines().filter(|line| !line.contains("prompts:")).collect::<Vec<_>>().join("\n");
     std::fs::write(root.path().join("job.yaml"), unprompted).unwrap();
     assert!(fail(root.path(), &["run", "job.yaml"], 2).contains("plan.prompts"));
+    assert!(refused("item 2\"]}", "item 2\"], negative: blurry}").contains("plan.prompts"));
+    assert!(refused("verify:", "  guides: {below: 50}\nverify:").contains("strengths: [1]"));
     assert_eq!(server.asked(), 0);
+}
+
+#[test]
+fn other_words_for_the_same_request_are_another_image() {
+    let (root, server) = (tempfile::tempdir().unwrap(), Server::start());
+    job(root.path(), &server, "{images: 99}");
+    succeed(root.path(), &["generate", "job.yaml"]);
+    let asked = server.asked();
+    succeed(
+        root.path(),
+        &["generate", "job.yaml", "--set", "plan.prompts.template=a photo of a {colour} {shape}, item 2"],
+    );
+    assert_eq!(server.asked(), 2 * asked);
 }

@@ -234,4 +234,6 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     let missing = run(root.path(), &as_strs(&small("run", "sd1", &["generate.model.path=nobody/nothing"])));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("hf download nobody/nothing"), "{}", stderr(&missing));
+    let planned = succeed(root.path(), &as_strs(&small("plan", "sd1", &["generate.model.path=nobody/nothing"])));
+    assert!(planned.contains("30"), "who is missing needs no weights: {planned}");
 }

@@ -26,7 +26,7 @@ const DRAWN: usize = 32;
 const ROWS: usize = 64;
 
 /// What the plan of a finished walk is expected to cost on this machine; `None` without a plan, where nothing is missing,
-/// and for a hosted model.
+/// for a hosted model and for one whose weights are not there.
 ///
 /// # Errors
 /// Whatever training and drawing can give.
@@ -34,9 +34,17 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
     let Some(plan) = finished.plan.as_ref().map(|plan| &plan.output).filter(|plan| plan.images > 0) else {
         return Ok(None);
     };
-    // What a server needs is not known before it is asked, and asking costs money.
-    if let Model::Http(_) = &job.generate.model {
-        return Ok(None);
+    match &job.generate.model {
+        // What a server needs is not known before it is asked, and asking costs money.
+        Model::Http(_) => return Ok(None),
+        // Who is missing can be asked before the weights are there.
+        Model::StableDiffusion(config) => {
+            if let Err(error) = config.folder() {
+                tracing::warn!("the price is not known without the model: {error}");
+                return Ok(None);
+            }
+        }
+        Model::Conditional(_) => {}
     }
     progress.begin("measure this machine", 3);
     let rates = rates(job, finished, plan, progress)?;

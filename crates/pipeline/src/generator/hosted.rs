@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use evenset_core::Progress;
+use evenset_core::{Fingerprint, Progress};
 use evenset_data::Limits;
 use evenset_data::atomic::write_file;
 use evenset_diffusion::Generated;
@@ -48,10 +48,13 @@ impl Hosted {
         Ok(Some(Drawn::from(self.rgb(found.rgb))))
     }
 
-    /// The files of a request: its image, or why there is none.
+    /// The files of a request: its image, or why there is none. They are named by all that is sent, so that other words for
+    /// the same request are another image.
     fn paths(&self, asked: &Asked<'_>) -> (PathBuf, PathBuf) {
-        let id = &asked.request.id;
-        (self.kept.join(format!("{id}.png")), self.kept.join(format!("{id}.txt")))
+        let (prompt, guide) = (in_words(asked.request), asked.guide.as_deref().unwrap_or_default());
+        let sent = [("request", asked.request.id.as_bytes()), ("prompt", prompt.as_bytes()), ("guide", guide)];
+        let name: String = Fingerprint::of(sent).as_str().chars().take(24).collect();
+        (self.kept.join(format!("{name}.png")), self.kept.join(format!("{name}.txt")))
     }
 
     fn rgb(&self, pixels: Vec<u8>) -> Generated {

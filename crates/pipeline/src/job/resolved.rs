@@ -430,10 +430,32 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
         let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
         return Err(invalid(tree, "generate.guides.inversion", message));
     }
+    if let Model::Http(_) = &generate.model {
+        check_hosted(generate, plan, tree)?;
+    }
     sampler.map_err(|(key, message)| {
         let path = if key.is_empty() { "generate.sampler".to_owned() } else { format!("generate.sampler.{key}") };
         invalid(tree, &path, message)
     })
+}
+
+/// Refuses what the images API has no words for: it would be written down as done, and was not.
+fn check_hosted(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) -> Result<(), JobError> {
+    let prompts = plan.and_then(|plan| plan.prompts.as_ref());
+    let negative = prompts.is_some_and(|prompts| {
+        prompts.negative.is_some() || prompts.overrides.iter().any(|other| other.negative.is_some())
+    });
+    if negative {
+        let message = "a hosted model is sent one prompt and nothing to steer away from; remove `negative`";
+        return Err(invalid(tree, "plan.prompts", message));
+    }
+    let Some(guides) = &generate.guides else { return Ok(()) };
+    if guides.strengths != [1.0] || !guides.guidances.is_empty() {
+        let message = "a hosted model decides itself how much of a guide it changes; write `strengths: [1]` and no \
+                       `guidances`";
+        return Err(invalid(tree, "generate.guides", message));
+    }
+    Ok(())
 }
 
 fn check_evidence(evidence: &EvidenceConfig, tree: &Node) -> Result<(), JobError> {
