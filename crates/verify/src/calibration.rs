@@ -30,10 +30,9 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// The thresholds of every attribute, in their order.
-    pub(crate) fn thresholds(&self) -> Vec<Thresholds> {
-        let none = || Thresholds { aim: None, values: Vec::new(), groups: Vec::new() };
-        self.attributes.iter().map(|attribute| attribute.thresholds.clone().unwrap_or_else(none)).collect()
+    /// The thresholds of every attribute, in their order; none for those that are not checked.
+    pub(crate) fn thresholds(&self) -> Vec<Option<Thresholds>> {
+        self.attributes.iter().map(|attribute| attribute.thresholds.clone()).collect()
     }
 }
 
@@ -57,7 +56,7 @@ pub struct AttributeCalibration {
     pub balanced_accuracy: f64,
     /// Mean over the groups of the share recognised rightly: what matters where groups are entangled.
     pub group_accuracy: f64,
-    /// How sure the recogniser must be of each value; none without the gate `attributes`.
+    /// How sure the recogniser must be of each value; none where the gate `attributes` does not check it.
     pub thresholds: Option<Thresholds>,
     /// `accepts[true value][value asked for]`: held-out images that would pass as that value; empty without the gate.
     pub accepts: Vec<Vec<u64>>,

@@ -55,6 +55,11 @@ impl Default for DecodeConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttributesConfig {
+    /// Which attributes are checked, the label by its name too: `[colour]` where each image starts from a real one that has
+    /// the digit already (see `generate.guides`). What is not checked is taken as it was asked for, and no count of it is
+    /// corrected. Default: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
     /// Share of images showing something else that may pass as what was asked for. The least probability of each value
     /// is set for it on held-out real images, group by group where there are enough.
     #[schemars(range(min = 0.001, max = 0.5))]
@@ -81,6 +86,7 @@ pub struct AttributesConfig {
 impl Default for AttributesConfig {
     fn default() -> Self {
         Self {
+            only: Vec::new(),
             false_accept: 0.05,
             threshold: None,
             steps: 1200,
@@ -89,6 +95,13 @@ impl Default for AttributesConfig {
             recognisers: Vec::new(),
             vote: Vote::Mean,
         }
+    }
+}
+
+impl AttributesConfig {
+    /// Whether this attribute is checked.
+    pub(crate) fn checks(&self, attribute: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == attribute)
     }
 }
 

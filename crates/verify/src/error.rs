@@ -50,6 +50,14 @@ pub enum VerifyError {
         /// What would be possible.
         expected: &'static str,
     },
+    /// The gate `attributes` is to check what is no attribute.
+    #[error("the gate `attributes` has `only` {name}, and the attributes are {known}; name those that it should check")]
+    Only {
+        /// The name.
+        name: String,
+        /// The attributes that there are, the label first.
+        known: String,
+    },
     /// A command gate names no program.
     #[error("the gate `{0}` has an empty `run`; write the program and its arguments: `run: [program, argument]`")]
     NoProgram(String),

@@ -92,7 +92,9 @@ impl Verifier {
     /// file, [`VerifyError::CannotStart`] for a program that is not there.
     pub fn preflight(gates: &[GateConfig], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
         let gates = cascade_order(gates)?;
-        Council::open(&attributes_config(&gates), attributes)?;
+        let config = attributes_config(&gates);
+        known_names(&config.only, attributes)?;
+        Council::open(&config, attributes)?;
         for gate in gates {
             match gate {
                 GateConfig::Safety(config) => drop(Safety::open(&config)?),
@@ -139,6 +141,7 @@ impl Verifier {
         let mut trained = None;
         if stored.gates.iter().any(GateConfig::needs_sight) {
             let config = attributes_config(&stored.gates);
+            known_names(&config.only, &real.attributes)?;
             let seed = seed.derive("classifier");
             let (mut sight, recognised) = Sight::train(real, &learn, &held_out, &config, seed, progress)?;
             stored.calibration.attributes = recognised;
@@ -263,8 +266,8 @@ impl Verifier {
         Ok(Some(FeatureSet::new(width, values)?))
     }
 
-    /// How many of the accepted candidates truly have each value that they were asked for, attribute by attribute (see
-    /// [`corrected`]). Empty without the gate `attributes`.
+    /// How many of the accepted candidates truly have each value that they were asked for, for each attribute that the gate
+    /// `attributes` checks (see [`corrected`]). Empty without that gate.
     ///
     /// # Errors
     /// [`VerifyError::UnknownAttribute`], [`VerifyError::Classifier`], [`VerifyError::Tensor`] and
@@ -293,11 +296,11 @@ impl Verifier {
                 }
             }
         }
-        let known = self.calibration.attributes.iter().filter(|attribute| attribute.thresholds.is_some());
+        let known = self.calibration.attributes.iter().zip(sightings);
         let count = |(known, seen): (&AttributeCalibration, Vec<Sighting>)| {
             Ok((known.attribute.clone(), corrected(known, &seen, progress)?))
         };
-        known.zip(sightings).map(count).collect()
+        known.filter(|(attribute, _)| attribute.thresholds.is_some()).map(count).collect()
     }
 
     /// Whether a candidate has the size that gates look at.
@@ -496,6 +499,18 @@ fn cascade_order(gates: &[GateConfig]) -> Result<Vec<GateConfig>, VerifyError> {
     Ok(ordered)
 }
 
+/// That every attribute which the gate `attributes` should check is there.
+fn known_names(only: &[String], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
+    let known = |name: &&String| attributes.iter().any(|(known, _)| known == *name);
+    match only.iter().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let known: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
+            Err(VerifyError::Only { name: name.clone(), known: known.join(", ") })
+        }
+    }
+}
+
 fn decode_config(gates: &[GateConfig]) -> DecodeConfig {
     let config = |gate: &GateConfig| if let GateConfig::Decode(config) = gate { Some(config.clone()) } else { None };
     gates.iter().find_map(config).unwrap_or_default()
@@ -529,7 +544,9 @@ fn calibrate(
                         let seen = sightings(real, held_out, a, head);
                         *attribute =
                             AttributeCalibration::new(&attribute.attribute, &attribute.classes, attribute.view, &seen);
-                        attribute.set_thresholds(&seen, aim);
+                        if config.checks(&attribute.attribute) {
+                            attribute.set_thresholds(&seen, aim);
+                        }
                     }
                 }
                 let gate = Attributes::new(real.attributes.clone(), stored.calibration.thresholds());

@@ -123,6 +123,27 @@ fn honest_pictures_are_kept_in_every_group_rare_or_not() {
 }
 
 #[test]
+fn what_is_not_to_be_checked_is_neither_dropped_nor_corrected() {
+    let colour = AttributesConfig { steps: 150, width: 4, only: vec!["colour".into()], ..Default::default() };
+    let verifier = Verifier::train(&real(), &[GateConfig::Attributes(colour)], Seed(3), None, &Silent).unwrap();
+    // Asked for blue discs: of another shape, and of another colour.
+    let other = |i: usize, shape, colour| asked(i, group(0, 2), picture(shape, colour, 20_000 + i as u64));
+    let candidates: Vec<Candidate> =
+        (0..20).map(|i| other(i, 1, 2)).chain((20..40).map(|i| other(i, 0, 0))).collect();
+    let verdicts = verifier.verify(&candidates, &[], &Silent).unwrap();
+    assert!(accepted(&verdicts[..20]) >= 17, "{verdicts:?}");
+    assert!(accepted(&verdicts[20..]) <= 2, "{verdicts:?}");
+    let corrected = verifier.corrected_counts(&candidates, &verdicts, &Silent).unwrap();
+    assert_eq!(corrected.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["colour"]);
+    assert_eq!(corrected[0].1[0].accepted as usize, accepted(&verdicts));
+
+    let color = AttributesConfig { only: vec!["color".into()], ..Default::default() };
+    let attributes = real().attributes;
+    let error = Verifier::preflight(&[GateConfig::Attributes(color)], &attributes).unwrap_err().to_string();
+    assert!(error.contains("`only` color, and the attributes are shape, colour"), "{error}");
+}
+
+#[test]
 fn another_colour_and_another_shape_than_asked_are_recognised_and_named() {
     for (wanted, painted, what) in
         [((0, 2), (0, 0), "colour=blue wanted, red seen"), ((0, 1), (1, 1), "shape=disc wanted, bars seen")]

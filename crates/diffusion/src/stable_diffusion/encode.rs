@@ -202,18 +202,8 @@ impl Encoder {
 
     /// XL's layer, not normalised, and the second encoder's pooled text.
     fn last_but_one(&self, tokens: &Tokens, key: &Key) -> Result<(Tensor, Option<Tensor>)> {
-        let output = self.model.model().forward(tokens, true)?;
-        let layers = output.hidden_states.len().saturating_sub(1);
-        let skip = key.options.clip_skip;
-        let at = output.hidden_states.len().checked_sub(2).and_then(|last| last.checked_sub(skip));
-        let Some(states) = at.and_then(|at| output.hidden_states.get(at)) else {
-            return Err(DiffusionError::Setting {
-                key: "clip_skip",
-                reason: format!("{skip} leaves none of the {layers} layers; XL leaves one out by itself"),
-            });
-        };
-        let pooled = key.second.then(|| self.model.text_embeds(&output)).transpose()?;
-        Ok((states.clone(), pooled))
+        let (states, embeds) = self.model.encode_xl(tokens, key.options.clip_skip)?;
+        Ok((states, key.second.then_some(embeds)))
     }
 }
 

@@ -5,13 +5,13 @@ use evenset_core::{Group, MISSING};
 use super::{Gate, Outcome, Shown, Thresholds};
 use crate::{Candidate, VerifyError};
 
-/// The gate. Its score is the smallest probability among the requested values.
+/// The gate. Its score is the smallest probability among the requested values that it checks.
 #[derive(Debug)]
 pub struct Attributes {
     /// Names and values, in the order of the recogniser's heads.
     attributes: Vec<(String, Vec<String>)>,
-    /// How sure it must be, attribute by attribute.
-    thresholds: Vec<Thresholds>,
+    /// How sure it must be, attribute by attribute; none where it does not look.
+    thresholds: Vec<Option<Thresholds>>,
 }
 
 /// One requested value.
@@ -40,7 +40,7 @@ pub(crate) fn wishes(candidate: &Candidate, attributes: &[(String, Vec<String>)]
 }
 
 impl Attributes {
-    pub(crate) fn new(attributes: Vec<(String, Vec<String>)>, thresholds: Vec<Thresholds>) -> Self {
+    pub(crate) fn new(attributes: Vec<(String, Vec<String>)>, thresholds: Vec<Option<Thresholds>>) -> Self {
         Self { attributes, thresholds }
     }
 
@@ -50,6 +50,7 @@ impl Attributes {
         let mut score = 1.0f64;
         let mut reason = None;
         for Wish { head, class } in wishes {
+            let Some(Some(thresholds)) = self.thresholds.get(*head) else { continue };
             let (name, values) = &self.attributes[*head];
             let value = |class: usize| values.get(class).map_or("?", String::as_str);
             let Some(wanted) = *class else {
@@ -60,7 +61,7 @@ impl Attributes {
             let Some(prediction) = shown.heads.get(*head) else { continue };
             let given = prediction.row(row).get(wanted).copied().filter(|given| !given.is_nan()).unwrap_or(0.0);
             let (seen, probability) = prediction.argmax(row);
-            let least = self.thresholds.get(*head).and_then(|of| of.of(wanted, &group)).map_or(0.5, |t| t.least);
+            let least = thresholds.of(wanted, &group).map_or(0.5, |t| t.least);
             let sure = given >= least && given > 0.0;
             score = score.min(f64::from(given));
             if seen as usize != wanted {
@@ -124,7 +125,7 @@ mod tests {
         };
         let values = vec![threshold(0.0), threshold(f32::NAN)];
         let thresholds = Thresholds { aim: None, values, groups: Vec::new() };
-        let gate = Attributes::new(vec![("colour".into(), names(["red", "blue"]))], vec![thresholds]);
+        let gate = Attributes::new(vec![("colour".into(), names(["red", "blue"]))], vec![Some(thresholds)]);
         let seen = |probabilities: [f32; 2]| {
             let head = Prediction { name: "colour".into(), classes: 2, probabilities: probabilities.to_vec() };
             Looks { heads: vec![head], ..Looks::default() }
