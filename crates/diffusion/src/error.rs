@@ -114,8 +114,8 @@ pub enum DiffusionError {
     },
     /// A model is not in the hub's local cache.
     #[error(
-        "model `{id}` (revision `{revision}`) is not in the local cache {}; fetch it with `hf download {id} --revision \
-         {revision}`, or name a folder", cache.display()
+        "model `{id}` (revision `{revision}`) is not in the local cache {}; fetch it with `download: true` or `hf \
+         download {id} --revision {revision}`, or name a folder", cache.display()
     )]
     NotInCache {
         /// The model's name, `owner/name`.
@@ -124,6 +124,14 @@ pub enum DiffusionError {
         revision: String,
         /// The cache.
         cache: PathBuf,
+    },
+    /// A model cannot be fetched from the hub.
+    #[error("{what}: {problem}")]
+    Fetch {
+        /// The model, or its file.
+        what: String,
+        /// What stands in the way, and the remedy.
+        problem: String,
     },
     /// A prompt cannot be read.
     #[error("prompt {start:?}: {reason}")]

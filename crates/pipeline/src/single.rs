@@ -40,6 +40,7 @@ impl Single {
     /// What the model, a picture or a setting gives; an image that is not finite.
     pub fn draw(&self, progress: &dyn Progress) -> Result<Vec<u8>> {
         self.model.validate()?;
+        self.model.fetch(progress)?;
         progress.begin("load the model", 1);
         let model = self.model.load(&Device::Cpu)?;
         progress.advance(1);

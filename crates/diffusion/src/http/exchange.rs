@@ -141,7 +141,7 @@ fn failure(error: reqwest::Error) -> Failure {
 }
 
 /// An error with its causes: the outermost says little.
-fn chain(error: &reqwest::Error) -> String {
+pub(crate) fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

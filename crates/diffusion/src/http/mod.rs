@@ -17,7 +17,9 @@ mod generator;
 mod key;
 mod ledger;
 mod picture;
-mod retry;
+pub(crate) mod retry;
+
+pub(crate) use exchange::chain;
 
 pub use config::{Budget, HttpConfig, ImageSize};
 pub use fields::FieldValue;

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use super::config::HttpConfig;
 
 /// Whether the same request may be answered otherwise a moment later.
-pub(super) fn is_worth_it(status: StatusCode) -> bool {
+pub(crate) fn is_worth_it(status: StatusCode) -> bool {
     matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
 }
 
@@ -33,7 +33,7 @@ pub(super) fn wait(config: &HttpConfig, seed: Seed, tried: u32, asked: Option<Du
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date. `None` where it is neither; a date that has passed is no wait.
-pub(super) fn after(value: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();

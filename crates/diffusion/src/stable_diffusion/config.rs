@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
+use evenset_core::Progress;
 use evenset_nn::LoraStack;
 use evenset_nn::models::Variant;
 use evenset_nn::models::clip::LearnedToken;
@@ -10,8 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
+use super::fetch::Hub;
 use super::folder::ModelFolder;
-use super::hub::{self, HubCache};
+use super::hub::{self, HubCache, HubId};
 use super::model::StableDiffusion;
 use super::prompt::PromptOptions;
 use crate::error::{DiffusionError, Result};
@@ -23,6 +25,8 @@ pub struct StableDiffusionConfig {
     /// Required: a folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
     /// `owner/name@revision`, in the local hub cache.
     pub path: String,
+    /// Whether a model of the hub that is not in the local cache, or not whole, is fetched before the run draws. Default: false.
+    pub download: bool,
     /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
     pub fp16_files: bool,
     /// Number type in which weights are kept: `f32`, or `f16` and `bf16` at half the memory. Default: f32.
@@ -93,6 +97,10 @@ pub struct WordConfig {
     pub word: Option<String>,
 }
 
+fn environment(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name)
+}
+
 impl StableDiffusionConfig {
     /// The model in this folder, or of this name in the hub's cache, with all defaults.
     pub fn at(path: impl Into<String>) -> Self {
@@ -122,9 +130,27 @@ impl StableDiffusionConfig {
     /// # Errors
     /// Those of [`hub::open`].
     pub fn folder(&self) -> Result<ModelFolder> {
-        let variant = if self.fp16_files { Variant::Fp16 } else { Variant::Whole };
-        let cache = HubCache::from_environment(|name| std::env::var_os(name));
-        hub::open(&self.path, cache.as_ref(), variant)
+        hub::open(&self.path, HubCache::from_environment(environment).as_ref(), self.variant())
+    }
+
+    /// With `download`, fetches what is missing of a model of the hub.
+    ///
+    /// # Errors
+    /// Those of [`Hub::from_environment`] and [`Hub::fetch`].
+    pub fn fetch(&self, progress: &dyn Progress) -> Result<()> {
+        let cache = HubCache::from_environment(environment);
+        let wanted = self.download && !Path::new(&self.path).exists();
+        let (true, Some(id), Some(cache)) = (wanted, HubId::parse(&self.path), cache) else { return Ok(()) };
+        match self.folder() {
+            Err(DiffusionError::NotInCache { .. } | DiffusionError::Incomplete { .. }) => {
+                Hub::from_environment(environment, &cache)?.fetch(&id, self.variant(), &cache, progress)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn variant(&self) -> Variant {
+        if self.fp16_files { Variant::Fp16 } else { Variant::Whole }
     }
 
     /// Every file that the images depend on: the model's, LoRAs and learned words.

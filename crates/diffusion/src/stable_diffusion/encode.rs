@@ -12,7 +12,7 @@ use evenset_nn::no_grad;
 use super::cache::{Cache, Encoded, Key};
 use super::chunks::{Window, refused, windows};
 use super::prompt::{Prompt, PromptOptions};
-use crate::error::{DiffusionError, Result};
+use crate::error::Result;
 
 /// A text encoder with its tokenizer.
 #[derive(Debug)]

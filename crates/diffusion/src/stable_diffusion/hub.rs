@@ -1,4 +1,5 @@
-//! Models of the Hugging Face hub that lie in its local cache. Nothing is fetched from here.
+//! Models of the Hugging Face hub that lie in its local cache. Nothing is fetched from here (see
+//! [`fetch`](super::fetch)).
 //!
 //! The cache's layout is that of the package `huggingface_hub`: `models--owner--name/refs/<revision>` holds a commit,
 //! `snapshots/<commit>` the files, which are links into `blobs`.
@@ -50,6 +51,11 @@ impl HubId {
         format!("{}/{}", self.owner, self.name)
     }
 
+    /// Owner and name.
+    pub(super) fn parts(&self) -> (&str, &str) {
+        (&self.owner, &self.name)
+    }
+
     /// The branch, tag or commit.
     pub fn revision(&self) -> &str {
         &self.revision
@@ -94,6 +100,11 @@ impl HubCache {
         models
     }
 
+    /// The folder of all that is kept of a model.
+    pub(super) fn repository(&self, id: &HubId) -> PathBuf {
+        self.0.join(format!("models--{}--{}", id.owner, id.name))
+    }
+
     /// The folder of a model's files.
     ///
     /// # Errors
@@ -102,7 +113,7 @@ impl HubCache {
     pub fn find(&self, id: &HubId) -> Result<PathBuf> {
         let absent =
             || DiffusionError::NotInCache { id: id.id(), revision: id.revision.clone(), cache: self.0.clone() };
-        let repository = self.0.join(format!("models--{}--{}", id.owner, id.name));
+        let repository = self.repository(id);
         let snapshots = repository.join("snapshots");
         if is_commit(&id.revision) && snapshots.join(&id.revision).is_dir() {
             return Ok(snapshots.join(&id.revision));

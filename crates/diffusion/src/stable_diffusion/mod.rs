@@ -12,6 +12,7 @@ mod draw;
 mod emphasis;
 mod encode;
 mod facts;
+pub mod fetch;
 mod files;
 mod folder;
 mod guidance;

@@ -11,7 +11,7 @@ use crate::lora::{LoraStack, Part};
 use crate::weights::{Scope, Weights};
 
 /// The names that diffusers gives a model's weights: whole, and in `f16`; each in the order of preference.
-const NAMES: [&[&str]; 2] = [
+pub(super) const NAMES: [&[&str]; 2] = [
     &["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.safetensors.index.json"],
     &[
         "diffusion_pytorch_model.fp16.safetensors",
@@ -33,12 +33,15 @@ pub enum Variant {
 impl Variant {
     /// The first name of a file in `dir`, of a list for each variant.
     pub(super) fn find(self, dir: &Path, names: [&[&str]; 2]) -> Option<PathBuf> {
-        let [whole, half] = names;
-        let ordered = match self {
+        self.ordered(names).concat().into_iter().map(|name| dir.join(name)).find(|path| path.is_file())
+    }
+
+    /// A list for each variant, the preferred one first.
+    pub(super) fn ordered<T>(self, [whole, half]: [T; 2]) -> [T; 2] {
+        match self {
             Self::Whole => [whole, half],
             Self::Fp16 => [half, whole],
-        };
-        ordered.concat().into_iter().map(|name| dir.join(name)).find(|path| path.is_file())
+        }
     }
 }
 

@@ -42,4 +42,4 @@ pub use load::{LoadOptions, Variant};
 pub use unet::{UNet, UNetConfig};
 pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};
 pub use unet_condition::{Conditions, UNet2DConditionConfig, UNet2DConditionJson, UNet2DConditionModel};
-pub use weight_files::{Layout, weight_files};
+pub use weight_files::{Layout, weight_files, weight_names};

@@ -16,6 +16,16 @@ pub enum Layout {
     Transformers,
 }
 
+/// The names that a network's weights can have, in the order in which they are looked for: whole files and indexes of shards,
+/// those of `variant` first.
+pub fn weight_names(layout: Layout, variant: Variant) -> impl Iterator<Item = &'static str> {
+    let names = match layout {
+        Layout::Diffusers => load::NAMES,
+        Layout::Transformers => clip::load::NAMES,
+    };
+    variant.ordered(names).into_iter().flatten().copied()
+}
+
 /// The files that hold the weights of the network in `dir`, an index of shards first: those that loading it with the
 /// same `variant` reads. Every file's header is read, so a file that is cut off is found out here.
 ///

@@ -84,11 +84,12 @@ pub struct PretrainedStage<'a> {
 }
 
 impl<'a> PretrainedStage<'a> {
-    /// Finds and hashes the model's files.
+    /// Finds and hashes the model's files, after they were fetched where the job says so.
     ///
     /// # Errors
     /// What is missing or damaged, by its path.
     pub fn new(config: &'a StableDiffusionConfig, sampler: &'a Sampler, progress: &dyn Progress) -> Result<Self> {
+        config.fetch(progress)?;
         let paths = config.files()?;
         progress.begin("hash the model's files", paths.len() as u64);
         let mut files = Vec::with_capacity(paths.len());
@@ -123,7 +124,9 @@ impl Stage for PretrainedStage<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         let hashes: Vec<&String> = self.files.iter().map(|(_, sha256)| sha256).collect();
-        fingerprint("model", &(self.config, hashes), &[])
+        // How its files came here makes it no other model.
+        let config = StableDiffusionConfig { download: false, ..self.config.clone() };
+        fingerprint("model", &(config, hashes), &[])
     }
 
     fn run(&self, folder: &Path, _: &Context<'_>) -> Result<StageReport> {

@@ -10,7 +10,7 @@ use crate::models::load::{LoadOptions, Variant, built};
 use crate::weights::Scope;
 
 /// The names that transformers gives a model's weights: whole, and in `f16`; each in the order of preference.
-const NAMES: [&[&str]; 2] = [
+pub(in super::super) const NAMES: [&[&str]; 2] = [
     &["model.safetensors", "model.safetensors.index.json"],
     &["model.fp16.safetensors", "model.safetensors.index.fp16.json", "model.fp16.safetensors.index.json"],
 ];
