@@ -78,6 +78,9 @@ evidence: {{seeds: 1, steps: 5, baselines: [as-is], variants: []}}
 fn refusals_are_rejections_with_their_reason_and_nothing_is_asked_for_twice() {
     let (root, server) = (tempfile::tempdir().unwrap(), Server::start());
     job(root.path(), &server, "{images: 60, money: 3, price_per_image: 0.05, currency: USD}");
+    let bill = succeed(root.path(), &["plan", "job.yaml"]);
+    assert!(bill.contains("about 4 images will be asked of painter for about 0.20 USD"), "{bill}");
+    assert_eq!(server.asked(), 0, "a plan costs nothing");
     let said = succeed(root.path(), &["run", "job.yaml"]);
     assert!(said.contains("4 generated"), "{said}");
     let report = std::fs::read_to_string(root.path().join("runs/shapes/report.json")).unwrap();
@@ -97,6 +100,8 @@ fn refusals_are_rejections_with_their_reason_and_nothing_is_asked_for_twice() {
 fn a_spent_budget_ends_the_run_and_a_larger_one_goes_on_with_what_was_paid_for() {
     let (root, server) = (tempfile::tempdir().unwrap(), Server::start());
     job(root.path(), &server, "{images: 2}");
+    let bill = succeed(root.path(), &["plan", "job.yaml"]);
+    assert!(bill.contains("the budget pays for 2 and ends the run then"), "{bill}");
     let said = fail(root.path(), &["run", "job.yaml"], 1);
     assert!(said.contains("budget: spent 2 images of 2") || said.contains("budget: spent"), "{said}");
     assert_eq!(server.asked(), 2);

@@ -6,7 +6,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{contents, fail, picture, run, stderr, succeed};
+use support::{contents, evenset, fail, picture, run, stderr, succeed};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -234,6 +234,11 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     let missing = run(root.path(), &as_strs(&small("run", "sd1", &["generate.model.path=nobody/nothing"])));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("hf download nobody/nothing"), "{}", stderr(&missing));
+    let download = ["generate.model.path=nobody/nothing", "generate.model.download=true"];
+    let download = small("run", "sd1", &download);
+    let offline = evenset(root.path(), &as_strs(&download)).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert_eq!(offline.status.code(), Some(1));
+    assert!(stderr(&offline).contains("HF_HUB_OFFLINE is set"), "{}", stderr(&offline));
     let planned = succeed(root.path(), &as_strs(&small("plan", "sd1", &["generate.model.path=nobody/nothing"])));
     assert!(planned.contains("30"), "who is missing needs no weights: {planned}");
 }

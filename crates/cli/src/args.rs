@@ -119,6 +119,9 @@ pub struct GenerateArgs {
     /// The model: a folder in diffusers' layout, or a hub id (owner/name) in the local hub cache.
     #[arg(long, value_name = "MODEL", requires = "prompt")]
     pub model: Option<String>,
+    /// Fetches the model from the hub where it is not in the local cache.
+    #[arg(long, requires = "prompt")]
+    pub download: bool,
     /// What the image steers away from.
     #[arg(long, value_name = "WORDS", requires = "prompt")]
     pub negative: Option<String>,

@@ -16,6 +16,7 @@ use crate::verbs::{print, print_json};
 pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8> {
     let single = Single {
         model: StableDiffusionConfig {
+            download: args.download,
             width: args.width,
             height: args.height,
             dtype: match args.dtype.as_str() {

@@ -75,7 +75,8 @@ pub fn run(args: &Args) -> Result<u8> {
     match outcome {
         Outcome::Images(finished) if goal == Goal::Plan => {
             let plan = finished.plan.as_ref().map(|plan| &plan.output);
-            show_plan(&resolved, plan, price.as_ref(), &finished.notes, job)
+            let notes: Vec<String> = finished.notes.iter().cloned().chain(price::bill(&resolved, &finished)?).collect();
+            show_plan(&resolved, plan, price.as_ref(), &notes, job)
         }
         Outcome::Images(finished) => show(&resolved, goal, &finished, job.json),
         Outcome::Labels(labelled) => {

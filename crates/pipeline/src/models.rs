@@ -29,7 +29,7 @@ pub struct Installed {
     pub verified: Option<usize>,
 }
 
-/// The models in the hub's local cache and those in `folders`. With `check`, files of the cache are hashed: there, a large
+/// The pipelines of diffusers in the hub's local cache, where others lie too, and the models in `folders`. With `check`, files of the cache are hashed: there, a large
 /// file's name is its SHA-256.
 ///
 /// # Errors
@@ -39,7 +39,9 @@ pub fn installed(folders: &[PathBuf], check: bool, progress: &dyn Progress) -> R
     let cache = HubCache::from_environment(|name| std::env::var_os(name));
     for id in cache.iter().flat_map(HubCache::models) {
         if let Some(cache) = &cache {
-            let folder = cache.find(&id).unwrap_or_else(|_| cache.root().to_owned());
+            // What is no pipeline of diffusers is somebody else's: a language model, say.
+            let folder = cache.find(&id).ok().filter(|folder| folder.join("model_index.json").is_file());
+            let Some(folder) = folder else { continue };
             found.push((id.id(), cache.open(&id, Variant::Whole).map_err(|error| error.to_string()), folder));
         }
     }

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use candle_core::Device;
 use evenset_core::{Group, Progress, Seed, Silent};
+use evenset_diffusion::http::Ledger;
 use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, ImageRequest, TrainingSet};
 use evenset_plan::{Acceptance, Plan, Price, Rates};
 
 use crate::engine::Finished;
 use crate::error::{PipelineError, Result};
+use crate::generator::Hosted;
 use crate::images::Frame;
 use crate::job::{Job, Model};
 use crate::stages::report;
@@ -50,6 +52,28 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
     let rates = rates(job, finished, plan, progress)?;
     progress.end();
     Ok(Some(evenset_plan::price(plan, &earlier(&job.run), &rates)?))
+}
+
+/// What the plan of a finished walk is expected to cost at a hosted model, and whether its budget pays for that, in a sentence;
+/// `None` for other models and where nothing is missing. Nothing is asked of the server.
+///
+/// # Errors
+/// A ledger of earlier tries that cannot be read.
+pub fn bill(job: &Job, finished: &Finished) -> Result<Option<String>> {
+    let plan = finished.plan.as_ref().map(|plan| &plan.output).filter(|plan| plan.images > 0);
+    let (Model::Http(config), Some(plan)) = (&job.generate.model, plan) else { return Ok(None) };
+    let free = Rates { training_seconds: 0.0, images_per_second: f64::INFINITY, memory_bytes: 0 };
+    let candidates = evenset_plan::price(plan, &earlier(&job.run), &free)?.candidates.ceil() as u64;
+    let left = config.budget.left(&Hosted::ledger(&job.run).load()?);
+    let about = match (config.budget.price_per_image, &config.budget.currency) {
+        (Some(price), Some(currency)) => format!(" for about {:.2} {currency}", price * candidates as f64),
+        _ => String::new(),
+    };
+    let enough = match left >= candidates {
+        true => format!("the budget pays for {left}"),
+        false => format!("the budget pays for {left} and ends the run then; raise it to reach the target"),
+    };
+    Ok(Some(format!("about {candidates} images will be asked of {}{about}; {enough}", config.model)))
 }
 
 /// How candidates of each group fared in the last finished run of this job.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::address::Base;
 use super::fields::{self, FieldValue};
 use super::key::KeyVariable;
+use super::ledger::Spent;
 use crate::error::{DiffusionError, Result};
 
 /// Longest side of an image.
@@ -137,6 +138,13 @@ impl TryFrom<String> for ImageSize {
 }
 
 impl Budget {
+    /// Images that it pays for after this was spent.
+    pub fn left(&self, spent: &Spent) -> u64 {
+        let images = self.images.saturating_sub(spent.images);
+        let money = self.money().saturating_sub(spent.millionths);
+        money.checked_div(self.price()).map_or(images, |paid| images.min(paid))
+    }
+
     /// The price of one image in millionths of the currency, rounded up; 0 where no price is given.
     pub(super) fn price(&self) -> u64 {
         (self.price_per_image.unwrap_or(0.0) * MILLION - 1e-6).ceil().max(0.0) as u64

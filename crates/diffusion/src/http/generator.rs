@@ -160,7 +160,7 @@ impl Walk<'_> {
             self.check()?;
             tokio::time::sleep(rest.min(LOOK)).await;
         }
-        Ok(())
+        self.check()
     }
 }
 
@@ -283,7 +283,7 @@ impl HttpGenerator {
                 },
             })
         };
-        let (encoded, revised_prompt) = match self.persist(&address, request.seed, walk, ask).await? {
+        let (encoded, revised_prompt) = match self.persist(&address, request.seed, Some(walk), ask).await? {
             Meaning::Image(encoded, revised_prompt) => (encoded, revised_prompt),
             Meaning::Refused(reason) => return rejected(Rejection::Refused(self.wire.strike(reason))),
             Meaning::Unusable(reason) => return rejected(Rejection::Unusable(self.wire.strike(reason))),
@@ -291,7 +291,7 @@ impl HttpGenerator {
         };
         let file = match encoded {
             Encoded::Bytes(bytes) => Ok(bytes),
-            Encoded::Link(link) => self.fetch(&address, &link, request.seed, walk).await?,
+            Encoded::Link(link) => self.fetch(&address, &link, request.seed).await?,
         };
         match file.and_then(|bytes| picture(&bytes, self.config.size)) {
             Ok(image) => Ok(HostedOutcome::Drawn(HostedImage {
@@ -303,18 +303,18 @@ impl HttpGenerator {
         }
     }
 
-    /// The file behind a link, or why that is none. The tries are free: the image is drawn.
-    async fn fetch(
-        &self,
-        address: &Url,
-        link: &str,
-        seed: Seed,
-        walk: &Walk<'_>,
-    ) -> Result<Result<Vec<u8>, String>, Halt> {
+    /// The file behind a link, or why that is none. The tries are free: the image is drawn, and may be paid for. So they go on
+    /// when an end was asked for, and a link that leads nowhere is an image without use: asked again, it would cost again.
+    async fn fetch(&self, address: &Url, link: &str, seed: Seed) -> Result<Result<Vec<u8>, String>, Halt> {
         let mut url = self.base.link(link).map_err(|problem| self.failed(address, problem))?;
         for _ in 0..=REDIRECTS {
             let ask = async || -> Result<Try<Reply>, Halt> { self.answered(&url, self.wire.get(&url).await) };
-            let reply = self.persist(&url, seed, walk, ask).await?;
+            let reply = match self.persist(&url, seed, None, ask).await {
+                Err(Halt::Failed(DiffusionError::Server { problem, .. })) => {
+                    return Ok(Err(format!("a link to an image, and the link: {problem}")));
+                }
+                reply => reply?,
+            };
             match (reply.status, reply.location) {
                 (status, _) if status.is_success() => return Ok(Ok(reply.bytes)),
                 (status, Some(location)) if status.is_redirection() => {
@@ -326,17 +326,16 @@ impl HttpGenerator {
         Err(self.failed(&url, format!("a link that redirects more than {REDIRECTS} times")).into())
     }
 
-    /// Tries until there is an answer, at most `retries` times more.
+    /// Tries until there is an answer, at most `retries` times more; ends between tries where `walk` does.
     async fn persist<T>(
         &self,
         address: &Url,
         seed: Seed,
-        walk: &Walk<'_>,
+        walk: Option<&Walk<'_>>,
         ask: impl AsyncFn() -> Result<Try<T>, Halt>,
     ) -> Result<T, Halt> {
         let mut tried = 0;
         loop {
-            walk.check()?;
             let (why, after) = match ask().await? {
                 Try::Done(answer) => return Ok(answer),
                 Try::Again(why, after) => (why, after),
@@ -348,7 +347,10 @@ impl HttpGenerator {
             }
             let wait = retry::wait(&self.config, seed, tried, after);
             tracing::debug!("{}: {}; again in {wait:.1?}", shown(address), self.wire.strike(why));
-            walk.wait(wait).await?;
+            match walk {
+                Some(walk) => walk.wait(wait).await?,
+                None => tokio::time::sleep(wait).await,
+            }
         }
     }
 

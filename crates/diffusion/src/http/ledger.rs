@@ -97,10 +97,7 @@ impl Account {
 
     /// Images that the rest of the budget pays for.
     pub fn left(&self) -> u64 {
-        let spent = self.lock();
-        let images = self.budget.images.saturating_sub(spent.images);
-        let money = self.budget.money().saturating_sub(spent.millionths);
-        money.checked_div(self.budget.price()).map_or(images, |paid| images.min(paid))
+        self.budget.left(&self.lock())
     }
 
     /// Counts one image before it is requested.

@@ -14,7 +14,7 @@ const CAP: u64 = 1 << 20;
 
 /// Every key that a scheduler of diffusers 0.42 with such noise levels has, in order. A class ignores those of another
 /// class, so that one file serves them all.
-const KEYS: [&str; 42] = [
+const KEYS: [&str; 43] = [
     "algorithm_type",
     "beta_end",
     "beta_schedule",
@@ -29,6 +29,7 @@ const KEYS: [&str; 42] = [
     "interpolation_type",
     "lambda_min_clipped",
     "lower_order_final",
+    "noise_sampler_seed",
     "num_train_timesteps",
     "original_inference_steps",
     "predict_x0",

@@ -19,6 +19,8 @@ pub(super) struct LcmSettings {
     original_inference_steps: usize,
     /// What timesteps are multiplied with in the boundary condition.
     timestep_scaling: f64,
+    /// Whether a strength shortens the schedule and not the walk: `LatentConsistencyModelImg2ImgPipeline`.
+    pub(super) keeps_steps: bool,
 }
 
 impl LcmSettings {
@@ -26,22 +28,24 @@ impl LcmSettings {
         Ok(Self {
             original_inference_steps: settings.count("original_inference_steps", 50, 1, MOST_TIMESTEPS)?,
             timestep_scaling: settings.number("timestep_scaling", 10.0, 0.0, 1e6)?,
+            keeps_steps: false,
         })
     }
 }
 
-/// Even strides down the distilled schedule; the spacing of the file plays no part.
-pub(super) fn grid(scheduler: &Scheduler, settings: &LcmSettings, steps: usize) -> Result<Grid> {
+/// Even strides down the first `share` of the distilled schedule; the spacing of the file plays no part.
+pub(super) fn grid(scheduler: &Scheduler, settings: &LcmSettings, steps: usize, share: f64) -> Result<Grid> {
     let (original, train) = (settings.original_inference_steps, scheduler.table.len());
-    if original > train || steps > original {
+    let length = (original as f64 * share) as usize;
+    if original > train || steps > length {
         let reason = match original > train {
             true => format!("`original_inference_steps` is {original}, above the model's {train} timesteps"),
-            false => format!("{steps} are more than the {original} that the model was distilled on; take 1 to 8"),
+            false => format!("{steps} are more than the {length} that the model was distilled on; take 1 to 8"),
         };
         return Err(DiffusionError::Setting { key: "steps", reason });
     }
-    let stride = original as f64 / steps as f64;
-    let at = |i: usize| ((original - (i as f64 * stride) as usize) * (train / original) - 1) as f64;
+    let stride = length as f64 / steps as f64;
+    let at = |i: usize| ((length - (i as f64 * stride) as usize) * (train / original) - 1) as f64;
     Ok(Grid { timesteps: (0..steps).map(at).collect(), sigmas: Vec::new() })
 }
 

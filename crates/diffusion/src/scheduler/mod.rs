@@ -121,8 +121,18 @@ impl Scheduler {
         self
     }
 
+    /// The same as `LatentConsistencyModelImg2ImgPipeline` of diffusers 0.42 uses `LCMScheduler`: under strength 1 as many
+    /// steps are walked, from a lower level.
+    pub fn for_latent_consistency(mut self) -> Self {
+        if let Solver::Lcm(lcm) = &mut self.solver {
+            lcm.keeps_steps = true;
+        }
+        self
+    }
+
     /// The way through `steps` steps; with a `strength` under 1 only the last `steps * strength` of them (rounded down, the
-    /// rule of diffusers' image-to-image pipelines). A walk under strength 1 starts at a noised image.
+    /// rule of diffusers' image-to-image pipelines; see [`for_latent_consistency`](Self::for_latent_consistency) for
+    /// another). A walk under strength 1 starts at a noised image.
     ///
     /// # Errors
     /// [`DiffusionError::Setting`] for no steps, more than the model was trained with or than the solver can separate, a

@@ -68,6 +68,7 @@ impl<'a> Walk<'a> {
         if !(0.0..=1.0).contains(&strength) {
             return Err(setting("strength", format!("{strength} is not between 0 and 1")));
         }
+        let keeps_steps = matches!(&scheduler.solver, Solver::Lcm(settings) if settings.keeps_steps);
         let grid = match &scheduler.solver {
             Solver::Ddim(_) | Solver::Ddpm(_) => ddim::grid(scheduler, steps),
             Solver::Pndm(settings) => pndm::grid(scheduler, settings, steps)?,
@@ -76,10 +77,10 @@ impl<'a> Walk<'a> {
             Solver::Heun(ramp) => heun::grid(scheduler, *ramp, steps),
             Solver::Dpm(settings) => dpm::grid(scheduler, settings, steps)?,
             Solver::UniPc(settings) => unipc::grid(scheduler, settings, steps)?,
-            Solver::Lcm(settings) => lcm::grid(scheduler, settings, steps)?,
+            Solver::Lcm(settings) => lcm::grid(scheduler, settings, steps, if keeps_steps { strength } else { 1.0 })?,
         };
         let calls_per_step = if let Solver::Heun(_) = scheduler.solver { 2 } else { 1 };
-        let run = (steps as f64 * strength) as usize;
+        let run = if keeps_steps { steps } else { (steps as f64 * strength) as usize };
         let begin = (steps - run.min(steps)) * calls_per_step;
         if run == 0 || begin >= grid.timesteps.len() {
             let reason = format!("{strength} of {steps} steps leaves none to walk; raise it, or take more steps");

@@ -143,7 +143,7 @@ impl StableDiffusionConfig {
         let (true, Some(id), Some(cache)) = (wanted, HubId::parse(&self.path), cache) else { return Ok(()) };
         match self.folder() {
             Err(DiffusionError::NotInCache { .. } | DiffusionError::Incomplete { .. }) => {
-                Hub::from_environment(environment, &cache)?.fetch(&id, self.variant(), &cache, progress)
+                Hub::from_environment(environment)?.fetch(&id, self.variant(), &cache, progress)
             }
             _ => Ok(()),
         }

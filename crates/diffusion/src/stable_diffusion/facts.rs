@@ -218,11 +218,22 @@ impl Configs {
         let is_lcm = index.scheduler == "LCMScheduler" || index.pipeline.starts_with("LatentConsistency");
         match index.scheduler.as_str() {
             _ if is_lcm || self.number("time_cond_proj_dim").is_some() => Some(Distilled::Lcm),
-            "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler" if spacing == Some("trailing") => {
+            // Models that predict `v` space their steps so too, and take many.
+            "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler"
+                if spacing == Some("trailing") && !self.is_zero_snr() && self.says_epsilon() =>
+            {
                 Some(Distilled::Turbo)
             }
             _ => None,
         }
+    }
+
+    fn is_zero_snr(&self) -> bool {
+        self.scheduler.get("rescale_betas_zero_snr").and_then(Value::as_bool) == Some(true)
+    }
+
+    fn says_epsilon(&self) -> bool {
+        self.scheduler.get("prediction_type").and_then(Value::as_str).is_none_or(|said| said == "epsilon")
     }
 
     fn native_size(&self) -> Option<(usize, usize)> {

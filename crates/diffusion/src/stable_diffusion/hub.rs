@@ -76,13 +76,9 @@ impl HubCache {
     /// `XDG_CACHE_HOME/huggingface/hub` or `~/.cache/huggingface/hub`; `variable` reads the environment. None where no
     /// variable says even where home is.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Option<Self> {
-        let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || path("HOME").or_else(|| path("USERPROFILE"));
-        path("HF_HUB_CACHE")
-            .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
-            .or_else(|| Some(path("HF_HOME")?.join("hub")))
-            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface/hub")))
-            .or_else(|| Some(home()?.join(".cache/huggingface/hub")))
+        path_in(&variable, "HF_HUB_CACHE")
+            .or_else(|| path_in(&variable, "HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| Some(home(&variable)?.join("hub")))
             .map(Self)
     }
 
@@ -127,15 +123,30 @@ impl HubCache {
         if snapshot.is_dir() { Ok(snapshot) } else { Err(absent()) }
     }
 
-    /// The model in the cache, opened. A link that leads out of the cache is not followed.
+    /// The model in the cache, opened. A link that leads out of what the cache keeps of this model is not followed.
     ///
     /// # Errors
     /// As [`find`](Self::find) and [`ModelFolder::open`].
     pub fn open(&self, id: &HubId, variant: Variant) -> Result<ModelFolder> {
         let dir = self.find(id)?;
-        let within = std::fs::canonicalize(&self.0).map_err(DiffusionError::file(&self.0))?;
+        // Not the cache's folder: large models are often moved to another disk and linked.
+        let repository = self.repository(id);
+        let within = std::fs::canonicalize(&repository).map_err(DiffusionError::file(&repository))?;
         ModelFolder::open_within(&dir, Some(&within), variant)
     }
+}
+
+/// Where `huggingface_hub` keeps what is the user's: `HF_HOME`, `XDG_CACHE_HOME/huggingface` or `~/.cache/huggingface`.
+pub(super) fn home(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let user = || path_in(variable, "HOME").or_else(|| path_in(variable, "USERPROFILE"));
+    path_in(variable, "HF_HOME")
+        .or_else(|| Some(path_in(variable, "XDG_CACHE_HOME")?.join("huggingface")))
+        .or_else(|| Some(user()?.join(".cache/huggingface")))
+}
+
+/// The path that an environment variable holds.
+pub(super) fn path_in(variable: &impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The model that a job names: a local folder where there is one, otherwise a hub id that is looked up in `cache`.

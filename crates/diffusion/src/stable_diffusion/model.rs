@@ -62,7 +62,6 @@ impl StableDiffusion {
     /// Those of [`Components::load`] and [`SchedulerJson::open`].
     pub fn load(folder: ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
         let scheduler = SchedulerJson::open(&folder.scheduler().config)?;
-        scheduler.scheduler(None)?;
         let components = Components::load(&folder, additions, device, dtype)?;
         Ok(Self { folder, components, scheduler, exact: OnceLock::new() })
     }
@@ -84,6 +83,7 @@ impl StableDiffusion {
     pub fn scheduler(&self, settings: &DrawSettings, masked: bool) -> Result<Scheduler> {
         let scheduler = self.scheduler.scheduler(settings.scheduler)?;
         Ok(match (self.components.facts.family, masked) {
+            _ if self.folder.pipeline().starts_with("LatentConsistency") => scheduler.for_latent_consistency(),
             (Family::Xl, _) => scheduler,
             (_, true) => scheduler.for_stable_diffusion_inpaint(),
             (_, false) => scheduler.for_stable_diffusion(),

@@ -77,10 +77,14 @@ impl Case {
         let endpoint = format!("http://127.0.0.1:{}/{}/{}", port(), self.behaviour, self.name);
         let variable = |name: &str| {
             let set = environment.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-            set.or_else(|| (name == "HF_ENDPOINT").then(|| endpoint.clone().into()))
+            set.or_else(|| match name {
+                "HF_ENDPOINT" => Some(endpoint.clone().into()),
+                "HF_HOME" => Some(self.cache.path().into()),
+                _ => None,
+            })
         };
         let id = HubId::parse("own.er/tiny").unwrap();
-        Hub::from_environment(variable, &self.cache())
+        Hub::from_environment(variable)
             .and_then(|hub| hub.fetch(&id, Variant::Whole, &self.cache(), progress))
             .map_err(|error| error.to_string())
     }
@@ -200,6 +204,10 @@ fn a_busy_hub_is_asked_again_and_given_up_in_the_end() {
     once.is_whole();
     let error = Case::new("busy").fetch().unwrap_err();
     assert!(error.starts_with("own.er/tiny: given up after 5 tries") && error.contains("503"), "{error}");
+    let endless = Case::new("breaks-always");
+    let error = endless.fetch().unwrap_err();
+    assert!(error.contains("given up after 5 tries") && error.contains("broke off"), "{error}");
+    assert_eq!(endless.ranges().len(), 5, "the first try brought something, the others nothing new");
 }
 
 #[test]
@@ -209,10 +217,14 @@ fn what_no_try_mends_says_what_to_do() {
         ("gated", "HF_TOKEN"),
         ("html", "HF_ENDPOINT"),
         ("pickles", "no `.safetensors` of its `text_encoder`"),
+        ("flux", "FluxPipeline"),
     ] {
         let error = Case::new(behaviour).fetch().unwrap_err();
-        assert!(error.starts_with("own.er/tiny: ") && error.contains(words), "{behaviour}: {error}");
+        assert!(error.contains("own.er") && error.contains(words), "{behaviour}: {error}");
     }
+    let flux = Case::new("flux");
+    flux.fetch().unwrap_err();
+    assert!(flux.log().iter().all(|line| !line.contains(".safetensors")), "nothing large is fetched to be refused");
     let offline = Case::new("plain").fetch_with(&[("HF_HUB_OFFLINE", "1")], &Silent).unwrap_err();
     assert!(offline.contains("HF_HUB_OFFLINE"), "{offline}");
     let nowhere = Case::new("plain").fetch_with(&[("HF_ENDPOINT", "ftp://here")], &Silent).unwrap_err();

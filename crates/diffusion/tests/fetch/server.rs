@@ -24,6 +24,9 @@ pub const TOKEN: &str = "hf_of_the_tests";
 /// The commit that every model is at.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+/// A model of another kind.
+const FLUX: &str = r#"{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
+
 type Log = Arc<Mutex<BTreeMap<String, Vec<String>>>>;
 
 /// Serves until standard input ends.
@@ -96,22 +99,34 @@ fn answer(mut stream: TcpStream, port: u16, folder: &Path, log: &Log) -> Option<
             let mut content = fs::read(folder.join(&file)).ok()?;
             let large = file.ends_with("unet/diffusion_pytorch_model.safetensors");
             match *behaviour {
+                "flux" if file == "model_index.json" => content = FLUX.into(),
                 "corrupt" if large => content[100] ^= 1,
                 "corrupt-once" if large && times == 0 => content[100] ^= 1,
                 "longer" if large => content.push(0),
                 _ => {}
             }
-            content_of(&mut stream, behaviour, &content, range, large && times == 0)
+            content_of(&mut stream, behaviour, &content, range, (large, times == 0))
         }
         _ => send(&mut stream, 404, &[], b"nothing"),
     }
 }
 
-/// Sends a file, or what lies behind its beginning; `first` is the first time that the large file is asked for.
-fn content_of(stream: &mut TcpStream, behaviour: &str, content: &[u8], range: &str, first: bool) -> Option<()> {
+/// Sends a file, or what lies behind its beginning; it may be the large file, and be asked for the first time.
+fn content_of(
+    stream: &mut TcpStream,
+    behaviour: &str,
+    content: &[u8],
+    range: &str,
+    (large, first): (bool, bool),
+) -> Option<()> {
     let from: Option<usize> = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')?.parse().ok());
+    let breaks = match behaviour {
+        "breaks" | "no-ranges" => large && first,
+        "breaks-always" => large,
+        _ => false,
+    };
     match (behaviour, from) {
-        ("breaks" | "no-ranges", _) if first => {
+        _ if breaks => {
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len()).ok()?;
             stream.write_all(&content[..content.len() / 2]).ok()
         }
@@ -128,7 +143,10 @@ fn listing(folder: &Path, behaviour: &str) -> Value {
     let mut names = Vec::new();
     walk(folder, "", &mut names);
     let siblings = names.into_iter().map(|name| {
-        let content = fs::read(folder.join(&name)).unwrap();
+        let content = match (behaviour, name.as_str()) {
+            ("flux", "model_index.json") => FLUX.into(),
+            _ => fs::read(folder.join(&name)).unwrap(),
+        };
         let git = hex(&Sha1::new_with_prefix(format!("blob {}\0", content.len())).chain_update(&content).finalize());
         let shown = match behaviour {
             "pickles" => name.replace(".safetensors", ".bin"),

@@ -28,9 +28,14 @@ pub(crate) struct Hosted {
 impl Hosted {
     /// Ready to ask; nothing is sent. `run` is the run's folder, `kept` that of its images.
     pub(crate) fn new(config: &HttpConfig, run: &Path, kept: &Path) -> Result<Self> {
-        let ledger = Box::new(FileLedger::new(run.join(LEDGER)));
+        let ledger = Box::new(Self::ledger(run));
         let model = HttpGenerator::new(config.clone(), ledger, &|name| std::env::var(name).ok())?;
         Ok(Self { model, config: config.clone(), kept: kept.to_owned() })
+    }
+
+    /// What was spent by the run in this folder.
+    pub(crate) fn ledger(run: &Path) -> FileLedger {
+        FileLedger::new(run.join(LEDGER))
     }
 
     /// What came of a request in an earlier try.

@@ -12,16 +12,19 @@ mod transfer;
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use evenset_core::Progress;
+use evenset_data::atomic::write_file;
 use evenset_nn::models::{Layout, Variant, weight_names};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
+use super::facts::ModelFacts;
 use super::files::{read_json, unusable};
-use super::hub::{HubCache, HubId};
+use super::hub::{self, HubCache, HubId};
+use super::index::Index;
 use crate::error::{DiffusionError, Result};
 use listing::{Listed, Listing};
 use transfer::{Meter, Transfer};
@@ -56,25 +59,28 @@ pub struct Hub {
 
 impl Hub {
     /// What `huggingface_hub` reads too: `HF_ENDPOINT`, and as the token for models whose terms were accepted `HF_TOKEN` or
-    /// the file `token` that `hf auth login` writes (`HF_TOKEN_PATH`, or beside the cache's folder). `variable` reads the
-    /// environment.
+    /// the file that `hf auth login` writes (`HF_TOKEN_PATH`, or `token` in `HF_HOME`). `variable` reads the environment.
     ///
     /// # Errors
     /// [`DiffusionError::Fetch`] for an endpoint that is none, or where `HF_HUB_OFFLINE` forbids it.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>, cache: &HubCache) -> Result<Self> {
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let text = |name: &str| variable(name)?.into_string().ok().filter(|text| !text.is_empty());
         let fail = |what: String, problem: &str| DiffusionError::Fetch { what, problem: problem.to_owned() };
         if text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)) {
-            return Err(fail("`download: true`".into(), "HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere"));
+            return Err(fail(
+                "`download: true`".into(),
+                "HF_HUB_OFFLINE is set; unset it, or fetch the model elsewhere",
+            ));
         }
         let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into());
         let problem = "HF_ENDPOINT is no address of a server, as https://huggingface.co";
         let url = Url::parse(&endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| fail(endpoint, problem))?;
-        let file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(cache.root().parent()?.join("token")));
+        let file = hub::path_in(&variable, "HF_TOKEN_PATH").or_else(|| Some(hub::home(&variable)?.join("token")));
         let token = text("HF_TOKEN").or_else(|| fs::read_to_string(file?).ok());
         // A token goes over no wire where anyone could read it.
-        let safe = url.scheme() == "https" || url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost"));
+        let safe =
+            url.scheme() == "https" || url.host_str().is_some_and(|host| matches!(host, "127.0.0.1" | "localhost"));
         let header = |token: String| {
             let mut header = HeaderValue::try_from(format!("Bearer {}", token.trim())).ok()?;
             header.set_sensitive(true);
@@ -126,7 +132,7 @@ impl Hub {
         if let Some(folder) = reference.parent() {
             fs::create_dir_all(folder).map_err(DiffusionError::file(folder))?;
         }
-        fs::write(&reference, &listing.commit).map_err(DiffusionError::file(&reference))
+        Ok(write_file(&reference, listing.commit.as_bytes())?)
     }
 }
 
@@ -173,9 +179,12 @@ impl Fetching<'_> {
     fn weights(&self, variant: Variant) -> Result<Vec<&Listed>> {
         let index = self.snapshot.join("model_index.json");
         if !index.is_file() {
-            let problem = "the hub has no `model_index.json` of it, so it is no model in diffusers' layout; name another";
+            let problem =
+                "the hub has no `model_index.json` of it, so it is no model in diffusers' layout; name another";
             return Err(self.failed(&self.id.id(), problem));
         }
+        // Whatever is no model that can be drawn with is refused before gigabytes of it are fetched.
+        ModelFacts::read(self.snapshot, &Index::read(&index)?)?;
         let parts = read_json(&index)?;
         let mut weights = Vec::new();
         for (part, layout) in NETWORKS.into_iter().filter(|(part, _)| parts.contains_key(*part)) {
@@ -205,7 +214,8 @@ impl Fetching<'_> {
         names.dedup();
         let shard = |name: &str| {
             let absent = || unusable(&path, format!("names the shard `{name}`, which the hub does not have"));
-            self.listing.file(&format!("{part}/{name}")).filter(|file| file.name.ends_with(".safetensors")).ok_or_else(absent)
+            let is_plain = name.ends_with(".safetensors") && !name.contains(['/', '\\']);
+            self.listing.file(&format!("{part}/{name}")).filter(|_| is_plain).ok_or_else(absent)
         };
         names.into_iter().map(shard).collect()
     }

@@ -25,7 +25,7 @@ use crate::http::{chain, retry};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that sends nothing for so long will send nothing more.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Tries without a single byte, one after another, before it is given up.
+/// Tries that bring nothing new, one after another, before it is given up.
 const TRIES: u32 = 5;
 /// The wait after the first of them; each further one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -78,7 +78,7 @@ enum Halt {
         why: String,
         /// How much later, where the server says so.
         after: Option<Duration>,
-        /// Whether something came.
+        /// Whether more came than ever before.
         moved: bool,
     },
     /// None will.
@@ -128,7 +128,9 @@ impl<'a> Transfer<'a> {
             while let Some(chunk) = self.chunk(&mut response).await? {
                 bytes.extend_from_slice(&chunk);
                 if bytes.len() as u64 > LONGEST_TEXT {
-                    return Err(failed(id, "the hub's answer is too long to be about a model; check `HF_ENDPOINT`").into());
+                    return Err(
+                        failed(id, "the hub's answer is too long to be about a model; check `HF_ENDPOINT`").into()
+                    );
                 }
             }
             Ok(bytes)
@@ -176,13 +178,16 @@ impl<'a> Transfer<'a> {
             at = 0;
             incoming.start_over()?;
         }
-        let begun = at;
-        let broken = |why: String, at: u64| Halt::Broken { why, after: None, moved: at > begun };
+        // Bytes that came before and come again do not count: a server without ranges that always breaks off is given up.
+        let farthest = incoming.told;
+        let broken = |why: String, at: u64| Halt::Broken { why, after: None, moved: at > farthest };
         loop {
             match self.chunk(&mut response).await {
                 Ok(Some(chunk)) if at + chunk.len() as u64 > size => {
                     incoming.start_over()?;
-                    return Err(failed(&incoming.listed.name, format!("more came than its {size} bytes; try later")).into());
+                    return Err(
+                        failed(&incoming.listed.name, format!("more came than its {size} bytes; try later")).into()
+                    );
                 }
                 Ok(Some(chunk)) => {
                     incoming.write(&chunk, at)?;
@@ -238,7 +243,8 @@ impl<'a> Transfer<'a> {
             };
             tried = if moved { 1 } else { tried + 1 };
             if tried >= TRIES {
-                let problem = format!("given up after {tried} tries in a row; the last: {why}; run again to go on from here");
+                let problem =
+                    format!("given up after {tried} tries in a row; the last: {why}; run again to go on from here");
                 return Err(failed(what, problem));
             }
             tracing::info!(what, why, "a fetch is tried again");
