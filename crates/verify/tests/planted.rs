@@ -128,8 +128,7 @@ fn what_is_not_to_be_checked_is_neither_dropped_nor_corrected() {
     let verifier = Verifier::train(&real(), &[GateConfig::Attributes(colour)], Seed(3), None, &Silent).unwrap();
     // Asked for blue discs: of another shape, and of another colour.
     let other = |i: usize, shape, colour| asked(i, group(0, 2), picture(shape, colour, 20_000 + i as u64));
-    let candidates: Vec<Candidate> =
-        (0..20).map(|i| other(i, 1, 2)).chain((20..40).map(|i| other(i, 0, 0))).collect();
+    let candidates: Vec<Candidate> = (0..20).map(|i| other(i, 1, 2)).chain((20..40).map(|i| other(i, 0, 0))).collect();
     let verdicts = verifier.verify(&candidates, &[], &Silent).unwrap();
     assert!(accepted(&verdicts[..20]) >= 17, "{verdicts:?}");
     assert!(accepted(&verdicts[20..]) <= 2, "{verdicts:?}");

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
+use super::control::{ControlConfig, ControlFolder, one};
 use super::folder::ModelFolder;
 use super::hub::{self, HubCache};
 use super::model::StableDiffusion;
@@ -38,6 +39,9 @@ pub struct StableDiffusionConfig {
     pub loras: Vec<LoraConfig>,
     /// Words by textual inversion.
     pub words: Vec<WordConfig>,
+    /// ControlNets: every image follows a picture that belongs to a real image, so the job needs `guides` for every
+    /// candidate.
+    pub controls: Vec<ControlConfig>,
     /// How prompts are read.
     pub prompts: PromptOptions,
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
@@ -79,10 +83,6 @@ pub struct LoraConfig {
     pub weight: f64,
 }
 
-fn one() -> f64 {
-    1.0
-}
-
 /// A word that was learned from images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -114,7 +114,7 @@ impl StableDiffusionConfig {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return fail("guidance_rescale", format!("{} is not between 0 and 1", self.guidance_rescale));
         }
-        Ok(())
+        self.controls.iter().try_for_each(ControlConfig::validate)
     }
 
     /// The folder, checked to be whole, without reading its weights.
@@ -123,43 +123,61 @@ impl StableDiffusionConfig {
     /// Those of [`hub::open`].
     pub fn folder(&self) -> Result<ModelFolder> {
         let variant = if self.fp16_files { Variant::Fp16 } else { Variant::Whole };
-        let cache = HubCache::from_environment(|name| std::env::var_os(name));
-        hub::open(&self.path, cache.as_ref(), variant)
+        hub::open(&self.path, cache().as_ref(), variant)
     }
 
-    /// Every file that the images depend on: the model's, LoRAs and learned words.
+    /// The folders of the ControlNets, checked to be whole and to belong to the model.
+    fn control_folders(&self, model: &ModelFolder) -> Result<Vec<ControlFolder>> {
+        let cache = cache();
+        self.controls.iter().map(|control| control.open(model, cache.as_ref())).collect()
+    }
+
+    /// Every file that the images depend on: the model's, ControlNets', LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`folder`](Self::folder).
+    /// As [`folder`](Self::folder), of a ControlNet too; [`DiffusionError::Model`] for one of another base model.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        let mut files = self.folder()?.files().to_vec();
+        let folder = self.folder()?;
+        let mut files = folder.files().to_vec();
+        files.extend(self.control_folders(&folder)?.into_iter().flat_map(|control| control.files));
         files.extend(self.loras.iter().map(|lora| lora.path.clone()));
         files.extend(self.words.iter().map(|word| word.path.clone()));
         Ok(files)
     }
 
-    /// The model with its LoRAs and words.
+    /// The model with its ControlNets, LoRAs and words.
     ///
     /// # Errors
-    /// Those of [`StableDiffusion::load`], of LoRAs and of learned words.
+    /// Those of [`StableDiffusion::load`] and [`files`](Self::files), of LoRAs and of learned words.
     pub fn load(&self, device: &Device) -> Result<StableDiffusion> {
+        let folder = self.folder()?;
+        let controls = self.control_folders(&folder)?.into_iter().map(|control| control.dir).collect();
         let word = |word: &WordConfig| LearnedToken::read(&word.path, word.word.as_deref());
         let additions = Additions {
             loras: LoraStack::open(self.loras.iter().map(|lora| (lora.path.clone(), lora.weight)))?,
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
-            controls: Vec::new(),
+            controls,
         };
-        StableDiffusion::load(self.folder()?, &additions, device, self.dtype.into())
+        StableDiffusion::load(folder, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's name, and the LoRAs'.
+    /// A short name for provenance columns: the hub id or the folder's name, with those of LoRAs and ControlNets.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        let path = Path::new(&self.path);
-        let base = match path.is_dir() {
-            true => path.file_name().map_or_else(|| self.path.clone(), |name| name.to_string_lossy().into_owned()),
-            false => self.path.clone(),
-        };
-        self.loras.iter().fold(base, |name, lora| format!("{name} + {} x {}", stem(&lora.path), lora.weight))
+        let loras = self.loras.iter().map(|lora| (stem(&lora.path), lora.weight));
+        let controls = self.controls.iter().map(|control| (short(&control.path), control.weight));
+        loras.chain(controls).fold(short(&self.path), |name, (other, weight)| format!("{name} + {other} x {weight}"))
     }
+}
+
+/// A folder's own name, or the hub id.
+fn short(model: &str) -> String {
+    let path = Path::new(model);
+    let name = path.file_name().filter(|_| path.is_dir());
+    name.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The hub's cache on this machine.
+fn cache() -> Option<HubCache> {
+    HubCache::from_environment(|name| std::env::var_os(name))
 }

@@ -93,19 +93,19 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Needs whole weights in the folder `part`.
+    /// Needs whole weights in the folder `part`; an empty name is this folder.
     pub(super) fn need_weights(&mut self, part: &str, layout: Layout) -> Result<()> {
         let dir = self.dir.join(part);
         match weight_files(&dir, layout, self.variant) {
             Ok(files) => files.into_iter().try_for_each(|path| self.take(path)),
             Err(NnError::NoWeights { .. } | NnError::NoModel { .. }) => match pickle_in(&dir) {
-                Some(pickle) => Err(unusable(&pickle, converted(self.dir))),
+                Some(pickle) => Err(unusable(&pickle, converted(self.dir, part))),
                 None => {
                     let name = match layout {
                         Layout::Diffusers => "diffusion_pytorch_model.safetensors",
                         Layout::Transformers => "model.safetensors",
                     };
-                    self.missing.push(format!("{part}/{name}"));
+                    self.missing.push(if part.is_empty() { name.to_owned() } else { format!("{part}/{name}") });
                     Ok(())
                 }
             },
@@ -169,10 +169,11 @@ pub(super) fn is_pickle(path: &Path) -> bool {
 }
 
 /// Why a pickle in a folder is refused, and what to do.
-fn converted(dir: &Path) -> String {
+fn converted(dir: &Path, part: &str) -> String {
+    let class = if part.is_empty() { "ControlNetModel" } else { "DiffusionPipeline" };
     format!(
         "a pickle is never read since it can run any program; convert the model to safetensors: python -c \"from diffusers \
-         import DiffusionPipeline; DiffusionPipeline.from_pretrained('{}').save_pretrained('converted')\"",
+         import {class}; {class}.from_pretrained('{}').save_pretrained('converted')\"",
         dir.display()
     )
 }

@@ -122,8 +122,12 @@ impl HubCache {
     /// As [`find`](Self::find) and [`ModelFolder::open`].
     pub fn open(&self, id: &HubId, variant: Variant) -> Result<ModelFolder> {
         let dir = self.find(id)?;
-        let within = std::fs::canonicalize(&self.0).map_err(DiffusionError::file(&self.0))?;
-        ModelFolder::open_within(&dir, Some(&within), variant)
+        ModelFolder::open_within(&dir, Some(&self.canonical()?), variant)
+    }
+
+    /// The folder without links.
+    fn canonical(&self) -> Result<PathBuf> {
+        std::fs::canonicalize(&self.0).map_err(DiffusionError::file(&self.0))
     }
 }
 
@@ -132,11 +136,17 @@ impl HubCache {
 /// # Errors
 /// As [`ModelFolder::open`] and [`HubCache::open`]; a name that is neither.
 pub fn open(model: &str, cache: Option<&HubCache>, variant: Variant) -> Result<ModelFolder> {
+    let (dir, within) = locate(model, cache)?;
+    ModelFolder::open_within(&dir, within.as_deref(), variant)
+}
+
+/// The folder that [`open`] opens, and the one that no link in it may lead out of, a path without links.
+pub(super) fn locate(model: &str, cache: Option<&HubCache>) -> Result<(PathBuf, Option<PathBuf>)> {
     let path = Path::new(model);
     match (path.exists(), HubId::parse(model), cache) {
-        (false, Some(id), Some(cache)) => cache.open(&id, variant),
+        (false, Some(id), Some(cache)) => Ok((cache.find(&id)?, Some(cache.canonical()?))),
         (false, None, _) => Err(unusable(path, "there is no such folder, and it is no hub id (`owner/name`) either")),
-        _ => ModelFolder::open(path, variant),
+        _ => Ok((path.to_owned(), None)),
     }
 }
 
