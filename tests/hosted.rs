@@ -38,12 +38,16 @@ impl Server {
 
     /// How many images it was asked for.
     fn asked(&self) -> usize {
+        self.log().len()
+    }
+
+    /// The requests for images.
+    fn log(&self) -> Vec<serde_json::Value> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.1)).unwrap();
         write!(stream, "GET /log/pictures/1 HTTP/1.1\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let entries: Vec<serde_json::Value> = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-        entries.len()
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
     }
 }
 
@@ -131,6 +135,32 @@ fn a_hosted_model_needs_a_budget_and_prompts_and_takes_no_sampler() {
     assert!(refused("item 2\"]}", "item 2\"], negative: blurry}").contains("plan.prompts"));
     assert!(refused("verify:", "  guides: {below: 50}\nverify:").contains("strengths: [1]"));
     assert_eq!(server.asked(), 0);
+}
+
+#[test]
+fn an_edit_takes_the_mask_of_the_real_image_along() {
+    use base64::Engine;
+    let (root, server) = (tempfile::tempdir().unwrap(), Server::start());
+    job(root.path(), &server, "{images: 99}");
+    let metadata = root.path().join("shapes/train/metadata.jsonl");
+    let text = std::fs::read_to_string(&metadata).unwrap().replace("\"shape\"", "\"mask\":\"mask.png\",\"shape\"");
+    std::fs::write(&metadata, text).unwrap();
+    image::RgbImage::from_fn(8, 8, |x, _| image::Rgb([if x < 4 { 0 } else { 255 }; 3]))
+        .save(root.path().join("shapes/train/mask.png"))
+        .unwrap();
+    let guides = "generate.guides={strengths: [1], noise: false, mask: mask}";
+    succeed(root.path(), &["generate", "job.yaml", "--set", guides]);
+    let log = server.log();
+    assert!(!log.is_empty());
+    for entry in &log {
+        assert!(entry["path"].as_str().unwrap().ends_with("/images/edits"));
+        let body = base64::prelude::BASE64_STANDARD.decode(entry["body"].as_str().unwrap()).unwrap();
+        assert!(body.windows(11).any(|part| part == b"name=\"mask\""));
+    }
+    // The same edit with another mask has not been paid for.
+    image::RgbImage::from_pixel(8, 8, image::Rgb([255; 3])).save(root.path().join("shapes/train/mask.png")).unwrap();
+    succeed(root.path(), &["generate", "job.yaml", "--set", guides]);
+    assert_eq!(server.asked(), 2 * log.len());
 }
 
 #[test]

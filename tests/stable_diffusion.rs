@@ -89,33 +89,58 @@ fn an_image_has_the_same_bytes_in_units_and_batches_of_any_size() {
     let root = tempfile::tempdir().unwrap();
     faces(root.path());
     let candidates = |unit: &str| {
-        let (unit, folder) = (format!("generate.unit={unit}"), format!("run=runs/{unit}"));
+        let (folder, unit) = (format!("run=runs/{unit}"), format!("generate.unit={unit}"));
         succeed(root.path(), &as_strs(&small("generate", "sd1", &[&unit, &folder])));
-        let files = contents(&root.path().join("runs").join(unit.trim_start_matches("generate.unit=")), &[]);
-        let is_unit = |name: &Path| {
-            name.starts_with(name.iter().next().unwrap())
-                && name.to_string_lossy().contains("generate-1")
-                && name.extension().is_some_and(|extension| extension == "parquet")
-                && name.to_string_lossy().contains("units")
-        };
-        let tables: Vec<Vec<u8>> =
-            files.into_iter().filter(|(name, _)| is_unit(name)).map(|(_, bytes)| bytes).collect();
-        tables.into_iter().flat_map(pngs).collect::<Vec<Vec<u8>>>()
+        drawn(&root.path().join(folder.trim_start_matches("run=")))
     };
     let (all, few) = (candidates("64"), candidates("5"));
     assert_eq!(all.len(), 30);
     assert!(all == few);
 }
 
-/// The images of a table of candidates, in their order.
-fn pngs(parquet: Vec<u8>) -> Vec<Vec<u8>> {
-    use arrow_array::{Array, BinaryArray};
+/// A candidate of a run's first round.
+struct Candidate {
+    png: Vec<u8>,
+    group: String,
+    seed: u64,
+}
+
+impl Candidate {
+    fn image(&self) -> image::RgbImage {
+        image::load_from_memory(&self.png).unwrap().to_rgb8()
+    }
+}
+
+/// The candidates of the first round of a run, in their order.
+fn candidates(run: &Path) -> Vec<Candidate> {
+    let is_unit = |name: &Path| {
+        let name = name.to_string_lossy();
+        name.contains("generate-1") && name.contains("units") && name.ends_with(".parquet")
+    };
+    let files = contents(run, &[]);
+    files.into_iter().filter(|(name, _)| is_unit(name)).flat_map(|(_, bytes)| rows(bytes)).collect()
+}
+
+/// Their images.
+fn drawn(run: &Path) -> Vec<Vec<u8>> {
+    candidates(run).into_iter().map(|candidate| candidate.png).collect()
+}
+
+fn rows(parquet: Vec<u8>) -> Vec<Candidate> {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::UInt64Type;
     let builder = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes(parquet)).unwrap();
     let mut found = Vec::new();
     for batch in builder.build().unwrap() {
         let batch = batch.unwrap();
-        let column = batch.column_by_name("png").unwrap().as_any().downcast_ref::<BinaryArray>().unwrap();
-        found.extend((0..column.len()).map(|i| column.value(i).to_vec()));
+        let column = |name: &str| batch.column_by_name(name).unwrap();
+        for row in 0..batch.num_rows() {
+            found.push(Candidate {
+                png: column("png").as_binary::<i32>().value(row).to_vec(),
+                group: column("group").as_string::<i32>().value(row).to_owned(),
+                seed: column("seed").as_primitive::<UInt64Type>().value(row),
+            });
+        }
     }
     found
 }
@@ -210,12 +235,14 @@ fn models_are_listed_with_what_they_can_do_or_what_is_wrong_with_them() {
     std::fs::write(bad.join("model_index.json"), r#"{"_class_name": "FluxPipeline"}"#).unwrap();
     let cache = root.path().join("cache");
     let list = |folders: &[&str]| {
-        support::evenset(root.path(), &[&["models"], folders].concat()).env("HF_HUB_CACHE", &cache).output().unwrap()
+        evenset(root.path(), &[&["models"], folders].concat()).env("HF_HUB_CACHE", &cache).output().unwrap()
     };
     let found = list(&[&good]);
     assert_eq!(found.status.code(), Some(0));
     let said = String::from_utf8(found.stdout).unwrap();
     assert!(said.contains("Stable Diffusion 2") && said.contains("predicts v"), "{said}");
+    let said = String::from_utf8(list(&[&control()]).stdout).unwrap();
+    assert!(said.contains("ControlNet, ") && said.contains("follow a picture"), "{said}");
     let found = list(&[&good, "bad"]);
     assert_eq!(found.status.code(), Some(1));
     let said = String::from_utf8(found.stdout).unwrap();
@@ -241,4 +268,310 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     assert!(stderr(&offline).contains("HF_HUB_OFFLINE is set"), "{}", stderr(&offline));
     let planned = succeed(root.path(), &as_strs(&small("plan", "sd1", &["generate.model.path=nobody/nothing"])));
     assert!(planned.contains("30"), "who is missing needs no weights: {planned}");
+}
+
+/// Gives training images a picture each in a column of their own; `of` says which, by their number.
+fn add_pictures(root: &Path, column: &str, of: impl Fn(u32) -> Option<image::RgbImage>) {
+    let folder = root.join("faces/train");
+    std::fs::create_dir_all(folder.join(column)).unwrap();
+    let metadata = std::fs::read_to_string(folder.join("metadata.jsonl")).unwrap();
+    let mut rows = String::new();
+    for line in metadata.lines() {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let name = row["file_name"].as_str().unwrap().to_owned();
+        if let Some(picture) = of(name.trim_end_matches(".png").parse().unwrap()) {
+            picture.save(folder.join(column).join(&name)).unwrap();
+            row[column] = format!("{column}/{name}").into();
+        }
+        rows.push_str(&format!("{row}\n"));
+    }
+    std::fs::write(folder.join("metadata.jsonl"), rows).unwrap();
+}
+
+/// Black on the left, white on the right.
+fn right_half(side: u32) -> image::RgbImage {
+    image::RgbImage::from_fn(side, side, |x, _| image::Rgb([if x < side / 2 { 0 } else { 255 }; 3]))
+}
+
+/// Lines that run in one direction, as an edge detector leaves them.
+fn lines(across: bool) -> image::RgbImage {
+    image::RgbImage::from_fn(16, 16, |x, y| {
+        image::Rgb([if (if across { y } else { x }) % 4 == 0 { 255 } else { 0 }; 3])
+    })
+}
+
+/// The first nurse and the first scientist of [`faces`].
+const NURSE: u32 = 1;
+const SCIENTIST: u32 = 23;
+
+const MASKED: &str =
+    "generate.guides={below: 50, strengths: [1], sources: [same-group, same-label], noise: false, mask: mask}";
+const POSED: &str = "generate.guides={below: 50, strengths: [1], sources: [same-group, same-label], noise: false}";
+
+fn control() -> String {
+    repository().join("tests/golden/pipelines/control").display().to_string()
+}
+
+/// The model of [`model`] with a network of nine channels.
+fn inpainting(root: &Path) -> String {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => copy(&entry.path(), &to.join(entry.file_name())),
+                false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            }
+        }
+    }
+    let folder = root.join("inpaint");
+    copy(Path::new(&model("sd1")), &folder);
+    copy(&repository().join("tests/golden/pipelines/inpaint"), &folder.join("unet"));
+    folder.display().to_string()
+}
+
+/// The mean difference of two images in the columns of pixels `from..to`, in steps of 255.
+fn difference(a: &image::RgbImage, b: &image::RgbImage, columns: std::ops::Range<u32>) -> f64 {
+    let pixels: Vec<(u32, u32)> = columns.flat_map(|x| (0..a.height()).map(move |y| (x, y))).collect();
+    let of = |&(x, y): &(u32, u32)| {
+        let (a, b) = (a.get_pixel(x, y).0, b.get_pixel(x, y).0);
+        (0..3).map(|i| (f64::from(a[i]) - f64::from(b[i])).abs()).sum::<f64>() / 3.0
+    };
+    pixels.iter().map(of).sum::<f64>() / pixels.len() as f64
+}
+
+#[test]
+fn with_masks_only_the_white_part_of_a_real_image_is_drawn_anew() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    // All others guide nothing, so it is known which image each candidate starts from.
+    add_pictures(root.path(), "mask", |number| [NURSE, SCIENTIST].contains(&number).then(|| right_half(32)));
+    std::fs::write(root.path().join("faces/train/mask/002.png"), "no image").unwrap();
+    let metadata = root.path().join("faces/train/metadata.jsonl");
+    let text = std::fs::read_to_string(&metadata).unwrap();
+    std::fs::write(
+        &metadata,
+        text.replacen("\"file_name\":\"002.png\"", "\"file_name\":\"002.png\",\"mask\":\"mask/002.png\"", 1),
+    )
+    .unwrap();
+    let run = |masked: &str, folder: &str| {
+        let folder = format!("run=runs/{folder}");
+        succeed(root.path(), &as_strs(&small("generate", "sd1", &[masked, &folder])));
+        candidates(&root.path().join(folder.trim_start_matches("run=")))
+    };
+    let masked = run(MASKED, "masked");
+    let whole = run(&MASKED.replace(", mask: mask", ""), "whole");
+
+    // What the autoencoder makes of the guide: nothing is free.
+    image::RgbImage::new(16, 16).save(root.path().join("black.png")).unwrap();
+    let kept = |candidate: &Candidate| {
+        let number = if candidate.group.contains("nurse") { NURSE } else { SCIENTIST };
+        let (guide, seed) = (format!("faces/train/{number:03}.png"), candidate.seed.to_string());
+        let (model, size) = (model("sd1"), ["24", "16"]);
+        let arguments = [
+            "generate",
+            "--prompt",
+            "x",
+            "--model",
+            &model,
+            "--width",
+            size[0],
+            "--height",
+            size[1],
+            "--steps",
+            "3",
+            "--image",
+            &guide,
+            "--mask",
+            "black.png",
+            "--strength",
+            "1",
+            "--seed",
+            &seed,
+            "--out",
+            "kept.png",
+            "--dtype",
+            "f16",
+        ];
+        succeed(root.path(), &arguments);
+        image::open(root.path().join("kept.png")).unwrap().to_rgb8()
+    };
+    for (candidate, unmasked) in masked.iter().zip(&whole).step_by(9) {
+        let (image, kept) = (candidate.image(), kept(candidate));
+        let (stays, free) = (difference(&image, &kept, 0..10), difference(&image, &kept, 14..24));
+        let without = difference(&unmasked.image(), &kept, 0..10);
+        eprintln!("{stays} {free} {without}");
+        assert!(
+            4.0 * stays < free && 4.0 * stays < without,
+            "kept {stays}, drawn anew {free}, without a mask {without}"
+        );
+    }
+
+    // Another mask is another image, and the same one is not drawn again.
+    let again = run(MASKED, "masked");
+    assert!(masked.iter().zip(&again).all(|(a, b)| a.png == b.png));
+    right_half(32).save(root.path().join("faces/train/mask/023.png")).unwrap();
+    image::imageops::flip_horizontal(&right_half(32)).save(root.path().join("faces/train/mask/001.png")).unwrap();
+    let other = run(MASKED, "other");
+    for (before, after) in masked.iter().zip(&other) {
+        assert_eq!(before.png == after.png, before.group.contains("scientist"), "{}", before.group);
+    }
+}
+
+#[test]
+fn images_without_a_usable_mask_guide_nothing_and_are_counted_with_their_files() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    add_pictures(root.path(), "mask", |number| match number {
+        2 => None,
+        3 => Some(image::RgbImage::new(16, 16)),
+        _ => Some(right_half(16)),
+    });
+    std::fs::write(root.path().join("faces/train/mask/004.png"), "no image").unwrap();
+    let said = succeed(root.path(), &as_strs(&small("plan", "sd1", &[MASKED])));
+    assert!(said.contains("3 of 44 training images guide no candidate"), "{said}");
+    let flat: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(flat.contains("there is no picture in `mask` (1: 002.png)"), "{said}");
+    assert!(flat.contains("no white") && flat.contains("(1: 003.png)"), "{said}");
+    assert!(flat.contains("the picture in `mask`: not an image") && flat.contains("(1: 004.png)"), "{said}");
+    let said = fail(root.path(), &as_strs(&small("plan", "sd1", &[MASKED, "dataset.on_error=fail"])), 1);
+    assert!(said.contains("004.png: the picture in `mask`"), "{said}");
+}
+
+#[test]
+fn a_model_of_nine_channels_runs_with_masks_and_says_beforehand_what_it_lacks() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    add_pictures(root.path(), "mask", |_| Some(right_half(16)));
+    let path = format!("generate.model.path={}", inpainting(root.path()));
+    let said = succeed(root.path(), &as_strs(&small("run", "sd1", &[&path, MASKED])));
+    assert!(said.contains("30 generated"), "{said}");
+    succeed(root.path(), &as_strs(&small("plan", "sd1", &[&path, MASKED])));
+
+    let refused = |verb: &str, guides: &str| fail(root.path(), &as_strs(&small(verb, "sd1", &[&path, guides])), 2);
+    for verb in ["plan", "run"] {
+        let said = refused(verb, "generate.guides=null");
+        assert!(said.contains("nine channels") && said.contains("mask: COLUMN"), "{said}");
+        let said = refused(verb, &MASKED.replace(", mask: mask", ""));
+        assert!(said.contains("generate.guides.mask") || said.contains("mask: COLUMN"), "{said}");
+        let said = refused(verb, &MASKED.replace("noise: false", "noise: true"));
+        assert!(said.contains("write `noise: false`"), "{said}");
+        let said = refused(verb, &MASKED.replace("below: 50", "below: 2"));
+        assert!(said.contains("2 real images") && said.contains("write `below: 3` or more"), "{said}");
+    }
+}
+
+#[test]
+fn candidates_follow_the_control_picture_of_the_real_image_that_guides_them() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    add_pictures(root.path(), "edges", |number| [NURSE, SCIENTIST].contains(&number).then(|| lines(true)));
+    let run = |folder: &str, guides: &str, more: &str| {
+        let (folder, control) = (format!("run=runs/{folder}"), control());
+        let control = format!("generate.model.controls=[{{path: {control}, column: edges{more}}}]");
+        succeed(root.path(), &as_strs(&small("generate", "sd1", &[guides, &control, &folder])));
+        drawn(&root.path().join(folder.trim_start_matches("run=")))
+    };
+    let first = run("a", POSED, "");
+    assert_eq!(first.len(), 30);
+    assert!(first == run("a", POSED, "") && first == run("b", POSED, ""), "a run goes on, and another gives the same");
+    assert!(first != run("weak", POSED, ", weight: 0.2") && first != run("late", POSED, ", start: 0.5"));
+    let started = run("started", &POSED.replace("[1]", "[0.7]"), "");
+    assert!(first.iter().zip(&started).all(|(a, b)| a != b), "less than full strength starts from the guide");
+    lines(false).save(root.path().join("faces/train/edges/001.png")).unwrap();
+    lines(false).save(root.path().join("faces/train/edges/023.png")).unwrap();
+    let other = run("c", POSED, "");
+    assert!(first.iter().zip(&other).all(|(a, b)| a != b), "another picture is another image");
+}
+
+#[test]
+fn a_job_with_control_and_masks_runs_to_its_end_in_units_of_any_size_and_names_both() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    add_pictures(root.path(), "mask", |_| Some(right_half(16)));
+    add_pictures(root.path(), "edges", |number| Some(lines(number % 2 == 0)));
+    let control = format!("generate.model.controls=[{{path: {}, column: edges, weight: 0.8}}]", control());
+    let said = succeed(root.path(), &as_strs(&small("run", "sd1", &[MASKED, &control])));
+    assert!(said.contains("30 generated"), "{said}");
+    let page = std::fs::read_to_string(root.path().join("runs/faces/report.html")).unwrap();
+    assert!(page.contains("control x 0.8"));
+    let few = ["run=runs/few", "generate.unit=4"];
+    succeed(root.path(), &as_strs(&small("generate", "sd1", &[MASKED, &control, few[0], few[1]])));
+    assert!(drawn(&root.path().join("runs/faces")) == drawn(&root.path().join("runs/few")));
+}
+
+#[test]
+fn what_is_wrong_with_masks_and_control_is_said_before_any_work() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    add_pictures(root.path(), "mask", |_| Some(right_half(16)));
+    let control =
+        |column: &str, more: &str| format!("generate.model.controls=[{{path: {}, column: {column}{more}}}]", control());
+    let refused = |more: &[&str]| fail(root.path(), &as_strs(&small("plan", "sd1", more)), 2);
+    let said = refused(&[&MASKED.replace("mask: mask", "mask: masc")]);
+    assert!(said.contains("generate.guides.mask") && said.contains("did you mean `mask`?"), "{said}");
+    let said = refused(&[&MASKED.replace("mask: mask", "mask: image")]);
+    assert!(said.contains("the images themselves"), "{said}");
+    let said = refused(&[POSED, &control("edges", "")]);
+    assert!(said.contains("generate.model.controls.0.column") && said.contains("`edges`"), "{said}");
+    let said = refused(&[&control("mask", "")]);
+    assert!(said.contains("generate.model.controls") && said.contains("noise: false"), "{said}");
+    let said = refused(&[&control("mask", ""), "generate.guides=null"]);
+    assert!(said.contains("noise: false"), "{said}");
+    let said = refused(&[&POSED.replace("below: 50", "below: 1"), &control("mask", "")]);
+    assert!(said.contains("write `below: 3` or more"), "{said}");
+    let said = refused(&[
+        &POSED.replace("same-group, same-label", "same-attributes"),
+        &control("mask", ""),
+        "where=[{column: occupation, in: nurse}]",
+    ]);
+    assert!(said.contains("no training image can guide"), "{said}");
+    assert!(refused(&[POSED, &control("mask", ", start: 0.9, end: 0.2")]).contains("`start` below `end`"));
+    assert!(refused(&[POSED, &control("mask", ", wieght: 2")]).contains("wieght"));
+
+    let conditional = ["generate.model={type: conditional, size: tiny}", "generate.sampler={}", "plan.prompts=null"];
+    let said = refused(&[&conditional[..], &[MASKED]].concat());
+    assert!(said.contains("generate.guides.mask") && said.contains("conditional"), "{said}");
+
+    let fail = |model: &str, control: &str| {
+        let output = run(root.path(), &as_strs(&small("generate", model, &[POSED, control])));
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = fail("sd2", &control("mask", ""));
+    assert!(said.contains("another base model"), "{said}");
+    let said = fail("sd1", "generate.model.controls=[{path: nobody/canny, column: mask}]");
+    assert!(said.contains("hf download nobody/canny"), "{said}");
+}
+
+#[test]
+fn one_image_follows_the_pictures_of_control_networks() {
+    let root = tempfile::tempdir().unwrap();
+    lines(true).save(root.path().join("across.png")).unwrap();
+    lines(false).save(root.path().join("down.png")).unwrap();
+    std::fs::write(root.path().join("broken.png"), "no image").unwrap();
+    let (model, control) = (model("sd1"), control());
+    let base =
+        ["generate", "--prompt", "a red coat", "--model", &model, "--width", "32", "--height", "24", "--steps", "3"];
+    let draw = |more: &[&str]| {
+        succeed(root.path(), &[&base[..], more, &["--out", "x.png"]].concat());
+        std::fs::read(root.path().join("x.png")).unwrap()
+    };
+    let across = ["--controlnet", &control, "--control-image", "across.png"];
+    let down = ["--controlnet", &control, "--control-image", "down.png"];
+    let pixels = |png: &[u8]| image::load_from_memory(png).unwrap().to_rgb8();
+    let (plain, one, other) = (draw(&[]), draw(&across), draw(&down));
+    assert!(pixels(&one) != pixels(&other) && pixels(&one) != pixels(&plain));
+    assert!(one == draw(&across));
+    assert!(String::from_utf8_lossy(&one).contains("+ control x 1"));
+    let none = draw(&[&across[..], &["--control-weight", "0"]].concat());
+    assert!(pixels(&none) == pixels(&plain), "a weight of 0 is no control");
+    let both = draw(&[&across[..], &down[..], &["--control-weight", "0.5", "--control-weight", "0.2"]].concat());
+    assert!(pixels(&both) != pixels(&one));
+
+    let said = fail(root.path(), &[&base[..], &["--controlnet", &control]].concat(), 1);
+    assert!(said.contains("each network needs its picture"), "{said}");
+    let said =
+        fail(root.path(), &[&base[..], &["--controlnet", &control, "--control-image", "broken.png"]].concat(), 1);
+    assert!(said.contains("broken.png: not an image"), "{said}");
 }

@@ -161,12 +161,24 @@ pub struct GenerateArgs {
     /// A picture that is white where --image is to be drawn anew and black where it stays.
     #[arg(long, value_name = "FILE", requires = "image")]
     pub mask: Option<PathBuf>,
+    /// A ControlNet: a folder in diffusers' layout, or a hub id in the local cache. May be given several times, each with its
+    /// --control-image.
+    #[arg(long, value_name = "MODEL", requires = "prompt")]
+    pub controlnet: Vec<String>,
+    /// The picture that a --controlnet is shown: edges, depth, a pose.
+    #[arg(long, value_name = "FILE", requires = "controlnet")]
+    pub control_image: Vec<PathBuf>,
+    /// What the effect of a --controlnet is multiplied with; once for all of them, or once for each. Default: 1.
+    #[arg(long, value_name = "WEIGHT", requires = "controlnet", allow_negative_numbers = true)]
+    pub control_weight: Vec<f64>,
 }
 
 const GENERATE_AFTER: &str = "\
 Examples:
   evenset generate job.yaml
-  evenset generate --prompt 'a red coat on a beach' --model stable-diffusion-v1-5/stable-diffusion-v1-5 --seed 3 --out x.png";
+  evenset generate --prompt 'a red coat on a beach' --model stable-diffusion-v1-5/stable-diffusion-v1-5 --seed 3 --out x.png
+  evenset generate --prompt 'a nurse in blue' --model stable-diffusion-v1-5/stable-diffusion-v1-5 \\
+      --controlnet lllyasviel/control_v11p_sd15_openpose --control-image pose.png";
 
 /// What is audited, and how.
 #[derive(Debug, clap::Args)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use evenset_pipeline::models::{Installed, installed};
 use evenset_pipeline::single::Single;
-use evenset_pipeline::{LoraConfig, Precision, SchedulerKind, StableDiffusionConfig};
+use evenset_pipeline::{ControlConfig, LoraConfig, Precision, SchedulerKind, StableDiffusionConfig};
 
 use crate::args::GenerateArgs;
 use crate::exit;
@@ -25,6 +25,7 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
                 _ => Precision::F32,
             },
             loras: args.lora.iter().map(|text| lora(text)).collect(),
+            controls: controls(args)?,
             ..StableDiffusionConfig::at(args.model.clone().unwrap_or_default())
         },
         prompt: prompt.to_owned(),
@@ -35,6 +36,7 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
         guidance: args.guidance,
         image: args.image.clone().map(|path| (path, args.strength)),
         mask: args.mask.clone(),
+        controls: args.control_image.clone(),
     };
     let png = single.draw(reporter)?;
     reporter.finish();
@@ -71,6 +73,22 @@ fn described(model: &Installed) -> String {
         (None, None) => {}
     }
     text
+}
+
+/// The ControlNets with their weights; each has its picture.
+fn controls(args: &GenerateArgs) -> Result<Vec<ControlConfig>> {
+    let (nets, pictures, weights) = (args.controlnet.len(), args.control_image.len(), args.control_weight.len());
+    if nets != pictures {
+        bail!(
+            "{nets} `--controlnet` and {pictures} `--control-image`; each network needs its picture, in the same order"
+        );
+    }
+    if weights > 1 && weights != nets {
+        bail!("{weights} `--control-weight` for {nets} `--controlnet`; give one for all of them, or one for each");
+    }
+    let weight = |place: usize| args.control_weight.get(place).or(args.control_weight.first()).copied().unwrap_or(1.0);
+    let control = |(place, path): (usize, &String)| ControlConfig { weight: weight(place), ..ControlConfig::at(path) };
+    Ok(args.controlnet.iter().enumerate().map(control).collect())
 }
 
 /// A file with its weight, where one follows a colon.

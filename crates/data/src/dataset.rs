@@ -1,5 +1,6 @@
 //! Opening a labelled image dataset, whatever its layout, and reading it unit by unit.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +19,7 @@ use crate::folder_source::FolderSource;
 use crate::images::ImageColumn;
 use crate::parquet_layout::parquet_files;
 use crate::parquet_source::ParquetSource;
+use crate::pictures::file_at;
 use crate::table::Table;
 use crate::unit::{Source, Unit};
 
@@ -31,6 +33,10 @@ pub struct DatasetSpec {
     /// Role (`train`, `validation`, `test`) to the split's name in the data. Empty: the usual names are recognised, and
     /// data without splits is all `train`.
     pub splits: BTreeMap<String, String>,
+    /// Columns of pictures that belong to the images, such as masks: stored as images can be. Units have another fingerprint
+    /// where these pictures change.
+    #[serde(default)]
+    pub pictures: Vec<String>,
 }
 
 /// How a dataset is stored.
@@ -165,6 +171,32 @@ impl Dataset {
             return Err(stale());
         }
         self.table(images, others)
+    }
+
+    /// The file in a row of one of [`DatasetSpec::pictures`] or of the image column; none where the row has none. `table` is
+    /// what [`read`](Self::read) gave for `unit`. Paths are relative to the metadata file that they stand in, or to the
+    /// dataset's folder.
+    ///
+    /// # Errors
+    /// The reason why the file cannot be read, as in [`Table::errors`].
+    pub fn picture<'a>(
+        &self,
+        unit: &Unit,
+        table: &'a Table,
+        column: &str,
+        row: usize,
+    ) -> Result<Option<Cow<'a, [u8]>>, String> {
+        if column == table.image {
+            return match table.error(row) {
+                Some(reason) => Err(reason.to_owned()),
+                None => Ok(table.image(row).map(|(bytes, _)| Cow::Borrowed(bytes))),
+            };
+        }
+        let place = match &self.contents {
+            Contents::Parquet(parquet) => parquet.place(),
+            Contents::Folder(folder) => folder.place(&unit.split),
+        };
+        file_at(table.column(column).map_err(|error| error.to_string())?, row, place, &self.limits)
     }
 
     /// The image column in its place among the others.

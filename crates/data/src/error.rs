@@ -117,6 +117,17 @@ pub enum DataError {
         /// What was found.
         problem: String,
     },
+    /// A column that is to hold pictures holds something else.
+    #[error(
+        "column `{column}` holds {holds}; pictures are struct<bytes: binary, path: string>, binary, or a text column of paths \
+         in the dataset folder"
+    )]
+    NotPictures {
+        /// The column.
+        column: String,
+        /// Its type.
+        holds: String,
+    },
     /// A column has no values that can name groups.
     #[error("column `{column}` {problem}")]
     NotAnAttribute {

@@ -18,6 +18,7 @@ use crate::images::ImageColumn;
 use crate::json::row_object;
 use crate::layout::{Split, UNSPLIT, choose, role_of};
 use crate::metadata::{self, Metadata};
+use crate::pictures::{self, Place, path_at};
 use crate::unit::{Source, Unit, cut};
 
 const LABEL: &str = "label";
@@ -31,17 +32,36 @@ pub(crate) struct FolderSource {
     files: Vec<Found>,
     /// The columns beside the image, over all rows.
     columns: Vec<(FieldRef, ArrayRef)>,
+    /// By the role of a split: the folder that paths in its metadata are relative to.
+    folders: BTreeMap<String, String>,
 }
 
 /// The rows of a folder before any image is read.
 pub(crate) struct Listing {
     pub splits: Vec<Split>,
+    /// For each split the folder that paths in its metadata are relative to.
+    folders: Vec<String>,
     /// The rows of each split.
     pub files: Vec<Vec<Found>>,
     /// The columns beside the image, over all rows.
     pub columns: Vec<(FieldRef, ArrayRef)>,
     pub features: Features,
     pub warnings: Vec<String>,
+}
+
+impl Listing {
+    /// A column of pictures, one a row: the path as it stands there, and the folder that it is relative to.
+    fn paths<'a>(&'a self, column: &str) -> impl Iterator<Item = (&'a str, Option<&'a str>)> + use<'a> {
+        let column = self.columns.iter().find(|(field, _)| field.name() == column).map(|(_, array)| array);
+        let rows = self.folders.iter().zip(&self.files).flat_map(|(folder, files)| files.iter().map(move |_| folder));
+        rows.enumerate().map(move |(row, folder)| (folder.as_str(), column.and_then(|column| path_at(column, row))))
+    }
+
+    /// The files that these columns name.
+    fn pictures(&self, columns: &[String]) -> BTreeSet<String> {
+        let named = columns.iter().flat_map(|column| self.paths(column));
+        named.filter_map(|(folder, path)| checked_name(folder, path?).ok()).collect()
+    }
 }
 
 impl FolderSource {
@@ -53,17 +73,27 @@ impl FolderSource {
             let problem = format!("the metadata has a column `{image}`, which is the name of the images; rename it");
             return Err(DataError::Layout { path: root.to_path_buf(), problem });
         }
+        let columns = listing.columns.iter().map(|(field, _)| (field.name().as_str(), field.data_type()));
+        let own = ImageColumn::field(&image);
+        pictures::check(&spec.pictures, columns.chain([(image.as_str(), own.data_type())]))?;
         let mut features = Features::new();
         features.insert(image.clone(), Feature::Image);
         for (name, feature) in listing.features.iter() {
             features.insert(name, feature.clone());
         }
-        let units = units(root, &listing, &image, &features)?;
+        let units = units(root, &listing, &image, &spec.pictures, &features)?;
         let fields = listing.columns.iter().map(|(field, _)| Arc::clone(field));
         let fields = std::iter::once(ImageColumn::field(&image)).chain(fields).collect();
         let files = listing.files.into_iter().flatten().collect();
-        let source = Self { root: root.to_path_buf(), files, columns: listing.columns };
+        let roles = listing.splits.iter().map(|split| split.role.clone());
+        let folders = roles.zip(listing.folders).collect();
+        let source = Self { root: root.to_path_buf(), files, columns: listing.columns, folders };
         Ok(Opened { source, image, features, fields, units, warnings: listing.warnings })
+    }
+
+    /// Where paths in the columns of a split lead.
+    pub fn place(&self, role: &str) -> Place<'_> {
+        Place { root: &self.root, under: self.folders.get(role).map_or("", String::as_str) }
     }
 
     /// The image column and the others for `files`, which must be the rows from `first_row` on. None where they are not.
@@ -100,18 +130,24 @@ pub(crate) fn list(root: &Path, spec: &DatasetSpec) -> Result<Listing, DataError
     let splits = choose(root, &spec.splits, &found)?;
     let under = |split: &Split| if unsplit { String::new() } else { split.name.clone() };
     let mut warnings = Vec::new();
-    if !unsplit {
-        warn_of_images_outside(root, &splits, &mut warnings).map_err(io)?;
-    }
-    let listing = match metadata_files(root, &splits, under)? {
+    let metadata = metadata_files(root, &splits, under)?;
+    let by_classes = metadata.is_none();
+    let listing = match metadata {
         None => {
             refuse_metadata_in_class_folders(root, &splits, under)?;
-            return Ok(Listing { warnings, ..by_class_folders(root, splits, under).map_err(io)? });
+            by_class_folders(root, splits, under).map_err(io)?
         }
-        Some((paths, true)) => by_shared_metadata(splits, unsplit, &metadata::read(&paths)?, &mut warnings),
+        Some((paths, true)) => by_shared_metadata(splits, unsplit, &metadata::read(&paths)?),
         Some((paths, false)) => by_split_metadata(splits, under, metadata::read(&paths)?),
     };
-    count_unlisted(root, &listing, under, &mut warnings).map_err(io)?;
+    let beside = listing.pictures(&spec.pictures);
+    if !unsplit {
+        warn_of_images_outside(root, &listing.splits, &beside, &mut warnings).map_err(io)?;
+    }
+    warnings.extend_from_slice(&listing.warnings);
+    if !by_classes {
+        count_unlisted(root, &listing, &beside, under, &mut warnings).map_err(io)?;
+    }
     Ok(Listing { warnings, ..listing })
 }
 
@@ -164,7 +200,7 @@ fn refuse_metadata_in_class_folders(
 }
 
 /// One metadata file beside the split folders: the first part of `file_name` says the split.
-fn by_shared_metadata(splits: Vec<Split>, unsplit: bool, metadata: &Metadata, warnings: &mut Vec<String>) -> Listing {
+fn by_shared_metadata(splits: Vec<Split>, unsplit: bool, metadata: &Metadata) -> Listing {
     let mut rows: BTreeMap<usize, Vec<(usize, Found)>> = BTreeMap::new();
     let mut elsewhere = 0;
     for (place, name) in metadata.names.iter().flatten().enumerate() {
@@ -178,9 +214,8 @@ fn by_shared_metadata(splits: Vec<Split>, unsplit: bool, metadata: &Metadata, wa
             None => elsewhere += 1,
         }
     }
-    if elsewhere > 0 {
-        warnings.push(format!("{elsewhere} rows of the metadata lie in no split that is read"));
-    }
+    let elsewhere = (elsewhere > 0).then(|| format!("{elsewhere} rows of the metadata lie in no split that is read"));
+    let warnings = elsewhere.into_iter().collect();
     let order: arrow_array::UInt64Array = rows.values().flatten().map(|(place, _)| *place as u64).collect();
     let taken = metadata.columns.iter().filter_map(|(field, array)| {
         let array = arrow_select::take::take(array, &order, None).ok()?;
@@ -191,13 +226,15 @@ fn by_shared_metadata(splits: Vec<Split>, unsplit: bool, metadata: &Metadata, wa
     for (split, rows) in rows {
         files[split] = rows.into_iter().map(|(_, file)| file).collect();
     }
-    Listing { splits, files, columns, features: metadata.features.clone(), warnings: Vec::new() }
+    let folders = vec![String::new(); splits.len()];
+    Listing { splits, folders, files, columns, features: metadata.features.clone(), warnings }
 }
 
 fn by_split_metadata(splits: Vec<Split>, under: impl Fn(&Split) -> String, metadata: Metadata) -> Listing {
     let files = splits.iter().zip(&metadata.names);
     let files = files.map(|(split, names)| names.iter().map(|name| resolved(&under(split), name)).collect()).collect();
-    Listing { splits, files, columns: metadata.columns, features: metadata.features, warnings: Vec::new() }
+    let folders = splits.iter().map(&under).collect();
+    Listing { splits, folders, files, columns: metadata.columns, features: metadata.features, warnings: Vec::new() }
 }
 
 /// A metadata row's file relative to the dataset, or why it names none that may be read.
@@ -228,17 +265,23 @@ fn by_class_folders(root: &Path, splits: Vec<Split>, under: impl Fn(&Split) -> S
         columns.push((Arc::new(Field::new(LABEL, DataType::Int64, true)), labels));
         features.insert(LABEL, Feature::ClassLabel { names });
     }
-    Ok(Listing { splits, files, columns, features, warnings: Vec::new() })
+    let folders = vec![String::new(); splits.len()];
+    Ok(Listing { splits, folders, files, columns, features, warnings: Vec::new() })
 }
 
 /// Images beside or outside the split folders are not read; say so.
-fn warn_of_images_outside(root: &Path, splits: &[Split], warnings: &mut Vec<String>) -> std::io::Result<()> {
+fn warn_of_images_outside(
+    root: &Path,
+    splits: &[Split],
+    beside: &BTreeSet<String>,
+    warnings: &mut Vec<String>,
+) -> std::io::Result<()> {
     let mut loose = 0;
     for entry in entries(root)? {
         if !entry.is_folder {
-            loose += usize::from(is_image_name(&entry.name));
+            loose += usize::from(is_image_name(&entry.name) && !beside.contains(&entry.name));
         } else if !splits.iter().any(|split| split.name == entry.name) {
-            let count = images(root, &entry.name)?.len();
+            let count = images(root, &entry.name)?.iter().filter(|file| !beside.contains(&file.path)).count();
             if count > 0 {
                 warnings.push(format!("{count} images in `{}` belong to no split that is read", entry.name));
             }
@@ -254,12 +297,14 @@ fn warn_of_images_outside(root: &Path, splits: &[Split], warnings: &mut Vec<Stri
 fn count_unlisted(
     root: &Path,
     listing: &Listing,
+    beside: &BTreeSet<String>,
     under: impl Fn(&Split) -> String,
     warnings: &mut Vec<String>,
 ) -> std::io::Result<()> {
     for (split, files) in listing.splits.iter().zip(&listing.files) {
         let listed: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let unlisted = images(root, &under(split))?.iter().filter(|file| !listed.contains(file.path.as_str())).count();
+        let is_known = |path: &str| listed.contains(path) || beside.contains(path);
+        let unlisted = images(root, &under(split))?.iter().filter(|file| !is_known(&file.path)).count();
         if unlisted > 0 {
             warnings
                 .push(format!("{unlisted} images of split `{}` are not in its metadata and are not read", split.name));
@@ -268,7 +313,13 @@ fn count_unlisted(
     Ok(())
 }
 
-fn units(root: &Path, listing: &Listing, image: &str, features: &Features) -> Result<Vec<Unit>, DataError> {
+fn units(
+    root: &Path,
+    listing: &Listing,
+    image: &str,
+    pictures: &[String],
+    features: &Features,
+) -> Result<Vec<Unit>, DataError> {
     let schema = Schema::new(listing.columns.iter().map(|(field, _)| Arc::clone(field)).collect::<Vec<_>>());
     let arrays = listing.columns.iter().map(|(_, array)| Arc::clone(array)).collect();
     let total = listing.files.iter().map(Vec::len).sum();
@@ -276,6 +327,8 @@ fn units(root: &Path, listing: &Listing, image: &str, features: &Features) -> Re
     let batch = RecordBatch::try_new_with_options(Arc::new(schema), arrays, &options)
         .map_err(DataError::arrow("the columns of the image folder"))?;
     let described = features.to_metadata_json();
+    let beside: Vec<Vec<String>> =
+        pictures.iter().filter(|column| *column != image).map(|column| contents(root, listing, column)).collect();
     let mut units = Vec::new();
     let mut first_of_split = 0;
     for (split, files) in listing.splits.iter().zip(&listing.files) {
@@ -294,6 +347,9 @@ fn units(root: &Path, listing: &Listing, image: &str, features: &Features) -> Re
                 .collect();
             let parts = [("split", &split.role), ("image", &image.to_owned()), ("features", &described)];
             let parts = parts.into_iter().chain(contents.iter().map(|content| ("row", content)));
+            let rows = first_of_split + run.start..first_of_split + run.end;
+            let parts =
+                parts.chain(beside.iter().flat_map(|contents| &contents[rows.clone()]).map(|one| ("picture", one)));
             units.push(Unit {
                 index: units.len(),
                 split: split.role.clone(),
@@ -308,4 +364,10 @@ fn units(root: &Path, listing: &Listing, image: &str, features: &Features) -> Re
         first_of_split += files.len();
     }
     Ok(units)
+}
+
+/// What the files are that a column of pictures names, one a row.
+fn contents(root: &Path, listing: &Listing, column: &str) -> Vec<String> {
+    let paths: Vec<(&str, Option<&str>)> = listing.paths(column).collect();
+    paths.par_iter().map(|&(under, path)| Place { root, under }.content(path).1).collect()
 }

@@ -26,6 +26,7 @@ mod metadata;
 mod parquet_footer;
 mod parquet_layout;
 mod parquet_source;
+mod pictures;
 mod resize;
 mod rows;
 mod style;

@@ -1,11 +1,12 @@
 //! Parquet files with an image column, as the Hugging Face library `datasets` writes them.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, FieldRef, Schema};
+use arrow_schema::{FieldRef, Schema};
 use arrow_select::concat::concat;
 use evenset_core::Fingerprint;
 use parquet::arrow::ProjectionMask;
@@ -13,17 +14,17 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use rayon::prelude::*;
 
-use crate::columns::{bytes_at, child, text_at};
 use crate::dataset::{DatasetSpec, Opened};
 use crate::decode::Limits;
 use crate::error::DataError;
-use crate::features::{Feature, Features, is_binary, is_image_struct, is_text};
-use crate::files::{checked_name, hash, hash_inside, read_inside};
+use crate::features::{Feature, Features, is_binary};
+use crate::files::hash;
 use crate::guard::guarded;
 use crate::images::ImageColumn;
 use crate::layout::Split;
 use crate::parquet_footer::{check_columns, check_row_counts, rows_of};
 use crate::parquet_layout::split_files;
+use crate::pictures::{self, Place, Storage, file_at, no_image, path_at};
 use crate::table::no_such_column;
 use crate::unit::{Source, Unit, cut};
 
@@ -48,17 +49,6 @@ struct ParquetFile {
     hash: blake3::Hash,
 }
 
-/// Where the image files of a column are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Storage {
-    /// struct<bytes, path>.
-    Struct,
-    /// Bytes without a path.
-    Bytes,
-    /// struct<path> or text: files in the dataset's folder.
-    Paths,
-}
-
 impl ParquetSource {
     /// Reads the footers, hashes the files, and cuts the rows of the splits into units. `names` are relative to `root`.
     pub fn open(root: &Path, names: Vec<String>, spec: &DatasetSpec) -> Result<Opened<Self>, DataError> {
@@ -75,21 +65,38 @@ impl ParquetSource {
             check_columns(&file.path, file.footer.schema(), &schema, &features)?;
         }
         let image = image_column(root, &schema, &features, spec.image.as_deref())?;
+        pictures::check(
+            &spec.pictures,
+            schema.fields().iter().map(|field| (field.name().as_str(), field.data_type())),
+        )?;
         features.insert(image.clone(), Feature::Image);
         let field =
             |field: &FieldRef| if *field.name() == image { ImageColumn::field(&image) } else { Arc::clone(field) };
         let fields = schema.fields().iter().map(field).collect();
         let source = Self { folder: folder.to_path_buf(), files };
-        let units = source.units(&splits, &image, &features)?;
+        let units = source.units(&splits, &image, &spec.pictures, &features)?;
         Ok(Opened { source, image, features, fields, units, warnings })
     }
 
-    fn units(&self, splits: &[(Split, Vec<String>)], image: &str, features: &Features) -> Result<Vec<Unit>, DataError> {
+    /// Where paths in columns lead.
+    pub fn place(&self) -> Place<'_> {
+        Place { root: &self.folder, under: "" }
+    }
+
+    fn units(
+        &self,
+        splits: &[(Split, Vec<String>)],
+        image: &str,
+        pictures: &[String],
+        features: &Features,
+    ) -> Result<Vec<Unit>, DataError> {
         let described = features.to_metadata_json();
         let mut units = Vec::new();
         for (split, names) in splits {
             for file in self.files.iter().filter(|file| names.contains(&file.name)) {
                 let referenced = self.referenced(file, image)?;
+                let beside = pictures.iter().filter(|column| *column != image);
+                let beside: Vec<_> = beside.map(|column| self.referenced(file, column)).collect::<Result<_, _>>()?;
                 let sizes: Box<dyn Iterator<Item = u64>> = match &referenced {
                     Some(files) => Box::new(files.iter().map(|(size, _)| *size)),
                     None => Box::new(file.row_groups().iter().flat_map(row_sizes)),
@@ -104,7 +111,9 @@ impl ParquetSource {
                         ("file", file.hash.as_bytes()),
                         ("rows", rows.as_bytes()),
                     ];
+                    let beside = beside.iter().flatten().flat_map(|files| &files[run.clone()]);
                     let parts = parts.into_iter().chain(contents.iter().map(|(_, hash)| ("content", hash.as_bytes())));
+                    let parts = parts.chain(beside.map(|(_, hash)| ("picture", hash.as_bytes())));
                     units.push(Unit {
                         index: units.len(),
                         split: split.role.clone(),
@@ -121,7 +130,7 @@ impl ParquetSource {
     /// Size and content of the files that an image column of paths names, one a row; none for other storage.
     fn referenced(&self, file: &ParquetFile, image: &str) -> Result<Option<Vec<(u64, String)>>, DataError> {
         let field = file.footer.schema().field_with_name(image);
-        if field.ok().and_then(|field| storage(field.data_type())) != Some(Storage::Paths) {
+        if field.ok().and_then(|field| Storage::of(field.data_type())) != Some(Storage::Paths) {
             return Ok(None);
         }
         let mut paths: Vec<Option<String>> = Vec::new();
@@ -130,14 +139,7 @@ impl ParquetSource {
                 paths.extend((0..column.len()).map(|row| path_at(column, row).map(str::to_owned)));
             }
         }
-        let content = |path: &Option<String>| {
-            let named = path.as_deref().ok_or_else(no_image).and_then(|path| checked_name("", path));
-            match named.and_then(|path| hash_inside(&self.folder, &path)) {
-                Ok((size, hash)) => (size, hash.to_hex().to_string()),
-                Err(problem) => (0, problem),
-            }
-        };
-        Ok(Some(paths.par_iter().map(content).collect()))
+        Ok(Some(paths.par_iter().map(|path| self.place().content(path.as_deref())).collect()))
     }
 
     /// The image column and the others of `rows` rows of a file; none where the file is not part of the dataset or
@@ -169,31 +171,13 @@ impl ParquetSource {
     }
 
     fn push_images(&self, column: &ArrayRef, limits: &Limits, images: &mut ImageColumn) {
-        let rows = 0..column.len();
-        if storage(column.data_type()) == Some(Storage::Paths) {
-            let read = |row: usize| {
-                let path = path_at(column, row).ok_or_else(no_image)?;
-                read_inside(&self.folder, &checked_name("", path)?, limits.max_bytes)
-            };
-            let contents: Vec<Result<Vec<u8>, String>> = rows.clone().into_par_iter().map(read).collect();
-            for (row, content) in rows.zip(contents) {
-                images.push(content.as_deref().map_err(Clone::clone), path_at(column, row));
-            }
-            return;
-        }
-        let bytes = child(column, "bytes").unwrap_or(column);
-        for row in rows {
-            let path = path_at(column, row);
-            let content = match bytes_at(bytes, row).filter(|_| column.is_valid(row)) {
-                Some(bytes) if bytes.len() as u64 > limits.max_bytes => {
-                    Err(format!("{} bytes are more than the limit of {}", bytes.len(), limits.max_bytes))
-                }
-                Some(bytes) => Ok(bytes),
-                None => Err(path.map_or_else(no_image, |path| {
-                    format!("the row has the path `{path}` but not the file's bytes; embed the images")
-                })),
-            };
-            images.push(content, path);
+        let read = |row: usize| match file_at(column, row, self.place(), limits) {
+            Ok(file) => file.ok_or_else(no_image),
+            Err(reason) => Err(reason),
+        };
+        let contents: Vec<Result<Cow<'_, [u8]>, String>> = (0..column.len()).into_par_iter().map(read).collect();
+        for (row, content) in contents.iter().enumerate() {
+            images.push(content.as_deref().map_err(Clone::clone), path_at(column, row));
         }
     }
 }
@@ -254,12 +238,12 @@ fn image_column(root: &Path, schema: &Schema, features: &Features, asked: Option
     if let Some(name) = asked {
         let names = schema.fields().iter().map(|field| field.name().as_str());
         let field = schema.field_with_name(name).map_err(|_| no_such_column(name, names))?;
-        return match storage(field.data_type()) {
+        return match Storage::of(field.data_type()) {
             Some(_) => Ok(name.to_owned()),
             None => no_image_column(format!("column `{name}` holds {}", field.data_type())),
         };
     }
-    let fields = || schema.fields().iter().filter(|field| storage(field.data_type()).is_some());
+    let fields = || schema.fields().iter().filter(|field| Storage::of(field.data_type()).is_some());
     let by_feature = fields().find(|field| features.get(field.name()) == Some(&Feature::Image));
     let by_name = || fields().find(|field| field.name() == "image");
     let by_type = || fields().find(|field| is_binary(field.data_type()));
@@ -270,27 +254,6 @@ fn image_column(root: &Path, schema: &Schema, features: &Features, asked: Option
             no_image_column(format!("no column holds images; the columns are: {}", columns.join(", ")))
         }
     }
-}
-
-fn storage(data_type: &DataType) -> Option<Storage> {
-    match data_type {
-        DataType::Struct(fields) if is_image_struct(fields) => {
-            let bytes = fields.iter().any(|field| field.name() == "bytes");
-            Some(if bytes { Storage::Struct } else { Storage::Paths })
-        }
-        binary if is_binary(binary) => Some(Storage::Bytes),
-        text if is_text(text) => Some(Storage::Paths),
-        _ => None,
-    }
-}
-
-/// The path in a row of an image column, whatever its storage.
-fn path_at(column: &ArrayRef, row: usize) -> Option<&str> {
-    text_at(child(column, "path").unwrap_or(column), row).filter(|_| column.is_valid(row))
-}
-
-fn no_image() -> String {
-    "the row has no image".to_owned()
 }
 
 /// The average size of a row, once for each row of the group.

@@ -14,10 +14,12 @@ use evenset_verify::{Verdict, Verifier};
 
 use crate::error::{PipelineError, Result};
 use crate::generator::Generator;
+use crate::guided;
 use crate::guides::Guides;
 use crate::images::Frame;
 use crate::job::{Job, Model, OnBias, Role};
 use crate::labels;
+use crate::pictures;
 use crate::rounds::{Accepted, GroupProgress, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
 use crate::stages::audit::{AuditStage, Counts, Rows};
@@ -256,6 +258,8 @@ fn images(
         report: None,
         notes: view.notes().to_vec(),
     };
+    let training = finished.scan.output.role(Role::Train).count();
+    finished.notes.extend(pictures::note(&finished.scan.output.summary.unfit, training));
     if goal >= Goal::Audit {
         finished.audit(&context)?;
     }
@@ -306,15 +310,25 @@ fn open(job: &Job) -> Result<(Option<Dataset>, LabelTable)> {
     if labels::may_be_elsewhere(path) || labels::is_text_table(path) {
         return Ok((None, question.open()?));
     }
-    match Dataset::open(&job.dataset.spec()) {
-        Ok(dataset) => Ok((Some(dataset), question.open()?)),
+    match Dataset::open(&job.dataset_spec()) {
+        Ok(dataset) => {
+            pictures::refuse_image_as_mask(job, &dataset.image)?;
+            Ok((Some(dataset), question.open()?))
+        }
         // Where it is not a table either, the first error says more.
         Err(error @ (DataError::NoImageColumn { .. } | DataError::NoData { .. })) => match question.open() {
             Ok(table) if job.dataset.image.is_none() => Ok((None, table)),
             _ => Err(error.into()),
         },
-        Err(error) => Err(error.into()),
+        Err(error) => Err(pictures::of_key(job, error)),
     }
+}
+
+/// The real images that candidates of this job may start from.
+fn guides<'a>(job: &'a Job, scan: &'a Scan) -> Option<Guides<'a>> {
+    let (config, plan) = (job.generate.guides.as_ref()?, job.plan.as_ref()?);
+    let rows = scan.role(Role::Train).filter_map(|row| Some((scan.group(row, &plan.grouping)?, row)));
+    Some(Guides::new(config, job.dataset.label.as_deref(), rows, job.seed))
 }
 
 /// Finds the job's attributes in the data; an error names the key of the job that is wrong.
@@ -369,7 +383,14 @@ impl Finished {
             self.left_out = left_out(&self.scan.output, &plan.output, &job.grouping, context.job.seed);
             self.plan = Some(plan);
         }
-        Ok(())
+        self.check_guides(context.job, false)
+    }
+
+    /// Refuses, before anything is drawn, a job some of whose candidates would lack a guide that they need.
+    fn check_guides(&self, job: &Job, needs_model: bool) -> Result<()> {
+        let Some(plan) = &self.plan else { return Ok(()) };
+        let missing = plan.output.groups.iter().filter(|group| group.add > 0).map(|group| &group.values);
+        guided::check(job, guides(job, &self.scan.output).as_ref(), missing, needs_model)
     }
 
     /// Generates and verifies in rounds; gives the fingerprint of the last one.
@@ -385,6 +406,7 @@ impl Finished {
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
         let gates = &job.verify.gates;
         let grouping = &plan_job.grouping;
+        self.check_guides(job, true)?;
         // Gates that cannot be used are not found out after hours of training.
         let preflight = || verifier::preflight(gates, &scan.output, grouping);
         let sampler = &job.generate.sampler;
@@ -419,10 +441,7 @@ impl Finished {
         }
         let prompts = prompts(plan_job, &plan.output)?;
         let prompts = prompts.as_ref();
-        let guides = job.generate.guides.as_ref().map(|config| {
-            let rows = scan.output.role(Role::Train).filter_map(|row| Some((scan.output.group(row, grouping)?, row)));
-            Guides::new(config, job.dataset.label.as_deref(), rows, seed)
-        });
+        let guides = guides(job, &scan.output);
         let mut accepted: Vec<Accepted> = Vec::new();
         for round in 1..=job.verify.rounds {
             let unit = job.generate.unit;
@@ -438,6 +457,7 @@ impl Finished {
                 grey: frame.grey,
                 ask: &job.verify.ask,
                 guides: guides.as_ref().map(|guides| (guides, dataset)),
+                controls: job.generate.model.controls().iter().map(|control| control.column.as_str()).collect(),
             };
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };

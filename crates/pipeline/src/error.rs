@@ -117,6 +117,14 @@ pub enum PipelineError {
         /// Why.
         reason: String,
     },
+    /// A picture that the user names is no image.
+    #[error("{}: {why}; name a whole PNG, JPEG or WebP file", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No training row is usable.
     #[error("no usable training row in `{}`: {rows} rows were read, {rejected} rejected ({reason})", path.display())]
     NoRows {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenset_core::{Group, SampleId, Seed};
-use evenset_plan::{GuideArm, GuideHistory, GuidesConfig, Request};
+use evenset_plan::{GuideArm, GuideHistory, GuideSource, GuidesConfig, Request};
 use serde::{Deserialize, Serialize};
 
 use crate::stages::scan::Row;
@@ -54,6 +54,22 @@ impl<'a> Guides<'a> {
         &self.arms
     }
 
+    /// How many real images a group has, whether they can guide or not.
+    pub(crate) fn images(&self, group: &Group) -> u64 {
+        self.groups.get(group).map_or(0, Vec::len) as u64
+    }
+
+    /// Whether some real image can guide a candidate of this group, were the group small enough.
+    pub(crate) fn has_guide(&self, group: &Group) -> bool {
+        self.arms.iter().filter_map(|way| way.guide).any(|(source, _)| self.allowed(source, group).next().is_some())
+    }
+
+    /// The images that may guide candidates of a group, with their own groups.
+    fn allowed<'b>(&'b self, source: GuideSource, group: &'b Group) -> impl Iterator<Item = (&'b Group, &'a Row)> {
+        let allowed = self.groups.iter().filter(move |(of, _)| source.allows(group, of, self.label));
+        allowed.flat_map(|(of, rows)| rows.iter().filter(|row| row.guides).map(move |&row| (of, row)))
+    }
+
     /// How each request is started, in their order, and the real image where there is one. No image guides a group twice in
     /// the same way before all others have: an inverted guide would give the same image again.
     pub fn starts(&self, requests: &[Request], history: &GuideHistory) -> Vec<Option<(Start, Option<&'a Row>)>> {
@@ -79,9 +95,9 @@ impl<'a> Guides<'a> {
     }
 
     /// The ways that are open to a group, and the images of each; none for a group that is large enough without.
-    fn pool(&self, group: &Group) -> Pool<'_, 'a> {
+    fn pool<'b>(&'b self, group: &'b Group) -> Pool<'b, 'a> {
         let mut pool = Pool { open: Vec::new(), rows: BTreeMap::new(), used: BTreeMap::new() };
-        if self.groups.get(group).map_or(0, Vec::len) as u64 >= self.config.below {
+        if self.images(group) >= self.config.below {
             return pool;
         }
         for (arm, way) in self.arms.iter().enumerate() {
@@ -89,9 +105,7 @@ impl<'a> Guides<'a> {
                 pool.open.push(arm);
                 continue;
             };
-            let allowed = self.groups.iter().filter(|(of, _)| source.allows(group, of, self.label));
-            let mut rows: Vec<(&Group, &Row)> =
-                allowed.flat_map(|(of, rows)| rows.iter().map(move |&row| (of, row))).collect();
+            let mut rows: Vec<(&Group, &Row)> = self.allowed(source, group).collect();
             if !rows.is_empty() {
                 self.seed.derive(&group.to_string()).index(arm as u64).shuffle(&mut rows);
                 pool.open.push(arm);
@@ -136,7 +150,27 @@ mod tests {
             height: 8,
             grey: false,
             values: vec![Some(digit.into()), Some(colour.into())],
+            guides: true,
         }
+    }
+
+    #[test]
+    fn an_image_without_its_pictures_counts_in_its_group_and_guides_nothing() {
+        let mut rows: Vec<Row> = (0..4).map(|i| row(i, "3", "red")).collect();
+        rows[1].guides = false;
+        let red: Group = "digit=3 & colour=red".parse().unwrap();
+        let blue: Group = "digit=3 & colour=blue".parse().unwrap();
+        let config = GuidesConfig { strengths: vec![0.5], noise: false, ..GuidesConfig::default() };
+        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (red.clone(), row)), Seed(3));
+        assert_eq!(guides.images(&red), 4);
+        let requests = evenset_plan::requests(Seed(3), 1, &[(blue.clone(), 6)]).unwrap();
+        let starts = guides.starts(&requests, &GuideHistory::default());
+        let used: std::collections::BTreeSet<usize> =
+            starts.iter().flatten().filter_map(|(_, guide)| Some((*guide)?.row)).collect();
+        assert_eq!(used, [0, 2, 3].into());
+        rows.iter_mut().for_each(|row| row.guides = false);
+        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (red.clone(), row)), Seed(3));
+        assert!(!guides.has_guide(&blue));
     }
 
     #[test]

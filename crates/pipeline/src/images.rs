@@ -72,6 +72,11 @@ impl Frame {
 ///
 /// Rows are read unit by unit, so each unit is read once, whatever the order of the rows.
 pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
+    load_column(dataset, &dataset.image, rows, frame)
+}
+
+/// The same of the pictures in a column that belong to the images.
+pub fn load_column(dataset: &Dataset, column: &str, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
     let size = frame.bytes();
     let mut pixels = vec![0u8; rows.len() * size];
     let mut slots: Vec<(usize, usize, &mut [u8])> =
@@ -81,14 +86,18 @@ pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
     while let Some(&(unit, ..)) = rest.first() {
         let here = rest.iter().take_while(|(u, ..)| *u == unit).count();
         let (now, later) = rest.split_at_mut(here);
-        let table = dataset.read(&dataset.units[unit])?;
+        let unit = &dataset.units[unit];
+        let table = dataset.read(unit)?;
         now.par_iter_mut().try_for_each(|(_, row, slot)| {
-            let changed = |why: &str| PipelineError::Changed(format!("row {row} of unit {unit} {why}"));
-            let (bytes, _) = table.image(*row).ok_or_else(|| changed("has no image"))?;
-            let image = evenset_data::decode(bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
+            let changed =
+                |why: &str| PipelineError::Changed(format!("`{column}` in row {row} of unit {}: {why}", unit.index));
+            let bytes = dataset.picture(unit, &table, column, *row).map_err(|why| changed(&why))?;
+            let bytes = bytes.ok_or_else(|| changed("there is no image"))?;
+            let image =
+                evenset_data::decode(&bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
             let fitted = evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height);
             if fitted.len() != slot.len() {
-                return Err(changed("has another size"));
+                return Err(changed("it has another size"));
             }
             slot.copy_from_slice(&fitted);
             Ok(())

@@ -41,6 +41,8 @@ pub struct Question {
     pub count: Option<String>,
     /// Words that stand for a missing value.
     pub missing: Vec<String>,
+    /// Columns that name pictures of an image folder's images.
+    pub pictures: Vec<String>,
     /// Whether images are looked at, where there are any.
     pub images: bool,
 }
@@ -59,6 +61,7 @@ impl Question {
             splits,
             count: job.dataset.count.clone(),
             missing: job.dataset.missing.clone(),
+            pictures: job.dataset_spec().pictures,
             images: false,
         }
     }
@@ -68,12 +71,12 @@ impl Question {
     /// # Errors
     /// Where there is no such table.
     pub fn open(&self) -> Result<LabelTable> {
-        let Self { path, missing, splits, split, .. } = self.clone();
-        Ok(LabelTable::open(&LabelSpec { path, missing, splits, split })?)
+        let Self { path, missing, splits, split, pictures, .. } = self.clone();
+        Ok(LabelTable::open(&LabelSpec { path, missing, splits, split, pictures })?)
     }
 
     fn dataset(&self) -> DatasetSpec {
-        DatasetSpec { path: self.path.clone().into(), image: None, splits: self.splits.clone() }
+        DatasetSpec { path: self.path.clone().into(), splits: self.splits.clone(), ..DatasetSpec::default() }
     }
 
     /// The attributes, with the column of counts last where there is one.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::hub::HubCache;
-use evenset_diffusion::stable_diffusion::{Distilled, ModelFolder, Prediction};
+use evenset_diffusion::stable_diffusion::{Distilled, ModelFolder, Prediction, is_control_net};
 use evenset_nn::models::Variant;
 use serde::Serialize;
 
@@ -74,6 +74,11 @@ fn describe(
 ) -> Result<Installed> {
     let model = match opened {
         Ok(model) => model,
+        Err(_) if is_control_net(&folder) => {
+            let can = vec!["makes images follow a picture (`generate.model.controls`)".to_owned()];
+            let (bytes, family) = (bytes_of_weights(&folder), Some("ControlNet".to_owned()));
+            return Ok(Installed { name, folder, bytes, family, can, problem: None, verified: None });
+        }
         Err(problem) => {
             let (bytes, family, can, verified) = (0, None, Vec::new(), None);
             return Ok(Installed { name, folder, bytes, family, can, problem: Some(problem), verified });
@@ -94,6 +99,13 @@ fn describe(
     }
     let family = Some(model.facts().family.to_string());
     Ok(Installed { name, folder, bytes, family, can: abilities(&model), problem, verified })
+}
+
+fn bytes_of_weights(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let weights = paths.filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    weights.filter_map(|path| std::fs::metadata(path).ok()).map(|data| data.len()).sum()
 }
 
 fn abilities(model: &ModelFolder) -> Vec<String> {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use candle_core::Device;
 use evenset_core::{Group, Progress, Seed, Silent};
 use evenset_diffusion::http::Ledger;
-use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig};
+use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, ImageRequest, TrainingSet};
 use evenset_plan::{Acceptance, Plan, Price, Rates};
 
@@ -101,7 +101,7 @@ fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn
     let seconds = |steps: usize| -> Result<f64> {
         progress.check()?;
         let start = Instant::now();
-        let request = PromptRequest::new(Prompt::new("a photo"), Seed(0));
+        let request = stand_in_request(&settings, model.components().facts.inpainting);
         model.generate(&[request], &DrawSettings { steps, ..settings.clone() }, &Silent)?;
         Ok(start.elapsed().as_secs_f64())
     };
@@ -110,6 +110,18 @@ fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn
     let image = one + (two - one).max(0.0) * settings.steps.saturating_sub(1) as f64;
     progress.advance(1);
     Ok(Rates { training_seconds: 0.0, images_per_second: 1.0 / image.max(1e-6), memory_bytes: peak_memory() })
+}
+
+/// An image with whatever a model must be given beside a prompt: black pictures for ControlNets, a black image that is free
+/// everywhere for a network of nine channels.
+fn stand_in_request(settings: &DrawSettings, inpainting: bool) -> PromptRequest {
+    let pixels = settings.height * settings.width;
+    let start = || Start { pixels: vec![0; 3 * pixels], strength: 1.0, mask: Some(vec![255; pixels]) };
+    PromptRequest {
+        start: inpainting.then(start),
+        controls: vec![vec![0; 3 * pixels]; settings.controls.len()],
+        ..PromptRequest::new(Prompt::new("a photo"), Seed(0))
+    }
 }
 
 fn rates_of_trained(

@@ -67,7 +67,8 @@ pub struct Layout {
     pub schema: SchemaRef,
     /// What the columns hold, in the words of `datasets`.
     pub features: Features,
-    image: String,
+    /// The column of the images.
+    pub image: String,
     attributes: Vec<String>,
     source: Vec<Field>,
     origin: Origin,

@@ -1,14 +1,16 @@
 //! One image for one prompt, without a dataset and without a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use evenset_core::{Progress, Seed};
-use evenset_data::Limits;
 use evenset_diffusion::SchedulerKind;
-use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start};
+use evenset_diffusion::stable_diffusion::{
+    ControlConfig, DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start,
+};
 
 use crate::error::{PipelineError, Result};
+use crate::pictures;
 
 /// What is to be drawn.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct Single {
     pub image: Option<(PathBuf, f64)>,
     /// A picture that is white where `image` is to be drawn anew and black where it stays.
     pub mask: Option<PathBuf>,
+    /// A picture for each of the model's ControlNets, in their order.
+    pub controls: Vec<PathBuf>,
 }
 
 impl Single {
@@ -56,11 +60,14 @@ impl Single {
             guidance: self.guidance.unwrap_or(default.guidance),
             guidance_rescale: self.model.guidance_rescale,
             prompts: self.model.prompts,
+            controls: self.model.controls.iter().map(ControlConfig::settings).collect(),
             ..default
         };
         settings.validate(facts)?;
+        let controls = self.controls.iter().map(|path| pixels(path, &settings)).collect::<Result<_>>()?;
         let prompt = Prompt { negative: self.negative_prompt.clone(), ..Prompt::new(&self.prompt) };
-        let request = PromptRequest { start: self.start(&settings)?, ..PromptRequest::new(prompt, Seed(self.seed)) };
+        let start = self.start(&settings)?;
+        let request = PromptRequest { start, controls, ..PromptRequest::new(prompt, Seed(self.seed)) };
         progress.begin("draw", 1);
         let image = model.generate(&[request], &settings, progress)?.pop().filter(|image| image.finite);
         progress.advance(1);
@@ -90,18 +97,15 @@ impl Single {
     /// The picture to start from, at the size of the image.
     fn start(&self, settings: &DrawSettings) -> Result<Option<Start>> {
         let Some((path, strength)) = &self.image else { return Ok(None) };
-        let (width, height) = (settings.width as u32, settings.height as u32);
-        let pixels = |path: &PathBuf| -> Result<Vec<u8>> {
-            let bytes = std::fs::read(path).map_err(PipelineError::io(path))?;
-            let image = evenset_data::decode(&bytes, &Limits::default()).map_err(PipelineError::damaged(path))?;
-            Ok(evenset_data::fit(&image.rgb, image.width, image.height, width, height))
-        };
-        let mask = match &self.mask {
-            Some(mask) => {
-                Some(pixels(mask)?.chunks_exact(3).map(|rgb| rgb.iter().copied().max().unwrap_or(0)).collect())
-            }
-            None => None,
-        };
-        Ok(Some(Start { pixels: pixels(path)?, strength: *strength, mask }))
+        let mask = self.mask.as_ref().map(|mask| pixels(mask, settings)).transpose()?;
+        let mask = mask.map(|rgb| pictures::mask(&rgb));
+        Ok(Some(Start { pixels: pixels(path, settings)?, strength: *strength, mask }))
     }
+}
+
+/// A picture at the size of the image, RGB.
+fn pixels(path: &Path, settings: &DrawSettings) -> Result<Vec<u8>> {
+    let image = pictures::read(path)?;
+    let (width, height) = (settings.width as u32, settings.height as u32);
+    Ok(evenset_data::fit(&image.rgb, image.width, image.height, width, height))
 }

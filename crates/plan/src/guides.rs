@@ -39,6 +39,10 @@ pub struct GuidesConfig {
     /// Whether guides are inverted (DDIM inversion) instead of noised: the image changes in what was asked to change and
     /// keeps the rest, even at strength 1. Takes half as long again. Default: false.
     pub inversion: bool,
+    /// Column of masks that belong to the real images, white where a guide is drawn anew and black where it stays: image
+    /// files in the data, or paths of some. Default: all of a guide may change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
 }
 
 impl Default for GuidesConfig {
@@ -50,6 +54,7 @@ impl Default for GuidesConfig {
             sources: vec![GuideSource::SameGroup, GuideSource::SameLabel],
             noise: true,
             inversion: false,
+            mask: None,
         }
     }
 }

@@ -42,7 +42,10 @@ impl FolderTable {
         missing: Arc<HashSet<String>>,
     ) -> Result<(Self, Vec<String>), DataError> {
         let path = root.to_path_buf();
-        let listing = list(root, &DatasetSpec { path, image: None, splits: spec.splits.clone() })?;
+        let listing = list(
+            root,
+            &DatasetSpec { path, image: None, splits: spec.splits.clone(), pictures: spec.pictures.clone() },
+        )?;
         let (mut kept, mut paths, mut splits): (Vec<u64>, Vec<&str>, Vec<_>) = (Vec::new(), Vec::new(), Vec::new());
         let mut row = 0;
         for (split, files) in listing.splits.iter().zip(&listing.files) {

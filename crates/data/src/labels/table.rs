@@ -35,6 +35,8 @@ pub struct LabelSpec {
     pub splits: BTreeMap<String, String>,
     /// Read only the split of this role.
     pub split: Option<String>,
+    /// Columns that name pictures of an image folder's images: these files are no images that were forgotten.
+    pub pictures: Vec<String>,
 }
 
 /// What the values of a column are.

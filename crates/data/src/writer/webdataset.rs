@@ -33,6 +33,8 @@ const BLOCK: u64 = 512;
 /// What goes where in a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebDatasetOptions {
+    /// The column of the images. Default: the first that is one in the features.
+    pub image: Option<String>,
     /// The column whose class index becomes `.cls` (-1 where it is missing). Its class name is in `.json`. A column of
     /// text has no class index: it stands in `.json` alone.
     pub label: Option<String>,
@@ -46,7 +48,7 @@ pub struct WebDatasetOptions {
 
 impl Default for WebDatasetOptions {
     fn default() -> Self {
-        Self { label: None, caption: None, max_shard_samples: 10_000, max_shard_bytes: 500_000_000 }
+        Self { image: None, label: None, caption: None, max_shard_samples: 10_000, max_shard_bytes: 500_000_000 }
     }
 }
 
@@ -81,14 +83,16 @@ struct Shard {
 type Members<'a> = Vec<(&'static str, std::borrow::Cow<'a, [u8]>)>;
 
 impl WebDatasetWriter {
-    /// Begins a dataset in `folder`, which is made if needed. The image column is the first that is one in `features`.
+    /// Begins a dataset in `folder`, which is made if needed. `features` say what the columns hold.
     ///
     /// # Errors
     /// [`DataError::Exists`] where the folder holds tars already; [`DataError::NoImageColumn`]; [`DataError::Io`].
     pub fn create(folder: &Path, features: &Features, options: WebDatasetOptions) -> Result<Self, DataError> {
         fs::create_dir_all(folder).map_err(|error| DataError::io(folder, error))?;
         check_no_files(folder, "tar")?;
-        let image = features.iter().find(|(_, feature)| **feature == Feature::Image).map(|(name, _)| name.to_owned());
+        let first =
+            || features.iter().find(|(_, feature)| **feature == Feature::Image).map(|(name, _)| name.to_owned());
+        let image = options.image.clone().or_else(first);
         let problem = || "none of the features is an image".to_owned();
         let image = image.ok_or_else(|| DataError::NoImageColumn { path: folder.to_path_buf(), problem: problem() })?;
         let (folder, features) = (folder.to_path_buf(), features.clone());

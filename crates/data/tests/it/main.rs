@@ -4,5 +4,6 @@
 mod decoding;
 mod folders;
 mod parquet;
+mod pictures;
 mod support;
 mod webdataset;

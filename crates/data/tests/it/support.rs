@@ -78,7 +78,7 @@ pub fn open(path: &Path) -> Result<Dataset, DataError> {
 /// Opens a path with these splits, given as role and name.
 pub fn open_splits(path: &Path, splits: &[(&str, &str)]) -> Result<Dataset, DataError> {
     let splits: BTreeMap<String, String> = splits.iter().map(|&(role, name)| (role.into(), name.into())).collect();
-    Dataset::open(&DatasetSpec { path: path.to_path_buf(), image: None, splits })
+    Dataset::open(&DatasetSpec { path: path.to_path_buf(), splits, ..DatasetSpec::default() })
 }
 
 /// All units with their split.

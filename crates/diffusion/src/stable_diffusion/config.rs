@@ -1,5 +1,6 @@
 //! A model as a job names it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
@@ -11,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
-use super::fetch::Hub;
+use super::control::{ControlConfig, ControlFolder, one};
+use super::fetch::{Hub, Kind};
 use super::folder::ModelFolder;
 use super::hub::{self, HubCache, HubId};
 use super::model::StableDiffusion;
@@ -25,7 +27,7 @@ pub struct StableDiffusionConfig {
     /// Required: a folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
     /// `owner/name@revision`, in the local hub cache.
     pub path: String,
-    /// Whether a model of the hub that is not in the local cache, or not whole, is fetched before the run draws. Default: false.
+    /// Whether a model or ControlNet of the hub that is not in the local cache, or not whole, is fetched. Default: false.
     pub download: bool,
     /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
     pub fp16_files: bool,
@@ -42,6 +44,9 @@ pub struct StableDiffusionConfig {
     pub loras: Vec<LoraConfig>,
     /// Words by textual inversion.
     pub words: Vec<WordConfig>,
+    /// ControlNets: every image follows a picture that belongs to a real image, so the job needs `guides` for every
+    /// candidate.
+    pub controls: Vec<ControlConfig>,
     /// How prompts are read.
     pub prompts: PromptOptions,
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
@@ -83,10 +88,6 @@ pub struct LoraConfig {
     pub weight: f64,
 }
 
-fn one() -> f64 {
-    1.0
-}
-
 /// A word that was learned from images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,10 +96,6 @@ pub struct WordConfig {
     pub path: PathBuf,
     /// The word in prompts. Default: the one that it was learned under.
     pub word: Option<String>,
-}
-
-fn environment(name: &str) -> Option<std::ffi::OsString> {
-    std::env::var_os(name)
 }
 
 impl StableDiffusionConfig {
@@ -122,7 +119,7 @@ impl StableDiffusionConfig {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return fail("guidance_rescale", format!("{} is not between 0 and 1", self.guidance_rescale));
         }
-        Ok(())
+        self.controls.iter().try_for_each(ControlConfig::validate)
     }
 
     /// The folder, checked to be whole, without reading its weights.
@@ -130,62 +127,95 @@ impl StableDiffusionConfig {
     /// # Errors
     /// Those of [`hub::open`].
     pub fn folder(&self) -> Result<ModelFolder> {
-        hub::open(&self.path, HubCache::from_environment(environment).as_ref(), self.variant())
+        hub::open(&self.path, cache().as_ref(), self.variant())
     }
 
-    /// With `download`, fetches what is missing of a model of the hub.
+    /// With `download`, fetches what is missing of a model of the hub and of its ControlNets.
     ///
     /// # Errors
     /// Those of [`Hub::from_environment`] and [`Hub::fetch`].
     pub fn fetch(&self, progress: &dyn Progress) -> Result<()> {
-        let cache = HubCache::from_environment(environment);
-        let wanted = self.download && !Path::new(&self.path).exists();
-        let (true, Some(id), Some(cache)) = (wanted, HubId::parse(&self.path), cache) else { return Ok(()) };
-        match self.folder() {
-            Err(DiffusionError::NotInCache { .. } | DiffusionError::Incomplete { .. }) => {
-                Hub::from_environment(environment)?.fetch(&id, self.variant(), &cache, progress)
+        let (true, Some(cache)) = (self.download, cache()) else { return Ok(()) };
+        let fetch = |path: &str, kind: Kind, missing: bool| match HubId::parse(path).filter(|_| missing) {
+            Some(id) if !Path::new(path).exists() => {
+                Hub::from_environment(environment)?.fetch(&id, kind, self.variant(), &cache, progress)
             }
             _ => Ok(()),
+        };
+        fetch(&self.path, Kind::Pipeline, self.folder().is_err_and(|error| is_missing(&error)))?;
+        let Ok(folder) = self.folder() else { return Ok(()) };
+        for control in &self.controls {
+            let missing = control.open(&folder, Some(&cache)).is_err_and(|error| is_missing(&error));
+            fetch(&control.path, Kind::Network, missing)?;
         }
+        Ok(())
     }
 
     fn variant(&self) -> Variant {
         if self.fp16_files { Variant::Fp16 } else { Variant::Whole }
     }
 
-    /// Every file that the images depend on: the model's, LoRAs and learned words.
+    /// The folders of the ControlNets, checked to be whole and to belong to the model.
+    fn control_folders(&self, model: &ModelFolder) -> Result<Vec<ControlFolder>> {
+        let cache = cache();
+        self.controls.iter().map(|control| control.open(model, cache.as_ref())).collect()
+    }
+
+    /// Every file that the images depend on: the model's, ControlNets', LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`folder`](Self::folder).
+    /// As [`folder`](Self::folder), of a ControlNet too; [`DiffusionError::Model`] for one of another base model.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        let mut files = self.folder()?.files().to_vec();
+        let folder = self.folder()?;
+        let mut files = folder.files().to_vec();
+        files.extend(self.control_folders(&folder)?.into_iter().flat_map(|control| control.files));
         files.extend(self.loras.iter().map(|lora| lora.path.clone()));
         files.extend(self.words.iter().map(|word| word.path.clone()));
         Ok(files)
     }
 
-    /// The model with its LoRAs and words.
+    /// The model with its ControlNets, LoRAs and words.
     ///
     /// # Errors
-    /// Those of [`StableDiffusion::load`], of LoRAs and of learned words.
+    /// Those of [`StableDiffusion::load`] and [`files`](Self::files), of LoRAs and of learned words.
     pub fn load(&self, device: &Device) -> Result<StableDiffusion> {
+        let folder = self.folder()?;
+        let controls = self.control_folders(&folder)?.into_iter().map(|control| control.dir).collect();
         let word = |word: &WordConfig| LearnedToken::read(&word.path, word.word.as_deref());
         let additions = Additions {
             loras: LoraStack::open(self.loras.iter().map(|lora| (lora.path.clone(), lora.weight)))?,
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
-            controls: Vec::new(),
+            controls,
         };
-        StableDiffusion::load(self.folder()?, &additions, device, self.dtype.into())
+        StableDiffusion::load(folder, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's name, and the LoRAs'.
+    /// A short name for provenance columns: the hub id or the folder's name, with those of LoRAs and ControlNets.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        let path = Path::new(&self.path);
-        let base = match path.is_dir() {
-            true => path.file_name().map_or_else(|| self.path.clone(), |name| name.to_string_lossy().into_owned()),
-            false => self.path.clone(),
-        };
-        self.loras.iter().fold(base, |name, lora| format!("{name} + {} x {}", stem(&lora.path), lora.weight))
+        let loras = self.loras.iter().map(|lora| (stem(&lora.path), lora.weight));
+        let controls = self.controls.iter().map(|control| (short(&control.path), control.weight));
+        loras.chain(controls).fold(short(&self.path), |name, (other, weight)| format!("{name} + {other} x {weight}"))
     }
+}
+
+/// A folder's own name, or the hub id.
+fn short(model: &str) -> String {
+    let path = Path::new(model);
+    let name = path.file_name().filter(|_| path.is_dir());
+    name.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Whether a model is not there, or not all of it.
+fn is_missing(error: &DiffusionError) -> bool {
+    matches!(error, DiffusionError::NotInCache { .. } | DiffusionError::Incomplete { .. })
+}
+
+/// The hub's cache on this machine.
+fn cache() -> Option<HubCache> {
+    HubCache::from_environment(environment)
+}
+
+fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
 }

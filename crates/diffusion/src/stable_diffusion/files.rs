@@ -17,6 +17,16 @@ const POINTER: &[u8] = b"version https://git-lfs";
 /// Ends of names of weights in a form that is never read, since reading it can run any program.
 pub(super) const PICKLES: [&str; 4] = ["bin", "ckpt", "pt", "pth"];
 
+/// The files of a tokenizer: all of it in one, or its vocabulary and merges; and what else it may have.
+pub(super) const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
 /// The error of a file that is there and cannot be used.
 pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> DiffusionError {
     DiffusionError::Model { path: path.to_owned(), reason: reason.into() }
@@ -83,29 +93,30 @@ impl<'a> Files<'a> {
     /// Needs the files of a tokenizer in the folder `part`.
     pub(super) fn need_tokenizer(&mut self, part: &str) -> Result<()> {
         let name = |file: &str| format!("{part}/{file}");
-        if !self.has(&name("tokenizer.json"))? {
-            self.need(&name("vocab.json"))?;
-            self.need(&name("merges.txt"))?;
+        let [whole, vocabulary, merges, further @ ..] = TOKENIZER_FILES;
+        if !self.has(&name(whole))? {
+            self.need(&name(vocabulary))?;
+            self.need(&name(merges))?;
         }
-        for file in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+        for file in further {
             self.has(&name(file))?;
         }
         Ok(())
     }
 
-    /// Needs whole weights in the folder `part`.
+    /// Needs whole weights in the folder `part`; an empty name is this folder.
     pub(super) fn need_weights(&mut self, part: &str, layout: Layout) -> Result<()> {
         let dir = self.dir.join(part);
         match weight_files(&dir, layout, self.variant) {
             Ok(files) => files.into_iter().try_for_each(|path| self.take(path)),
             Err(NnError::NoWeights { .. } | NnError::NoModel { .. }) => match pickle_in(&dir) {
-                Some(pickle) => Err(unusable(&pickle, converted(self.dir))),
+                Some(pickle) => Err(unusable(&pickle, converted(self.dir, part))),
                 None => {
                     let name = match layout {
                         Layout::Diffusers => "diffusion_pytorch_model.safetensors",
                         Layout::Transformers => "model.safetensors",
                     };
-                    self.missing.push(format!("{part}/{name}"));
+                    self.missing.push(if part.is_empty() { name.to_owned() } else { format!("{part}/{name}") });
                     Ok(())
                 }
             },
@@ -169,10 +180,11 @@ pub(super) fn is_pickle(path: &Path) -> bool {
 }
 
 /// Why a pickle in a folder is refused, and what to do.
-fn converted(dir: &Path) -> String {
+fn converted(dir: &Path, part: &str) -> String {
+    let class = if part.is_empty() { "ControlNetModel" } else { "DiffusionPipeline" };
     format!(
         "a pickle is never read since it can run any program; convert the model to safetensors: python -c \"from diffusers \
-         import DiffusionPipeline; DiffusionPipeline.from_pretrained('{}').save_pretrained('converted')\"",
+         import {class}; {class}.from_pretrained('{}').save_pretrained('converted')\"",
         dir.display()
     )
 }

@@ -129,10 +129,14 @@ impl HubCache {
     /// As [`find`](Self::find) and [`ModelFolder::open`].
     pub fn open(&self, id: &HubId, variant: Variant) -> Result<ModelFolder> {
         let dir = self.find(id)?;
-        // Not the cache's folder: large models are often moved to another disk and linked.
+        ModelFolder::open_within(&dir, Some(&self.canonical(id)?), variant)
+    }
+
+    /// The folder of all that is kept of a model, without links. Not the cache's own: large models are often moved to another
+    /// disk, and linked.
+    fn canonical(&self, id: &HubId) -> Result<PathBuf> {
         let repository = self.repository(id);
-        let within = std::fs::canonicalize(&repository).map_err(DiffusionError::file(&repository))?;
-        ModelFolder::open_within(&dir, Some(&within), variant)
+        std::fs::canonicalize(&repository).map_err(DiffusionError::file(&repository))
     }
 }
 
@@ -154,11 +158,17 @@ pub(super) fn path_in(variable: &impl Fn(&str) -> Option<OsString>, name: &str) 
 /// # Errors
 /// As [`ModelFolder::open`] and [`HubCache::open`]; a name that is neither.
 pub fn open(model: &str, cache: Option<&HubCache>, variant: Variant) -> Result<ModelFolder> {
+    let (dir, within) = locate(model, cache)?;
+    ModelFolder::open_within(&dir, within.as_deref(), variant)
+}
+
+/// The folder that [`open`] opens, and the one that no link in it may lead out of, a path without links.
+pub(super) fn locate(model: &str, cache: Option<&HubCache>) -> Result<(PathBuf, Option<PathBuf>)> {
     let path = Path::new(model);
     match (path.exists(), HubId::parse(model), cache) {
-        (false, Some(id), Some(cache)) => cache.open(&id, variant),
+        (false, Some(id), Some(cache)) => Ok((cache.find(&id)?, Some(cache.canonical(&id)?))),
         (false, None, _) => Err(unusable(path, "there is no such folder, and it is no hub id (`owner/name`) either")),
-        _ => ModelFolder::open(path, variant),
+        _ => Ok((path.to_owned(), None)),
     }
 }
 

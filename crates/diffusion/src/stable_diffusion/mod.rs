@@ -8,6 +8,7 @@ mod cache;
 mod chunks;
 mod components;
 mod config;
+mod control;
 mod draw;
 mod emphasis;
 mod encode;
@@ -26,6 +27,7 @@ mod start;
 
 pub use components::{Additions, Components};
 pub use config::{LoraConfig, Precision, StableDiffusionConfig, WordConfig};
+pub use control::{ControlConfig, is_control_net};
 pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use evenset_core::{Progress, Silent};
 use evenset_diffusion::stable_diffusion::ModelFolder;
-use evenset_diffusion::stable_diffusion::fetch::Hub;
+use evenset_diffusion::stable_diffusion::fetch::{Hub, Kind};
 use evenset_diffusion::stable_diffusion::hub::{HubCache, HubId};
 use evenset_nn::models::Variant;
 use server::{COMMIT, FOLDER, LISTENING, TOKEN};
@@ -85,7 +85,7 @@ impl Case {
         };
         let id = HubId::parse("own.er/tiny").unwrap();
         Hub::from_environment(variable)
-            .and_then(|hub| hub.fetch(&id, Variant::Whole, &self.cache(), progress))
+            .and_then(|hub| hub.fetch(&id, Kind::Pipeline, Variant::Whole, &self.cache(), progress))
             .map_err(|error| error.to_string())
     }
 

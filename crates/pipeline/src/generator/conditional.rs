@@ -50,8 +50,8 @@ fn image_request(asked: &Asked<'_>) -> ImageRequest {
     let mut image = ImageRequest::new(asked.request.group.clone(), asked.request.seed);
     if let Some(start) = asked.start {
         image.guidance = start.guidance;
-        if let (Some(pixels), Some(strength)) = (&asked.guide, start.strength) {
-            image.guide = Some(Guide { pixels: pixels.clone(), strength, inverted: start.inverted.clone() });
+        if let (Some(guide), Some(strength)) = (&asked.guide, start.strength) {
+            image.guide = Some(Guide { pixels: guide.image.clone(), strength, inverted: start.inverted.clone() });
         }
     }
     image

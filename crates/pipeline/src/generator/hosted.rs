@@ -10,7 +10,7 @@ use evenset_diffusion::http::{
     FileLedger, HostedEdit, HostedOutcome, HostedRequest, HttpConfig, HttpGenerator, ImageSize,
 };
 
-use super::{Asked, Drawn, Generator, GeneratorCard, in_words};
+use super::{Asked, Drawn, Generator, GeneratorCard, GuidePixels, in_words};
 use crate::error::{PipelineError, Result};
 use crate::images::Frame;
 
@@ -56,9 +56,11 @@ impl Hosted {
     /// The files of a request: its image, or why there is none. They are named by all that is sent, so that other words for
     /// the same request are another image.
     fn paths(&self, asked: &Asked<'_>) -> (PathBuf, PathBuf) {
-        let (prompt, guide) = (in_words(asked.request), asked.guide.as_deref().unwrap_or_default());
-        let sent = [("request", asked.request.id.as_bytes()), ("prompt", prompt.as_bytes()), ("guide", guide)];
-        let name: String = Fingerprint::of(sent).as_str().chars().take(24).collect();
+        let (prompt, guide) = (in_words(asked.request), asked.guide.as_ref());
+        let image = guide.map(|guide| guide.image.as_slice()).unwrap_or_default();
+        let mask = guide.and_then(|guide| Some(("mask", guide.mask.as_deref()?)));
+        let sent = [("request", asked.request.id.as_bytes()), ("prompt", prompt.as_bytes()), ("guide", image)];
+        let name: String = Fingerprint::of(sent.into_iter().chain(mask)).as_str().chars().take(24).collect();
         (self.kept.join(format!("{name}.png")), self.kept.join(format!("{name}.txt")))
     }
 
@@ -124,7 +126,15 @@ impl Generator for Hosted {
 impl Hosted {
     fn request(&self, asked: &Asked<'_>) -> HostedRequest {
         let ImageSize { width, height } = self.config.size;
-        let edit = |pixels: &Vec<u8>| HostedEdit { width, height, channels: 3, pixels: pixels.clone(), mask: None };
+        // The API knows what is drawn anew and what stays, and nothing between.
+        let whole = |mask: &Vec<u8>| mask.iter().map(|&grey| if grey >= 128 { 255 } else { 0 }).collect();
+        let edit = |guide: &GuidePixels| HostedEdit {
+            width,
+            height,
+            channels: 3,
+            pixels: guide.image.clone(),
+            mask: guide.mask.as_ref().map(whole),
+        };
         HostedRequest {
             prompt: in_words(asked.request),
             seed: asked.request.seed,

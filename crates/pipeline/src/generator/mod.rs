@@ -88,8 +88,19 @@ pub struct Asked<'a> {
     pub request: &'a Request,
     /// How it is started, where the job has guides for its group.
     pub start: Option<&'a Start>,
-    /// The pixels of the real image that it starts from, `[height, width, 3]` in the generator's frame.
-    pub guide: Option<Vec<u8>>,
+    /// The real image that it starts from.
+    pub guide: Option<GuidePixels>,
+}
+
+/// A real image that a candidate starts from, with the pictures that belong to it, all in the generator's frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuidePixels {
+    /// `[height, width, 3]`.
+    pub image: Vec<u8>,
+    /// `[height, width]`, where only a part may change: from 128 up, the pixel is drawn anew.
+    pub mask: Option<Vec<u8>>,
+    /// For each of the model's ControlNets what it is shown, `[height, width, 3]`.
+    pub controls: Vec<Vec<u8>>,
 }
 
 /// What a request says in words: its prompt, or its values where the job has no prompts (`garment=coat & colour=blue` is

@@ -6,7 +6,7 @@ use evenset_diffusion::stable_diffusion::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Drawn, Generator, GeneratorCard, in_words};
+use super::{Asked, Drawn, Generator, GeneratorCard, GuidePixels, in_words};
 use crate::error::Result;
 use crate::images::Frame;
 
@@ -58,13 +58,39 @@ impl Generator for Pretrained {
     }
 }
 
+/// What is left of a guide to start from. Image to image begins with traces of the image even at full strength; who shows a
+/// ControlNet the guide's pose and lets everything else change wants none of its colours, so it begins with noise alone.
+fn start(strength: f64, guide: &GuidePixels) -> Option<Start> {
+    let from_noise = strength >= 1.0 && guide.mask.is_none() && !guide.controls.is_empty();
+    (!from_noise).then(|| Start { pixels: guide.image.clone(), strength, mask: guide.mask.clone() })
+}
+
 fn prompt_request(asked: &Asked<'_>) -> PromptRequest {
     let request = asked.request;
     let prompt = Prompt { negative: request.negative_prompt.clone(), ..Prompt::new(in_words(request)) };
-    let started = asked.start.and_then(|start| start.strength).zip(asked.guide.clone());
+    let started = asked.start.and_then(|start| start.strength).zip(asked.guide.as_ref());
     PromptRequest {
-        start: started.map(|(strength, pixels)| Start { pixels, strength, mask: None }),
+        start: started.and_then(|(strength, guide)| start(strength, guide)),
+        controls: asked.guide.as_ref().map(|guide| guide.controls.clone()).unwrap_or_default(),
         guidance: asked.start.and_then(|start| start.guidance),
         ..PromptRequest::new(prompt, request.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guide_of_full_strength_gives_a_control_network_its_pictures_and_nothing_else() {
+        let guide = |mask: Option<Vec<u8>>, controls: usize| GuidePixels {
+            image: vec![7; 12],
+            mask,
+            controls: vec![vec![0; 12]; controls],
+        };
+        assert_eq!(start(1.0, &guide(None, 1)), None);
+        assert_eq!(start(0.9, &guide(None, 1)).unwrap().strength, 0.9);
+        assert_eq!(start(1.0, &guide(None, 0)).unwrap().pixels, [7; 12]);
+        assert_eq!(start(1.0, &guide(Some(vec![255; 4]), 1)).unwrap().mask, Some(vec![255; 4]));
     }
 }

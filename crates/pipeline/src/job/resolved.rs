@@ -19,6 +19,7 @@ use super::written::{
     WrittenVerify,
 };
 use super::{JobError, written};
+use crate::pictures::Pictures;
 
 /// A job that can be run.
 #[derive(Clone, Debug, Serialize)]
@@ -96,6 +97,7 @@ impl Dataset {
             path: self.path.clone(),
             image: self.image.clone(),
             splits: self.splits.iter().map(|(role, name)| (role.name().to_owned(), name.clone())).collect(),
+            ..DatasetSpec::default()
         }
     }
 }
@@ -195,6 +197,11 @@ impl Job {
     /// The attributes that are counted, how they are made, and of which rows.
     pub fn view(&self) -> View {
         View { attributes: self.dataset.columns(), derive: self.derive.clone(), filters: self.filters.clone() }
+    }
+
+    /// What the data room needs to open the images, with the pictures that belong to them.
+    pub fn dataset_spec(&self) -> DatasetSpec {
+        DatasetSpec { pictures: Pictures::of(self).columns, ..self.dataset.spec() }
     }
 
     /// An error about a key of this job, at the line where it (or its nearest parent) was written.
@@ -430,6 +437,7 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
         let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
         return Err(invalid(tree, "generate.guides.inversion", message));
     }
+    check_pictures(generate, tree)?;
     if let Model::Http(_) = &generate.model {
         check_hosted(generate, plan, tree)?;
     }
@@ -437,6 +445,27 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
         let path = if key.is_empty() { "generate.sampler".to_owned() } else { format!("generate.sampler.{key}") };
         invalid(tree, &path, message)
     })
+}
+
+/// Refuses masks that nothing would be made of, and ControlNets that nothing would be shown to.
+fn check_pictures(generate: &WrittenGenerate, tree: &Node) -> Result<(), JobError> {
+    let guides = generate.guides.as_ref();
+    if generate.model.conditional().is_some() && guides.is_some_and(|guides| guides.mask.is_some()) {
+        let message = "a conditional model changes a guide as a whole; remove it, or take a model of type \
+                       `stable-diffusion` or `http`";
+        return Err(invalid(tree, "generate.guides.mask", message));
+    }
+    let controls = generate.model.controls();
+    if let Some(place) = controls.iter().position(|control| control.column.is_empty()) {
+        let message = "empty; name the dataset's column of the pictures that this network is shown";
+        return Err(invalid(tree, &format!("generate.model.controls.{place}.column"), message));
+    }
+    if !controls.is_empty() && guides.is_none_or(|guides| guides.noise) {
+        let message = "a ControlNet is shown a picture that belongs to a real image, so every candidate needs one; add \
+                       `generate.guides: {strengths: [1], noise: false, below: N}` with `below` above the largest group";
+        return Err(invalid(tree, "generate.model.controls", message));
+    }
+    Ok(())
 }
 
 /// Refuses what the images API has no words for: it would be written down as done, and was not.

@@ -1,6 +1,6 @@
 //! How images are drawn from a model, whichever kind it is.
 
-use evenset_diffusion::stable_diffusion::{DrawSettings, ModelFacts, StableDiffusionConfig};
+use evenset_diffusion::stable_diffusion::{ControlConfig, DrawSettings, ModelFacts, StableDiffusionConfig};
 use evenset_diffusion::{SamplerConfig, SchedulerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,7 @@ impl Sampler {
             guidance_rescale: model.guidance_rescale,
             guidance_interval: self.guidance_interval,
             prompts: model.prompts,
+            controls: model.controls.iter().map(ControlConfig::settings).collect(),
             ..default
         }
     }

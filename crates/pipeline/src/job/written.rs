@@ -11,7 +11,7 @@ use evenset_audit::AuditConfig;
 use evenset_data::{Derive, Filter};
 use evenset_diffusion::ConditionalConfig;
 use evenset_diffusion::http::HttpConfig;
-use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
+use evenset_diffusion::stable_diffusion::{ControlConfig, StableDiffusionConfig};
 use evenset_evidence::EvidenceConfig;
 use evenset_plan::{AskPolicy, GuidesConfig, Limits, Prompts, Surplus, Targets};
 use evenset_verify::GateConfig;
@@ -182,6 +182,14 @@ impl Model {
             Self::Conditional(config) => config.resolution,
             Self::StableDiffusion(config) => config.resolution,
             Self::Http(_) => None,
+        }
+    }
+
+    /// The networks that make images follow pictures.
+    pub fn controls(&self) -> &[ControlConfig] {
+        match self {
+            Self::StableDiffusion(config) => &config.controls,
+            Self::Conditional(_) | Self::Http(_) => &[],
         }
     }
 

@@ -458,6 +458,7 @@ mod tests {
             height: 8,
             grey: false,
             values: [shape, colour].map(|value| (!value.is_empty()).then(|| value.to_owned())).to_vec(),
+            guides: true,
         };
         Scan {
             columns: vec!["shape".into(), "colour".into()],

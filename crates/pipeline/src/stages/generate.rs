@@ -10,10 +10,11 @@ use evenset_plan::{AskPolicy, CheckedPrompts, Request};
 use super::scan::Row;
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
-use crate::generator::{Asked, Drawn, Generator, GeneratorCard};
+use crate::generator::{Asked, Drawn, Generator, GeneratorCard, GuidePixels};
 use crate::guides::{Guides, Start};
 use crate::images::{self, Frame};
 use crate::job::Sampler;
+use crate::pictures;
 use crate::rounds::{Progress as RoundsProgress, asks};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint};
 use crate::units;
@@ -46,6 +47,8 @@ pub struct GenerateStage<'a> {
     pub ask: &'a AskPolicy,
     /// The images that candidates of small groups start from, and the dataset that they are read from.
     pub guides: Option<(&'a Guides<'a>, &'a Dataset)>,
+    /// For each of the model's ControlNets the column of the pictures that it is shown.
+    pub controls: Vec<&'a str>,
 }
 
 /// A generated image before the gates.
@@ -156,12 +159,27 @@ impl GenerateStage<'_> {
         columns::table(table)
     }
 
-    /// The pixels of the guides, in the order of the requests that have one.
-    fn guide_pixels(&self, starts: &[Begin<'_>], frame: Frame) -> Result<Vec<Vec<u8>>> {
-        let Some((_, dataset)) = self.guides else { return Ok(Vec::new()) };
+    /// The pixels of the guides and of their pictures, in the order of the requests that have one.
+    fn guide_pixels(&self, starts: &[Begin<'_>], frame: Frame) -> Result<Vec<GuidePixels>> {
+        let Some((guides, dataset)) = self.guides else { return Ok(Vec::new()) };
         let rows: Vec<&Row> = starts.iter().filter_map(|start| start.as_ref()?.1).collect();
-        let pixels = images::load(dataset, &rows, frame)?;
-        Ok(pixels.chunks_exact(frame.bytes()).map(<[u8]>::to_vec).collect())
+        let load = |column: &str| -> Result<Vec<Vec<u8>>> {
+            let pixels = images::load_column(dataset, column, &rows, frame)?;
+            Ok(pixels.chunks_exact(frame.bytes()).map(<[u8]>::to_vec).collect())
+        };
+        let pixels = |image| GuidePixels { image, mask: None, controls: Vec::with_capacity(self.controls.len()) };
+        let mut found: Vec<GuidePixels> = load(&dataset.image)?.into_iter().map(pixels).collect();
+        if let Some(column) = &guides.config.mask {
+            for (guide, rgb) in found.iter_mut().zip(load(column)?) {
+                guide.mask = Some(pictures::mask(&rgb));
+            }
+        }
+        for column in &self.controls {
+            for (guide, rgb) in found.iter_mut().zip(load(column)?) {
+                guide.controls.push(rgb);
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::columns::{self, Reader};
 use crate::error::{PipelineError, Result};
 use crate::job::{Job, OnError, Role};
+use crate::pictures::{Pictures, Unfit};
 use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
 use crate::units;
 
@@ -53,6 +54,8 @@ pub struct Row {
     pub grey: bool,
     /// One value an attribute (label first); `None` where it is missing.
     pub values: Vec<Option<String>>,
+    /// Whether it has the pictures that a guide needs: masks and what ControlNets are shown. True where the job needs none.
+    pub guides: bool,
 }
 
 /// What the scan found.
@@ -76,6 +79,9 @@ pub struct ScanSummary {
     pub filtered: BTreeMap<String, u64>,
     /// Rejected rows by reason, with the first files.
     pub rejected: Vec<RejectedReason>,
+    /// Usable training rows that guide no candidate, since they lack a picture that belongs to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit: Vec<RejectedReason>,
     /// Images that stand in `train` and in a held-out split too.
     pub leaked: u64,
 }
@@ -178,7 +184,7 @@ impl ScanStage<'_> {
     fn what(&self) -> impl Serialize + '_ {
         let edges: Vec<(&String, &[f64])> =
             self.job.derive.keys().filter_map(|name| Some((name, self.view.edges(name)?))).collect();
-        (self.job.view(), &self.job.dataset.missing, edges)
+        (self.job.view(), &self.job.dataset.missing, edges, Pictures::of(self.job).columns)
     }
 
     fn scan_unit(&self, index: usize, columns: &[String]) -> Result<(RecordBatch, StageReport)> {
@@ -193,6 +199,15 @@ impl ScanStage<'_> {
             let file = file_name(&table, unit, row);
             return Err(PipelineError::BrokenRow { file, reason: reason.clone() });
         }
+        let unfit = self.unfit(unit, &table, &looked, &kept);
+        if self.job.dataset.on_error == OnError::Fail
+            && let Some((row, reason)) = unfit.iter().enumerate().find_map(|(row, unfit)| match unfit {
+                Some(Unfit::Broken(reason)) => Some((row, reason)),
+                _ => None,
+            })
+        {
+            return Err(PipelineError::BrokenRow { file: file_name(&table, unit, row), reason: reason.clone() });
+        }
         let ok = |looked: &Looked| looked.result.as_ref().ok().copied();
         let mut batch = vec![
             ("row", columns::numbers((0..looked.len()).map(|row| row as u64))),
@@ -204,6 +219,7 @@ impl ScanStage<'_> {
             ("grey", columns::flags(looked.iter().map(|l| ok(l).is_some_and(|size| size.2)))),
             ("status", columns::texts(looked.iter().zip(&kept).map(|(l, kept)| Some(status(l, *kept))))),
             ("error", columns::texts(looked.iter().map(|l| l.result.as_ref().err().map(String::as_str)))),
+            ("unfit", columns::texts(unfit.iter().map(|unfit| unfit.as_ref().map(Unfit::reason)))),
         ];
         let names: Vec<String> = columns.iter().map(|column| format!("{ATTRIBUTE}{column}")).collect();
         for (name, values) in names.iter().zip(&values) {
@@ -215,10 +231,21 @@ impl ScanStage<'_> {
         Ok((columns::table(batch)?, StageReport { rows: count(OK), rejected: count(REJECTED) }))
     }
 
+    /// Why rows guide no candidate: of training rows that are usable, where the job needs pictures of guides.
+    fn unfit(&self, unit: &Unit, table: &Table, looked: &[Looked], kept: &[bool]) -> Vec<Option<Unfit>> {
+        let pictures = Pictures::of(self.job);
+        let asked = !pictures.columns.is_empty() && role(&unit.split) == Role::Train;
+        let check = |row: usize| {
+            let usable = asked && status(&looked[row], kept[row]) == OK;
+            usable.then(|| pictures.check(self.dataset, unit, table, row).err()).flatten()
+        };
+        (0..looked.len()).into_par_iter().map(check).collect()
+    }
+
     /// Collects the rejected rows into one table, and counts.
     fn summarise(&self, folder: &Path) -> Result<ScanSummary> {
         let mut summary = ScanSummary::default();
-        let mut reasons: BTreeMap<String, RejectedReason> = BTreeMap::new();
+        let (mut reasons, mut unfit): (Reasons, Reasons) = Default::default();
         let mut train = BTreeSet::new();
         let mut held_out = BTreeSet::new();
         let mut rejected: [Vec<Option<String>>; 3] = Default::default();
@@ -227,7 +254,11 @@ impl ScanStage<'_> {
                 let reader = Reader { batch: &batch, path: folder };
                 let (ids, files) = (reader.strings("id")?, reader.strings("file")?);
                 let rows = reader.strings("status")?.into_iter().zip(reader.texts("error")?);
-                for (((status, error), file), id) in rows.zip(files).zip(ids) {
+                let rows = rows.zip(reader.texts("unfit")?);
+                for ((((status, error), guides_not), file), id) in rows.zip(files).zip(ids) {
+                    if let Some(reason) = guides_not {
+                        count_reason(&mut unfit, &reason, &file);
+                    }
                     if status == FILTERED {
                         *summary.filtered.entry(unit.split.clone()).or_default() += 1;
                         continue;
@@ -238,12 +269,7 @@ impl ScanStage<'_> {
                         seen.insert(id);
                         continue;
                     };
-                    let reason = reasons.entry(error.clone()).or_default();
-                    reason.reason.clone_from(&error);
-                    reason.rows += 1;
-                    if reason.examples.len() < 20 {
-                        reason.examples.push(file.clone());
-                    }
+                    count_reason(&mut reasons, &error, &file);
                     for (column, value) in rejected.iter_mut().zip([file, unit.split.clone(), error]) {
                         column.push(Some(value));
                     }
@@ -261,10 +287,28 @@ impl ScanStage<'_> {
         ])?;
         evenset_data::write_parquet(&folder.join(REJECTED_ROWS), &table)?;
         summary.leaked = train.intersection(&held_out).count() as u64;
-        summary.rejected = reasons.into_values().collect();
-        summary.rejected.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
+        summary.rejected = most_frequent_first(reasons);
+        summary.unfit = most_frequent_first(unfit);
         Ok(summary)
     }
+}
+
+/// Rows by the reason why they are left out.
+type Reasons = BTreeMap<String, RejectedReason>;
+
+fn count_reason(reasons: &mut Reasons, why: &str, file: &str) {
+    let reason = reasons.entry(why.to_owned()).or_default();
+    reason.reason = why.to_owned();
+    reason.rows += 1;
+    if reason.examples.len() < 20 {
+        reason.examples.push(file.to_owned());
+    }
+}
+
+fn most_frequent_first(reasons: Reasons) -> Vec<RejectedReason> {
+    let mut reasons: Vec<RejectedReason> = reasons.into_values().collect();
+    reasons.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.reason.cmp(&b.reason)));
+    reasons
 }
 
 /// What becomes of a row: a broken one is left out by `where` all the same, as its labels say so.
@@ -311,6 +355,7 @@ pub(crate) fn role(split: &str) -> Role {
 fn usable_rows(batch: &RecordBatch, path: &Path, unit: usize, role: Role, columns: &[String]) -> Result<Vec<Row>> {
     let reader = Reader { batch, path };
     let (status, ids, places) = (reader.strings("status")?, reader.strings("id")?, reader.numbers("row")?);
+    let unfit = reader.texts("unfit")?;
     let (widths, heights, grey) = (reader.numbers("width")?, reader.numbers("height")?, reader.flags("grey")?);
     let values: Vec<Vec<Option<String>>> =
         columns.iter().map(|column| reader.texts(&format!("{ATTRIBUTE}{column}"))).collect::<Result<_>>()?;
@@ -327,6 +372,7 @@ fn usable_rows(batch: &RecordBatch, path: &Path, unit: usize, role: Role, column
                 height: size(heights[i]),
                 grey: grey[i],
                 values: values.iter().map(|column| column[i].clone()).collect(),
+                guides: unfit[i].is_none(),
             })
         })
         .collect()

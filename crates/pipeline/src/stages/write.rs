@@ -274,8 +274,8 @@ impl Writers {
                     (PathBuf::new(), Box::new(writer))
                 }
                 job::Format::Webdataset => {
-                    let options =
-                        WebDatasetOptions { label: job.dataset.label.clone(), ..WebDatasetOptions::default() };
+                    let (image, label) = (Some(layout.image.clone()), job.dataset.label.clone());
+                    let options = WebDatasetOptions { image, label, ..WebDatasetOptions::default() };
                     let writer = WebDatasetWriter::create(&folder.join(WEBDATASET), &layout.features, options)?;
                     (PathBuf::from(WEBDATASET), Box::new(writer))
                 }

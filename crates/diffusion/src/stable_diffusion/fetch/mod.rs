@@ -22,7 +22,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::facts::ModelFacts;
-use super::files::{read_json, unusable};
+use super::files::{TOKENIZER_FILES, read_json, unusable};
 use super::hub::{self, HubCache, HubId};
 use super::index::Index;
 use crate::error::{DiffusionError, Result};
@@ -39,16 +39,17 @@ const NETWORKS: [(&str, Layout); 4] = [
     ("unet", Layout::Diffusers),
     ("vae", Layout::Diffusers),
 ];
-const TOKENIZER_FILES: [&str; 6] = [
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
 /// The longest description or configuration; real ones have a few kilobytes.
 const LONGEST_TEXT: u64 = 16 << 20;
+
+/// What is to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole model, with `model_index.json`.
+    Pipeline,
+    /// One network with its `config.json` beside its weights, such as a ControlNet.
+    Network,
+}
 
 /// The hub and who asks it.
 #[derive(Clone, Debug)]
@@ -109,7 +110,14 @@ impl Hub {
     /// request away, a model that has no files of weights which can be read, a file of another size or hash than the hub
     /// says; [`DiffusionError::File`] for a disk that cannot be written, [`DiffusionError::Interrupted`]. What was fetched
     /// stays, and the next call goes on from there.
-    pub fn fetch(&self, id: &HubId, variant: Variant, cache: &HubCache, progress: &dyn Progress) -> Result<()> {
+    pub fn fetch(
+        &self,
+        id: &HubId,
+        kind: Kind,
+        variant: Variant,
+        cache: &HubCache,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         let transfer = Transfer::new(self.headers(), progress)?;
         let (owner, name) = id.parts();
         let mut address = self.address(&["api", "models", owner, name, "revision", id.revision()]);
@@ -117,15 +125,18 @@ impl Hub {
         let listing = Listing::parse(&transfer.text(&address, &id.id())?, &id.id())?;
         let repository = cache.repository(id);
         let snapshot = repository.join("snapshots").join(&listing.commit);
-        let whole = Fetching { hub: self, id, listing: &listing, repository: &repository, snapshot: &snapshot };
+        let model = Fetching { hub: self, id, listing: &listing, repository: &repository, snapshot: &snapshot };
 
-        whole.texts(&transfer)?;
-        let weights = whole.weights(variant)?;
+        model.texts(kind, &transfer)?;
+        let weights = match kind {
+            Kind::Pipeline => model.weights(&model.networks()?, variant)?,
+            Kind::Network => model.weights(&[("", Layout::Diffusers)], variant)?,
+        };
         let bytes: u64 = weights.iter().map(|file| file.size).sum();
         progress.begin(&format!("fetch {} (MB)", id.id()), Meter::megabytes(bytes));
         let mut meter = Meter::new(progress);
         for file in weights {
-            whole.file(file, &transfer, &mut meter)?;
+            model.file(file, &transfer, &mut meter)?;
         }
         progress.end();
         let reference = repository.join("refs").join(id.revision());
@@ -152,18 +163,25 @@ struct Fetching<'a> {
 
 impl Fetching<'_> {
     /// Everything that is no weights, and the indexes of weights.
-    fn texts(&self, transfer: &Transfer<'_>) -> Result<()> {
-        let mut names = vec!["model_index.json".to_owned(), "scheduler/scheduler_config.json".to_owned()];
-        for part in TOKENIZERS {
-            names.extend(TOKENIZER_FILES.iter().map(|file| format!("{part}/{file}")));
-        }
-        for (part, layout) in NETWORKS {
-            names.push(format!("{part}/config.json"));
-            for variant in [Variant::Whole, Variant::Fp16] {
-                let indexes = weight_names(layout, variant).filter(|name| name.ends_with(".json"));
-                names.extend(indexes.map(|name| format!("{part}/{name}")));
+    fn texts(&self, kind: Kind, transfer: &Transfer<'_>) -> Result<()> {
+        let mut names = Vec::new();
+        let network = |part: &str, layout| {
+            let variants = [Variant::Whole, Variant::Fp16];
+            let indexes = variants.into_iter().flat_map(move |variant| weight_names(layout, variant));
+            let indexes = indexes.filter(|name| name.ends_with(".json"));
+            ["config.json"].into_iter().chain(indexes).map(|name| within(part, name)).collect::<Vec<_>>()
+        };
+        match kind {
+            Kind::Pipeline => {
+                names.extend(["model_index.json", "scheduler/scheduler_config.json"].map(str::to_owned));
+                for part in TOKENIZERS {
+                    names.extend(TOKENIZER_FILES.iter().map(|file| within(part, file)));
+                }
+                names.extend(NETWORKS.iter().flat_map(|(part, layout)| network(part, *layout)));
             }
+            Kind::Network => names = network("", Layout::Diffusers),
         }
+        names.sort();
         names.dedup();
         let mut meter = Meter::silent();
         for file in names.iter().filter_map(|name| self.listing.file(name)) {
@@ -175,24 +193,31 @@ impl Fetching<'_> {
         Ok(())
     }
 
-    /// The files of weights that a folder of this `variant` is read from.
-    fn weights(&self, variant: Variant) -> Result<Vec<&Listed>> {
-        let index = self.snapshot.join("model_index.json");
-        if !index.is_file() {
+    /// The networks of a whole model. Whatever is no model that can be drawn with is refused before gigabytes of it are
+    /// fetched.
+    fn networks(&self) -> Result<Vec<(&'static str, Layout)>> {
+        let path = self.snapshot.join("model_index.json");
+        if !path.is_file() {
             let problem =
                 "the hub has no `model_index.json` of it, so it is no model in diffusers' layout; name another";
             return Err(self.failed(&self.id.id(), problem));
         }
-        // Whatever is no model that can be drawn with is refused before gigabytes of it are fetched.
-        ModelFacts::read(self.snapshot, &Index::read(&index)?)?;
-        let parts = read_json(&index)?;
+        let index = Index::read(&path)?;
+        ModelFacts::read(self.snapshot, &index)?;
+        let is_part = |part: &str| index.xl || !part.ends_with("_2");
+        Ok(NETWORKS.into_iter().filter(|(part, _)| is_part(part)).collect())
+    }
+
+    /// The files of weights that these networks are read from.
+    fn weights(&self, networks: &[(&str, Layout)], variant: Variant) -> Result<Vec<&Listed>> {
         let mut weights = Vec::new();
-        for (part, layout) in NETWORKS.into_iter().filter(|(part, _)| parts.contains_key(*part)) {
-            let mut names = weight_names(layout, variant).map(|name| format!("{part}/{name}"));
+        for &(part, layout) in networks {
+            let mut names = weight_names(layout, variant).map(|name| within(part, name));
             let Some(first) = names.find_map(|name| self.listing.file(&name)) else {
                 let problem = format!(
-                    "the hub has no `.safetensors` of its `{part}`, and other files of weights are never read since they can \
-                     run any program; name a model or a revision that has them"
+                    "the hub has no `.safetensors` of {}, and other files of weights are never read since they can run any \
+                     program; name a model or a revision that has them",
+                    if part.is_empty() { "it".to_owned() } else { format!("its `{part}`") }
                 );
                 return Err(self.failed(&self.id.id(), problem));
             };
@@ -215,7 +240,7 @@ impl Fetching<'_> {
         let shard = |name: &str| {
             let absent = || unusable(&path, format!("names the shard `{name}`, which the hub does not have"));
             let is_plain = name.ends_with(".safetensors") && !name.contains(['/', '\\']);
-            self.listing.file(&format!("{part}/{name}")).filter(|_| is_plain).ok_or_else(absent)
+            self.listing.file(&within(part, name)).filter(|_| is_plain).ok_or_else(absent)
         };
         names.into_iter().map(shard).collect()
     }
@@ -233,6 +258,11 @@ impl Fetching<'_> {
     fn failed(&self, what: &str, problem: impl Into<String>) -> DiffusionError {
         DiffusionError::Fetch { what: what.to_owned(), problem: problem.into() }
     }
+}
+
+/// The name of a file of a part, which is the model itself where it has no name.
+fn within(part: &str, name: &str) -> String {
+    if part.is_empty() { name.to_owned() } else { format!("{part}/{name}") }
 }
 
 /// Puts a blob under its name.
