@@ -47,7 +47,7 @@ pub use labels::{
     Derive, Filter, FilterError, Guess, LabelColumn, LabelInfo, LabelKind, LabelSpec, LabelTable, ResolvedView, Scalar,
     Scalars, View,
 };
-pub use resize::{fit, resize};
+pub use resize::{cover, fit, resize};
 pub use rows::{read_parquet, write_parquet};
 pub use style::{FileStyle, Styled};
 pub use table::Table;

@@ -23,6 +23,27 @@ pub fn fit(rgb: &[u8], width: u32, height: u32, to_width: u32, to_height: u32) -
     imageops::resize(&image, to_width, to_height, FilterType::Triangle).into_raw()
 }
 
+/// [`fit`] of the largest part in the middle of `rgb` that has the target's shape: nothing is stretched.
+///
+/// # Panics
+/// As [`fit`].
+pub fn cover(rgb: &[u8], width: u32, height: u32, to_width: u32, to_height: u32) -> Vec<u8> {
+    let scaled = |side: u32, by: u32, of: u32| {
+        ((u64::from(side) * u64::from(by) + u64::from(of) / 2) / u64::from(of.max(1))).clamp(1, u64::from(u32::MAX))
+            as u32
+    };
+    let (part_width, part_height) =
+        (width.min(scaled(height, to_width, to_height)), height.min(scaled(width, to_height, to_width)));
+    let (left, top) = ((width - part_width) as usize / 2, (height - part_height) as usize / 2);
+    let line = |y: usize| {
+        let start = (y * width as usize + left) * 3;
+        rgb[start..start + part_width as usize * 3].iter().copied()
+    };
+    assert_eq!(rgb.len(), width as usize * height as usize * 3, "{width} x {height} pixels of three bytes");
+    let part: Vec<u8> = (top..top + part_height as usize).flat_map(line).collect();
+    fit(&part, part_width, part_height, to_width, to_height)
+}
+
 /// An image stretched to `width` x `height`; see [`fit`].
 pub fn resize(image: &Image, width: u32, height: u32) -> Image {
     let rgb = fit(&image.rgb, image.width, image.height, width, height);
@@ -32,6 +53,18 @@ pub fn resize(image: &Image, width: u32, height: u32) -> Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn covering_cuts_the_middle_out_and_stretches_nothing() {
+        // Columns 0, 1, 2, 3 of two rows; the middle two are square.
+        let wide: Vec<u8> = (0..8).flat_map(|i| [(i % 4) as u8; 3]).collect();
+        let square = cover(&wide, 4, 2, 2, 2);
+        assert_eq!(square, [1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2]);
+        let tall: Vec<u8> = (0..3).flat_map(|i| [i as u8; 3]).collect();
+        assert_eq!(cover(&tall, 1, 3, 2, 2), vec![1; 12]);
+        assert_eq!(cover(&wide, 4, 2, 4, 2), wide);
+        assert_eq!(cover(&wide, 4, 2, 1, 100).len(), 300);
+    }
 
     #[test]
     fn shrinking_averages_and_growing_keeps_flat_areas_flat() {

@@ -68,15 +68,24 @@ impl Frame {
     }
 }
 
+/// How an image of another shape comes into a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// All of it, stretched: what classifiers see, and what a model that is trained on the dataset was shown.
+    Stretch,
+    /// Its middle, not stretched: what a model that others trained starts from, since its images are not stretched either.
+    Crop,
+}
+
 /// The RGB pixels of `rows` in the frame, one image after another: `[rows, height, width, 3]`.
 ///
 /// Rows are read unit by unit, so each unit is read once, whatever the order of the rows.
 pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
-    load_column(dataset, &dataset.image, rows, frame)
+    load_column(dataset, &dataset.image, rows, frame, Fit::Stretch)
 }
 
 /// The same of the pictures in a column that belong to the images.
-pub fn load_column(dataset: &Dataset, column: &str, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
+pub fn load_column(dataset: &Dataset, column: &str, rows: &[&Row], frame: Frame, fit: Fit) -> Result<Vec<u8>> {
     let size = frame.bytes();
     let mut pixels = vec![0u8; rows.len() * size];
     let mut slots: Vec<(usize, usize, &mut [u8])> =
@@ -95,7 +104,8 @@ pub fn load_column(dataset: &Dataset, column: &str, rows: &[&Row], frame: Frame)
             let bytes = bytes.ok_or_else(|| changed("there is no image"))?;
             let image =
                 evenset_data::decode(&bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
-            let fitted = evenset_data::fit(&image.rgb, image.width, image.height, frame.width, frame.height);
+            let fit = if fit == Fit::Crop { evenset_data::cover } else { evenset_data::fit };
+            let fitted = fit(&image.rgb, image.width, image.height, frame.width, frame.height);
             if fitted.len() != slot.len() {
                 return Err(changed("it has another size"));
             }

@@ -5,7 +5,7 @@ use evenset_diffusion::{ConditionalModel, Guide, ImageRequest, SamplerConfig};
 
 use super::{Asked, Drawn, Generator, GeneratorCard};
 use crate::error::Result;
-use crate::images::Frame;
+use crate::images::{Fit, Frame};
 
 /// A trained model with its sampler.
 pub(crate) struct Conditional {
@@ -37,6 +37,10 @@ impl Generator for Conditional {
 
     fn frame(&self) -> Frame {
         self.frame
+    }
+
+    fn fit(&self) -> Fit {
+        Fit::Stretch
     }
 
     fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Drawn>> {

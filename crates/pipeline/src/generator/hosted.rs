@@ -1,5 +1,6 @@
 //! A model that somebody else runs.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use evenset_core::{Fingerprint, Progress};
@@ -16,21 +17,33 @@ use crate::images::Frame;
 
 /// What was spent, in the run's folder: over all tries of a run.
 const LEDGER: &str = "spent.json";
+/// The images that came, in the run's folder and not in a stage's: no change of the job or of evenset may lose what was paid.
+const KEPT: &str = "hosted";
 
 /// A hosted model with everything that it has drawn so far.
 pub(crate) struct Hosted {
-    model: HttpGenerator,
+    /// Opened where something is to be drawn: a finished run is read again without the key.
+    model: OnceCell<HttpGenerator>,
     config: HttpConfig,
-    /// Where each image lies as soon as it has come: it may have been paid for, so no interruption may lose it.
-    kept: PathBuf,
+    run: PathBuf,
 }
 
 impl Hosted {
-    /// Ready to ask; nothing is sent. `run` is the run's folder, `kept` that of its images.
-    pub(crate) fn new(config: &HttpConfig, run: &Path, kept: &Path) -> Result<Self> {
-        let ledger = Box::new(Self::ledger(run));
-        let model = HttpGenerator::new(config.clone(), ledger, &|name| std::env::var(name).ok())?;
-        Ok(Self { model, config: config.clone(), kept: kept.to_owned() })
+    /// Asked nothing yet; `run` is the run's folder.
+    pub(crate) fn new(config: &HttpConfig, run: &Path) -> Self {
+        Self { model: OnceCell::new(), config: config.clone(), run: run.to_owned() }
+    }
+
+    /// Checks settings and key; nothing is sent.
+    pub(crate) fn open(&self) -> Result<&HttpGenerator> {
+        if let Some(model) = self.model.get() {
+            return Ok(model);
+        }
+        let kept = self.run.join(KEPT);
+        std::fs::create_dir_all(&kept).map_err(PipelineError::io(&kept))?;
+        let ledger = Box::new(Self::ledger(&self.run));
+        let model = HttpGenerator::new(self.config.clone(), ledger, &|name| std::env::var(name).ok())?;
+        Ok(self.model.get_or_init(|| model))
     }
 
     /// What was spent by the run in this folder.
@@ -53,15 +66,25 @@ impl Hosted {
         Ok(Some(Drawn::from(self.rgb(found.rgb))))
     }
 
-    /// The files of a request: its image, or why there is none. They are named by all that is sent, so that other words for
-    /// the same request are another image.
+    /// The files of a request: its image, or why there is none. They are named by all that is sent and by whom it is sent to,
+    /// so that other words for the same request are another image. How it is asked, and how much may be spent, is not in it.
     fn paths(&self, asked: &Asked<'_>) -> (PathBuf, PathBuf) {
         let (prompt, guide) = (in_words(asked.request), asked.guide.as_ref());
         let image = guide.map(|guide| guide.image.as_slice()).unwrap_or_default();
         let mask = guide.and_then(|guide| Some(("mask", guide.mask.as_deref()?)));
-        let sent = [("request", asked.request.id.as_bytes()), ("prompt", prompt.as_bytes()), ("guide", image)];
+        let HttpConfig { base_url, model, size, fields, seed_field, .. } = &self.config;
+        let base = base_url.trim_end_matches('/');
+        // Plain data always serialises.
+        let server = serde_json::to_vec(&(base, model, size, fields, seed_field)).unwrap_or_default();
+        let sent = [
+            ("server", server.as_slice()),
+            ("request", asked.request.id.as_bytes()),
+            ("prompt", prompt.as_bytes()),
+            ("guide", image),
+        ];
         let name: String = Fingerprint::of(sent.into_iter().chain(mask)).as_str().chars().take(24).collect();
-        (self.kept.join(format!("{name}.png")), self.kept.join(format!("{name}.txt")))
+        let kept = self.run.join(KEPT);
+        (kept.join(format!("{name}.png")), kept.join(format!("{name}.txt")))
     }
 
     fn rgb(&self, pixels: Vec<u8>) -> Generated {
@@ -102,7 +125,10 @@ impl Generator for Hosted {
         let mut drawn: Vec<Option<Drawn>> = asked.iter().map(|asked| self.known(asked)).collect::<Result<_>>()?;
         let open: Vec<usize> = (0..asked.len()).filter(|&i| drawn[i].is_none()).collect();
         let requests: Vec<HostedRequest> = open.iter().map(|&i| self.request(&asked[i])).collect();
-        self.model.generate(&requests, progress, &mut |at, outcome| -> Result<()> {
+        if requests.is_empty() {
+            return Ok(drawn.into_iter().flatten().collect());
+        }
+        self.open()?.generate(&requests, progress, &mut |at, outcome| -> Result<()> {
             let place = open[at];
             let (image, refusal) = self.paths(&asked[place]);
             drawn[place] = Some(match outcome {

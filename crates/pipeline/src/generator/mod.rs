@@ -14,7 +14,7 @@ pub(crate) use stable_diffusion::{Pretrained, Weights};
 
 use crate::error::Result;
 use crate::guides::Start;
-use crate::images::Frame;
+use crate::images::{Fit, Frame};
 
 /// A model that is ready to draw.
 pub trait Generator {
@@ -23,6 +23,11 @@ pub trait Generator {
 
     /// The size of its images.
     fn frame(&self) -> Frame;
+
+    /// How real images that candidates start from come into its frame.
+    fn fit(&self) -> Fit {
+        Fit::Crop
+    }
 
     /// One image for each of `asked`, in their order, and each depending on itself alone (a hosted model's on its server
     /// too). `progress` is only asked whether to stop.

@@ -327,7 +327,9 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
 
     let plan = written.plan.map(|plan| resolve_plan(plan, &columns, &tree)).transpose()?;
     let generate = written.generate;
-    let unit = generate.unit.unwrap_or(256);
+    // What is drawn of a unit is lost when the run is stopped, and Stable Diffusion may take minutes for one image.
+    let usual = if let Model::StableDiffusion(_) = generate.model { 8 } else { 256 };
+    let unit = generate.unit.unwrap_or(usual);
     if !(1..=65_536).contains(&unit) {
         return bad("generate.unit", format!("{unit} images per unit; expected 1 to 65536"));
     }

@@ -159,7 +159,7 @@ pub struct WrittenGenerate {
     pub sampler: Sampler,
     /// Real images that candidates of small groups start from. Default: every image starts from pure noise.
     pub guides: Option<GuidesConfig>,
-    /// Images per unit, the smallest piece that is retried as a whole. Default: 256.
+    /// Images per unit, the smallest piece that is retried as a whole. Default: 256, and 8 for Stable Diffusion.
     pub unit: Option<usize>,
 }
 

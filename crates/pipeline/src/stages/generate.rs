@@ -164,7 +164,7 @@ impl GenerateStage<'_> {
         let Some((guides, dataset)) = self.guides else { return Ok(Vec::new()) };
         let rows: Vec<&Row> = starts.iter().filter_map(|start| start.as_ref()?.1).collect();
         let load = |column: &str| -> Result<Vec<Vec<u8>>> {
-            let pixels = images::load_column(dataset, column, &rows, frame)?;
+            let pixels = images::load_column(dataset, column, &rows, frame, self.model.output.fit())?;
             Ok(pixels.chunks_exact(frame.bytes()).map(<[u8]>::to_vec).collect())
         };
         let pixels = |image| GuidePixels { image, mask: None, controls: Vec::with_capacity(self.controls.len()) };

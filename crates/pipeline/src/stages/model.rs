@@ -19,7 +19,6 @@ use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, w
 /// What is known of a model that others trained.
 const WEIGHTS: &str = "weights.json";
 /// The images of a hosted model.
-const KEPT: &str = "images";
 const GRID: &str = "samples.png";
 /// The sample grid shows at most this many groups.
 const GRID_GROUPS: usize = 64;
@@ -143,7 +142,7 @@ impl Stage for PretrainedStage<'_> {
     }
 }
 
-/// Asks a hosted model; its images are kept in the stage's folder as they come.
+/// Asks a hosted model; its images are kept in the run's folder as they come.
 pub struct HostedStage<'a> {
     /// The part of the job that it follows.
     pub config: &'a HttpConfig,
@@ -164,14 +163,14 @@ impl Stage for HostedStage<'_> {
         fingerprint("model", &(base_url, model, size, fields, seed_field), &[])
     }
 
-    fn run(&self, folder: &Path, _: &Context<'_>) -> Result<StageReport> {
-        let kept = folder.join(KEPT);
-        std::fs::create_dir_all(&kept).map_err(PipelineError::io(&kept))?;
+    fn run(&self, _: &Path, _: &Context<'_>) -> Result<StageReport> {
+        // A missing key is said before anything else is done.
+        Hosted::new(self.config, self.run).open()?;
         Ok(StageReport::default())
     }
 
-    fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
-        Ok(Box::new(Hosted::new(self.config, self.run, &folder.join(KEPT))?))
+    fn load(&self, _: &Path) -> Result<Box<dyn Generator>> {
+        Ok(Box::new(Hosted::new(self.config, self.run)))
     }
 }
 
