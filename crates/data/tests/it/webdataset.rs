@@ -61,6 +61,30 @@ fn a_sample_is_its_image_class_caption_and_the_rest() {
 }
 
 #[test]
+fn a_column_of_masks_in_front_of_the_images_is_not_taken_for_them() {
+    let folder = tempdir().unwrap();
+    let mut features = evenset_data::Features::new();
+    features.insert("mask", evenset_data::Feature::Image);
+    for (name, feature) in labelled_schema().1.iter() {
+        features.insert(name, feature.clone());
+    }
+    let rows = labelled_rows(0, 2);
+    let mask = StructArray::new(
+        image_fields(),
+        vec![Arc::new(BinaryArray::from(vec![&b"a mask"[..]; 2])), Arc::new(StringArray::from(vec![None::<&str>; 2]))],
+        None,
+    );
+    let columns = rows.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(rows.columns().to_vec());
+    let columns = [("mask", Arc::new(mask) as ArrayRef)].into_iter().chain(columns);
+    let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let options = WebDatasetOptions { image: Some("image".into()), ..options() };
+    let mut writer = Box::new(WebDatasetWriter::create(folder.path(), &features, options).unwrap());
+    writer.write("train", &batch).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(members(&folder.path().join("train-00000.tar"))[4].1, flat_png([1, 0, 9]));
+}
+
+#[test]
 fn the_same_rows_are_the_same_bytes_however_they_were_batched() {
     let written = |batches: &[usize]| {
         let folder = tempdir().unwrap();
