@@ -39,7 +39,7 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
         Model::Http(_) => return Ok(None),
         // Who is missing can be asked before the weights are there.
         Model::StableDiffusion(config) => {
-            if let Err(error) = config.folder() {
+            if let Err(error) = config.source() {
                 tracing::warn!("the price is not known without the model: {error}");
                 return Ok(None);
             }

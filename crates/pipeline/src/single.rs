@@ -66,16 +66,15 @@ impl Single {
         progress.end();
         let image = image.ok_or_else(|| {
             let why = "the image holds numbers that are not finite; check the weights, or take `f32`";
-            PipelineError::damaged(model.folder().dir())(why)
+            PipelineError::damaged(model.source().path())(why)
         })?;
-        let own = model.folder().scheduler().class;
         let negative =
             self.negative_prompt.iter().map(|words| format!("\nNegative prompt: {words}")).collect::<String>();
         let parameters = format!(
             "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
             self.prompt,
             settings.steps,
-            settings.scheduler.map_or(own.as_str(), |kind| kind.name()),
+            settings.scheduler.map_or(model.solver(), |kind| kind.name()),
             settings.guidance,
             self.seed,
             settings.width,

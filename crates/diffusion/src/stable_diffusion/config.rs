@@ -10,19 +10,25 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
-use super::folder::ModelFolder;
+use super::facts::Prediction;
+use super::files::unusable;
 use super::hub::{self, HubCache};
 use super::model::StableDiffusion;
 use super::prompt::PromptOptions;
+use super::single_file::ModelFile;
+use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
 
 /// A Stable Diffusion model (1.x, 2.x, XL, their Turbo and latent consistency forms) from weights on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StableDiffusionConfig {
-    /// Required: a folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
-    /// `owner/name@revision`, in the local hub cache.
+    /// Required: a folder in diffusers' layout (with `model_index.json`), a single `.safetensors` file that holds a whole
+    /// model, or a model of the Hugging Face hub, `owner/name` or `owner/name@revision`, in the local hub cache.
     pub path: String,
+    /// What the network in a single file predicts: required for Stable Diffusion 2, whose files do not show it. Default: for
+    /// 1.x and XL `epsilon`, unless the file itself says `v-prediction`. A folder says it in its `scheduler_config.json`.
+    pub prediction: Option<StatedPrediction>,
     /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
     pub fp16_files: bool,
     /// Number type in which weights are kept: `f32`, or `f16` and `bf16` at half the memory. Default: f32.
@@ -43,6 +49,25 @@ pub struct StableDiffusionConfig {
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub guidance_rescale: f64,
+}
+
+/// What the denoising network in a single file predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatedPrediction {
+    /// The noise.
+    Epsilon,
+    /// The velocity: noise and image, weighted by the noise level.
+    VPrediction,
+}
+
+impl From<StatedPrediction> for Prediction {
+    fn from(stated: StatedPrediction) -> Self {
+        match stated {
+            StatedPrediction::Epsilon => Self::Epsilon,
+            StatedPrediction::VPrediction => Self::V,
+        }
+    }
 }
 
 /// The number type of weights.
@@ -94,7 +119,7 @@ pub struct WordConfig {
 }
 
 impl StableDiffusionConfig {
-    /// The model in this folder, or of this name in the hub's cache, with all defaults.
+    /// The model in this folder or file, or of this name in the hub's cache, with all defaults.
     pub fn at(path: impl Into<String>) -> Self {
         Self { path: path.into(), ..Self::default() }
     }
@@ -106,7 +131,9 @@ impl StableDiffusionConfig {
     pub fn validate(&self) -> Result<()> {
         let fail = |key, reason: String| Err(DiffusionError::Setting { key, reason });
         if self.path.is_empty() {
-            return fail("path", "missing; name a folder in diffusers' layout or a hub id such as owner/name".into());
+            let reason =
+                "missing; name a folder in diffusers' layout, a .safetensors file or a hub id such as owner/name";
+            return fail("path", reason.into());
         }
         if let Some(side) = self.resolution.filter(|side| !(8..=1024).contains(side)) {
             return fail("resolution", format!("{side} is not between 8 and 1024"));
@@ -117,22 +144,36 @@ impl StableDiffusionConfig {
         Ok(())
     }
 
-    /// The folder, checked to be whole, without reading its weights.
+    /// The folder or file, checked to be whole, without reading its weights.
     ///
     /// # Errors
-    /// Those of [`hub::open`].
-    pub fn folder(&self) -> Result<ModelFolder> {
-        let variant = if self.fp16_files { Variant::Fp16 } else { Variant::Whole };
-        let cache = HubCache::from_environment(|name| std::env::var_os(name));
-        hub::open(&self.path, cache.as_ref(), variant)
+    /// Those of [`hub::open`], [`ModelFile::open`] and [`ModelSource::scheduler`]; a `prediction` for a folder.
+    pub fn source(&self) -> Result<Box<dyn ModelSource>> {
+        let path = Path::new(&self.path);
+        let source: Box<dyn ModelSource> = match (ModelFile::is_meant(path), self.prediction) {
+            (true, stated) => Box::new(ModelFile::open(path, stated.map(Prediction::from))?),
+            (false, stated) => {
+                let variant = if self.fp16_files { Variant::Fp16 } else { Variant::Whole };
+                let cache = HubCache::from_environment(|name| std::env::var_os(name));
+                let folder = hub::open(&self.path, cache.as_ref(), variant)?;
+                if stated.is_some() {
+                    let reason = "`prediction` is for single files; a folder's scheduler/scheduler_config.json says what \
+                                  its network predicts; remove it";
+                    return Err(unusable(folder.path(), reason));
+                }
+                Box::new(folder)
+            }
+        };
+        source.scheduler()?;
+        Ok(source)
     }
 
     /// Every file that the images depend on: the model's, LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`folder`](Self::folder).
+    /// As [`source`](Self::source).
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        let mut files = self.folder()?.files().to_vec();
+        let mut files = self.source()?.files().to_vec();
         files.extend(self.loras.iter().map(|lora| lora.path.clone()));
         files.extend(self.words.iter().map(|word| word.path.clone()));
         Ok(files)
@@ -149,16 +190,17 @@ impl StableDiffusionConfig {
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
             controls: Vec::new(),
         };
-        StableDiffusion::load(self.folder()?, &additions, device, self.dtype.into())
+        StableDiffusion::load(self.source()?, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's name, and the LoRAs'.
+    /// A short name for provenance columns: the hub id or the folder's or file's name, and the LoRAs'.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let path = Path::new(&self.path);
-        let base = match path.is_dir() {
-            true => path.file_name().map_or_else(|| self.path.clone(), |name| name.to_string_lossy().into_owned()),
-            false => self.path.clone(),
+        let base = match (path.is_dir(), path.is_file()) {
+            (true, _) => path.file_name().map_or_else(|| self.path.clone(), |name| name.to_string_lossy().into_owned()),
+            (_, true) => stem(path),
+            _ => self.path.clone(),
         };
         self.loras.iter().fold(base, |name, lora| format!("{name} + {} x {}", stem(&lora.path), lora.weight))
     }

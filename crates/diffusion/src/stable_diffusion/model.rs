@@ -12,9 +12,9 @@ use super::components::{Additions, Components};
 use super::draw::{Noise, Wanted, is_guided};
 use super::encode::Embedded;
 use super::facts::Family;
-use super::folder::ModelFolder;
 use super::prompt::Prompt;
 use super::settings::DrawSettings;
+use super::source::ModelSource;
 use super::start::Start;
 use crate::error::Result;
 use crate::image::Generated;
@@ -48,7 +48,7 @@ impl PromptRequest {
 /// A Stable Diffusion model, ready to draw.
 #[derive(Debug)]
 pub struct StableDiffusion {
-    folder: ModelFolder,
+    source: Box<dyn ModelSource>,
     components: Components,
     scheduler: SchedulerJson,
     /// The autoencoder in `f32`, once the one in another number type has overflowed.
@@ -56,20 +56,25 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads the networks of `folder` with `additions` on `device`, with weights in `dtype`.
+    /// Loads the networks of a model with `additions` on `device`, with weights in `dtype`.
     ///
     /// # Errors
-    /// Those of [`Components::load`] and [`SchedulerJson::open`].
-    pub fn load(folder: ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
-        let scheduler = SchedulerJson::open(&folder.scheduler().config)?;
+    /// Those of [`Components::load`] and [`ModelSource::scheduler`].
+    pub fn load(source: Box<dyn ModelSource>, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
+        let scheduler = source.scheduler()?;
         scheduler.scheduler(None)?;
-        let components = Components::load(&folder, additions, device, dtype)?;
-        Ok(Self { folder, components, scheduler, exact: OnceLock::new() })
+        let components = Components::load(source.as_ref(), additions, device, dtype)?;
+        Ok(Self { source, components, scheduler, exact: OnceLock::new() })
     }
 
     /// Where it was read from.
-    pub fn folder(&self) -> &ModelFolder {
-        &self.folder
+    pub fn source(&self) -> &dyn ModelSource {
+        self.source.as_ref()
+    }
+
+    /// Its own solver, by diffusers' name, as `PNDMScheduler`.
+    pub fn solver(&self) -> &str {
+        self.scheduler.class_name().unwrap_or_default()
     }
 
     /// Its networks.
@@ -175,8 +180,7 @@ impl StableDiffusion {
         if let Some(vae) = self.exact.get() {
             return Ok(vae);
         }
-        let options = LoadOptions::default().with_variant(self.folder.variant());
-        let vae = AutoencoderKL::from_pretrained(&self.folder.part("vae"), &self.components.device, options)?;
+        let vae = self.source.vae(&self.components.device, LoadOptions::default())?;
         Ok(self.exact.get_or_init(|| vae))
     }
 
