@@ -250,6 +250,44 @@ fn models_are_listed_with_what_they_can_do_or_what_is_wrong_with_them() {
     assert!(String::from_utf8(list(&[]).stdout).unwrap().starts_with("no Stable Diffusion models"));
 }
 
+/// A single file with nothing but the tensors by which Stable Diffusion 2 is recognised.
+fn single_file(path: &Path) {
+    let tensors = [
+        ("model.diffusion_model.input_blocks.0.0.weight", vec![320, 4, 3, 3]),
+        ("model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight", vec![320, 1024]),
+        ("first_stage_model.decoder.conv_in.weight", vec![512, 4, 3, 3]),
+    ];
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(name.into(), serde_json::json!({"dtype": "F16", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = serde_json::Value::Object(header).to_string().into_bytes();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; end]].concat();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_single_file_is_listed_and_says_what_it_lacks_before_it_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    single_file(&root.path().join("old.safetensors"));
+    let cache = root.path().join("cache");
+    let listed = support::evenset(root.path(), &["models", "old.safetensors"]).env("HF_HUB_CACHE", &cache).output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    assert!(listed.contains("old.safetensors\n  Stable Diffusion 2") && listed.contains("768x768"), "{listed}");
+    assert!(listed.contains("say it as `prediction`"), "{listed}");
+    let refused = |model: &str, more: &[&str]| {
+        fail(root.path(), &[&["generate", "--prompt", "a coat", "--model", model], more].concat(), 1)
+    };
+    let unsaid = refused("old.safetensors", &[]);
+    assert!(unsaid.contains("old.safetensors") && unsaid.contains("v-prediction"), "{unsaid}");
+    let said = refused("old.safetensors", &["--prediction", "v-prediction"]);
+    assert!(said.contains("old.safetensors") && said.contains("there is no text_encoder"), "{said}");
+    let folder = refused(&model("sd2"), &["--prediction", "epsilon"]);
+    assert!(folder.contains("scheduler_config.json"), "{folder}");
+}
+
 #[test]
 fn what_cannot_be_drawn_is_said_before_any_work() {
     let root = tempfile::tempdir().unwrap();

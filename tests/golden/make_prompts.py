@@ -7,6 +7,7 @@
   DIR/{sd1,sd2,sdxl}/model      whole folders as `save_pretrained` writes them, with the tokenizers' files of each generation
   DIR/*/{cases.json,io.safetensors}   prompts and their embeddings
   DIR/strings.json.gz           strings, and a hash of their tokens for each tokenizer
+  DIR/whole.json.gz             such hashes of the same strings with CLIP's whole vocabulary
   DIR/tokenizers                the tokenizers that no folder has
 
 The vocabulary is the first part of CLIP's own (OpenAI, MIT licence; the file comes with the package open_clip_torch). Windows
@@ -16,7 +17,7 @@ weights are written out by hand. Weights are random as in make.py, stored in flo
 Needs torch, diffusers, transformers and safetensors (made with torch 2.15, diffusers 0.42, transformers 5.24). The same
 versions give the same bytes.
 """
-import gzip, json, pathlib, random, shutil, sys, unicodedata
+import gzip, json, pathlib, random, shutil, sys, tempfile, unicodedata
 import torch
 from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, StableDiffusionPipeline,
                        StableDiffusionXLPipeline, UNet2DConditionModel)
@@ -136,13 +137,25 @@ def fnv(ids):
     return value
 
 
+def hashed(dir, merges, kind, texts):
+    return [fnv(row) for row in tokenizer(dir / kind, merges, kind)(texts, verbose=False).input_ids]
+
+
+def write_gz(path, value):
+    path.write_bytes(gzip.compress(json.dumps(value, separators=(",", ":")).encode(), mtime=0))
+
+
 def odd_strings(dir, merges, texts):
-    hashes = {}
-    for kind in ("sd1", "sd2", "xl2", "added", "saved"):
-        ids = tokenizer(dir / "tokenizers" / kind, merges, kind)(texts, verbose=False).input_ids
-        hashes[kind] = [fnv(row) for row in ids]
-    text = json.dumps({"texts": texts, "hashes": hashes}, separators=(",", ":"))
-    (dir / "strings.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    hashes = {kind: hashed(dir / "tokenizers", merges, kind, texts) for kind in ("sd1", "sd2", "xl2", "added", "saved")}
+    write_gz(dir / "strings.json.gz", {"texts": texts, "hashes": hashes})
+
+
+def whole_vocabulary(dir, pairs, texts):
+    """Each generation's tokenizer with all of CLIP's words: the one that models in single files are read with."""
+    with tempfile.TemporaryDirectory() as folder:
+        hashes = {kind: hashed(pathlib.Path(folder), pairs, kind, texts) for kind in ("sd1", "sd2", "xl2")}
+    assert hashes["sd2"] == hashes.pop("xl2"), "the same tokenizer, described in two ways"
+    write_gz(dir / "whole.json.gz", hashes)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
@@ -264,6 +277,7 @@ def main(bpe, root, whole):
     odd_strings(root, merges, strings(20_000 if whole else 2_500))
     if whole:
         return
+    whole_vocabulary(root, pairs, strings(2_500))
     half, count = torch.float16, len(words(merges))
     random_ = lambda model: randomised(model, half)
     tokenizers = lambda kind: (CLIPTokenizer.from_pretrained(root / "tokenizers" / kind), root / "tokenizers" / kind)

@@ -64,8 +64,9 @@ pub enum Verb {
     Generate(Box<GenerateArgs>),
     /// List the Stable Diffusion models on this machine, whether they are whole, and what each can do.
     Models {
-        /// Folders to look at beside the Hugging Face hub's cache.
-        folders: Vec<PathBuf>,
+        /// Folders and single .safetensors files to look at beside the Hugging Face hub's cache.
+        #[arg(value_name = "PATH")]
+        paths: Vec<PathBuf>,
         /// Hashes the files of the hub's cache and compares them with their names.
         #[arg(long)]
         check: bool,
@@ -116,12 +117,15 @@ pub struct GenerateArgs {
     /// Draws this with a Stable Diffusion model.
     #[arg(long, value_name = "WORDS", requires = "model")]
     pub prompt: Option<String>,
-    /// The model: a folder in diffusers' layout, or a hub id (owner/name) in the local hub cache.
+    /// The model: a folder in diffusers' layout, a single .safetensors file, or a hub id (owner/name) in the local hub cache.
     #[arg(long, value_name = "MODEL", requires = "prompt")]
     pub model: Option<String>,
     /// Fetches the model from the hub where it is not in the local cache.
     #[arg(long, requires = "prompt")]
     pub download: bool,
+    /// What the network in a single file predicts; needed for Stable Diffusion 2, whose files do not show it.
+    #[arg(long, value_parser = ["epsilon", "v-prediction"], requires = "prompt")]
+    pub prediction: Option<String>,
     /// What the image steers away from.
     #[arg(long, value_name = "WORDS", requires = "prompt")]
     pub negative: Option<String>,

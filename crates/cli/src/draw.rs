@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use evenset_pipeline::models::{Installed, installed};
 use evenset_pipeline::single::Single;
-use evenset_pipeline::{ControlConfig, LoraConfig, Precision, SchedulerKind, StableDiffusionConfig};
+use evenset_pipeline::{ControlConfig, LoraConfig, Precision, SchedulerKind, StableDiffusionConfig, StatedPrediction};
 
 use crate::args::GenerateArgs;
 use crate::exit;
@@ -24,6 +24,10 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
                 "bf16" => Precision::Bf16,
                 _ => Precision::F32,
             },
+            prediction: args.prediction.as_deref().map(|name| match name {
+                "v-prediction" => StatedPrediction::VPrediction,
+                _ => StatedPrediction::Epsilon,
+            }),
             loras: args.lora.iter().map(|text| lora(text)).collect(),
             controls: controls(args)?,
             ..StableDiffusionConfig::at(args.model.clone().unwrap_or_default())
@@ -46,14 +50,14 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
 }
 
 /// Lists models.
-pub fn models(folders: &[PathBuf], check: bool, json: bool, reporter: &Reporter) -> Result<u8> {
-    let found = installed(folders, check, reporter)?;
+pub fn models(paths: &[PathBuf], check: bool, json: bool, reporter: &Reporter) -> Result<u8> {
+    let found = installed(paths, check, reporter)?;
     reporter.finish();
     if json {
         print_json(&found)?;
     } else if found.is_empty() {
         print(
-            "no Stable Diffusion models in the hub's cache; name folders, or fetch one with `hf download OWNER/NAME`\n",
+            "no Stable Diffusion models in the hub's cache; name folders or files, or fetch one with `hf download OWNER/NAME`\n",
         )?;
     } else {
         found.iter().try_for_each(|model| print(&described(model)))?;

@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<u8> {
         Verb::Scan(job) => (Goal::Scan, job),
         Verb::Audit(audit) => return crate::audit::run(audit, &reporter),
         Verb::Plan(job) => (Goal::Plan, job),
-        Verb::Models { folders, check, json } => return draw::models(folders, *check, *json, &reporter),
+        Verb::Models { paths, check, json } => return draw::models(paths, *check, *json, &reporter),
         Verb::Generate(generate) => {
             if let Some(prompt) = &generate.prompt {
                 return draw::draw(generate, prompt, &reporter);

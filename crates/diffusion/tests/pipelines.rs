@@ -93,7 +93,7 @@ impl Case {
             Ok(wave(shape, number))
         };
         let scheduler = model.scheduler(settings, self.kind == "inpaint").unwrap();
-        let latents = components.draw(&scheduler, &wanted, settings, &mut noise).unwrap();
+        let latents = components.draw(&scheduler, &wanted, settings, &mut noise, &Silent).unwrap();
         components.decode(&latents).unwrap()
     }
 }
@@ -152,7 +152,7 @@ fn load(name: &str) -> StableDiffusion {
     };
     let base = if additions.controls.is_empty() && additions.loras.is_empty() { name } else { "sd1" };
     let folder = ModelFolder::open(&folder(base, scratch.path()), Variant::Whole).unwrap();
-    StableDiffusion::load(folder, &additions, CPU, DType::F32).unwrap()
+    StableDiffusion::load(Box::new(folder), &additions, CPU, DType::F32).unwrap()
 }
 
 /// `|found - expected| / |expected|` in the L2 norm.

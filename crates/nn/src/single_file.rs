@@ -95,13 +95,25 @@ impl SingleFile {
     /// # Errors
     /// [`Error::SingleFile`] for a model that is none of [`Family`], by its name where it is known.
     pub fn family(&self) -> Result<Family> {
-        recognised(&|name: &str| self.shapes.get(name).map(Vec::as_slice)).map_err(|reason| self.refusal(reason))
+        let family = recognised(&|name: &str| self.shapes.get(name).map(Vec::as_slice));
+        family.map_err(|reason| match self.names().find(|name| name.contains(".lora")) {
+            Some(name) => {
+                self.refusal(format!("`{name}` shows that this is a LoRA; name it beside the model it is for"))
+            }
+            None => self.refusal(reason),
+        })
     }
 
     /// Whether the file says of itself that its UNet predicts `v`, as fine-tuned versions of Stable Diffusion XL do by a
     /// tensor `v_pred`. Where nothing is said, nothing is known.
     pub fn says_v_prediction(&self) -> bool {
         self.shapes.contains_key("v_pred")
+    }
+
+    /// Whether the file says of itself that its UNet was trained on noise levels that end in noise alone (Lin et al. 2023;
+    /// diffusers' `rescale_betas_zero_snr`), as some of those versions do by a tensor `ztsnr`.
+    pub fn says_zero_terminal_snr(&self) -> bool {
+        self.shapes.contains_key("ztsnr")
     }
 
     /// Whether there is an autoencoder in the file; some leave it out.
@@ -155,16 +167,17 @@ impl SingleFile {
 }
 
 /// Names that show a model of another kind.
-const OTHERS: [(&str, &str); 9] = [
+const OTHERS: [(&str, &str); 10] = [
     ("model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias", "Stable Diffusion 3"),
     ("joint_blocks.0.context_block.adaLN_modulation.1.bias", "Stable Diffusion 3"),
     ("model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
     ("double_blocks.0.img_attn.norm.key_norm.scale", "Flux"),
     ("edm_mean", "Playground 2.5"),
+    ("edm_vpred.sigma_max", "CosXL"),
     ("clip_txt_mapper.weight", "Stable Cascade"),
     ("control_model.time_embed.0.weight", "a ControlNet"),
+    ("controlnet_cond_embedding.conv_in.weight", "a ControlNet"),
     ("down_blocks.0.resnets.0.conv1.weight", "a UNet of diffusers without its folder"),
-    ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", "a LoRA"),
 ];
 
 /// The model of which a file has tensors of the given shapes, or why there is none.

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use evenset_nn::models::clip::{Family, Tokenizer};
+use evenset_nn::models::clip::{Family, Filling, Tokenizer};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 const LENGTH: usize = 77;
 
@@ -44,23 +45,42 @@ fn hash(ids: &[u32]) -> u32 {
     bytes.fold(0x811c_9dc5, |value, byte| (value ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+fn read<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_reader(GzDecoder::new(File::open(golden(name)).unwrap())).unwrap()
+}
+
+/// Fails where the tokens of a text have another hash than its own.
+fn check(kind: &str, tokenizer: &Tokenizer, texts: &[String], hashes: &[u32]) {
+    assert!(texts.len() >= 2500 && hashes.len() == texts.len());
+    let (start, end) = ends(tokenizer);
+    let tokens = |text: &str| [vec![start], tokenizer.pieces(text).unwrap(), vec![end]].concat();
+    let different: Vec<_> =
+        texts.iter().zip(hashes).filter(|(text, expected)| hash(&tokens(text)) != **expected).collect();
+    assert!(different.is_empty(), "{kind}: {} of them: {:?}", different.len(), &different[..different.len().min(20)]);
+}
+
 #[test]
 fn odd_strings_become_the_tokens_that_transformers_makes() {
-    let strings: Strings =
-        serde_json::from_reader(GzDecoder::new(File::open(golden("strings.json.gz")).unwrap())).unwrap();
-    assert!(strings.texts.len() >= 2500 && strings.hashes.len() == 5);
-    let mut different = Vec::new();
+    let strings: Strings = read("strings.json.gz");
+    assert_eq!(strings.hashes.len(), 5);
     for (kind, hashes) in &strings.hashes {
-        let tokenizer = tokenizer(kind);
-        let (start, end) = ends(&tokenizer);
-        for (text, expected) in strings.texts.iter().zip(hashes) {
-            let pieces = tokenizer.pieces(text).unwrap();
-            if hash(&[vec![start], pieces, vec![end]].concat()) != *expected {
-                different.push((kind, text));
-            }
-        }
+        check(kind, &tokenizer(kind), &strings.texts, hashes);
     }
-    assert!(different.is_empty(), "{} of them: {:?}", different.len(), different.iter().take(20).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_bundled_tokenizer_makes_the_same_tokens_as_transformers_with_clips_whole_vocabulary() {
+    let strings: Strings = read("strings.json.gz");
+    let hashes: BTreeMap<String, Vec<u32>> = read("whole.json.gz");
+    for (kind, filling, pad) in [("sd1", Filling::End, 49_407), ("sd2", Filling::Exclamation, 0)] {
+        let tokenizer = Tokenizer::clip(filling, LENGTH).unwrap();
+        assert_eq!((tokenizer.words(), ends(&tokenizer)), (49_408, (49_406, 49_407)));
+        assert_eq!(tokenizer.framed(&[])[2..], [pad; 75]);
+        check(kind, &tokenizer, &strings.texts, &hashes[kind]);
+    }
+    // What everybody's tables say.
+    let pieces = Tokenizer::clip(Filling::End, LENGTH).unwrap().pieces("a photo of a cat").unwrap();
+    assert_eq!(pieces, [320, 1125, 539, 320, 2368]);
 }
 
 /// The tokens before and behind a text.

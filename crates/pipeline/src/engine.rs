@@ -406,6 +406,9 @@ impl Finished {
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
         let gates = &job.verify.gates;
         let grouping = &plan_job.grouping;
+        if let Model::StableDiffusion(config) = &job.generate.model {
+            config.fetch(context.progress)?;
+        }
         self.check_guides(job, true)?;
         // Gates that cannot be used are not found out after hours of training.
         let preflight = || verifier::preflight(gates, &scan.output, grouping);
@@ -424,7 +427,10 @@ impl Finished {
                 if goal >= Goal::Verify {
                     preflight()?;
                 }
-                context.complete(&PretrainedStage::new(config, sampler, context.progress)?)?
+                {
+                    let strengths = job.generate.guides.as_ref().map_or(&[][..], |guides| &guides.strengths);
+                    context.complete(&PretrainedStage::new(config, sampler, strengths, context.progress)?)?
+                }
             }
             Model::Http(config) => {
                 if goal >= Goal::Verify {

@@ -57,8 +57,8 @@ fn needs_guides(job: &Job, config: &StableDiffusionConfig, needs_model: bool) ->
     if !config.controls.is_empty() {
         return Ok(Some("a ControlNet needs a picture of a real image for every candidate".into()));
     }
-    let inpainting = match config.folder() {
-        Ok(folder) => folder.facts().inpainting,
+    let inpainting = match config.source() {
+        Ok(model) => model.facts().inpainting,
         Err(error) if needs_model => return Err(error.into()),
         Err(_) => false,
     };

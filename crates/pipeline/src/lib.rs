@@ -41,7 +41,9 @@ pub mod audit {
 pub use engine::{Finished, Goal};
 pub use error::PipelineError;
 pub use evenset_diffusion::SchedulerKind;
-pub use evenset_diffusion::stable_diffusion::{ControlConfig, LoraConfig, Precision, StableDiffusionConfig};
+pub use evenset_diffusion::stable_diffusion::{
+    ControlConfig, LoraConfig, Precision, StableDiffusionConfig, StatedPrediction,
+};
 pub use evenset_nn::{Recycler, stop_idle_spinning};
 pub use evenset_plan::{Plan, Price};
 pub use job::Job;

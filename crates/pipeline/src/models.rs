@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::hub::HubCache;
-use evenset_diffusion::stable_diffusion::{Distilled, ModelFolder, Prediction, is_control_net};
+use evenset_diffusion::stable_diffusion::{
+    Distilled, ModelFacts, ModelFile, ModelFolder, ModelSource, Prediction, is_control_net,
+};
 use evenset_nn::models::Variant;
 use serde::Serialize;
 
@@ -13,9 +15,9 @@ use crate::error::Result;
 /// A model that was found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Installed {
-    /// What a job calls it: a hub id or a folder.
+    /// What a job calls it: a hub id, a folder or a file.
     pub name: String,
-    /// Where it lies.
+    /// Where it lies: the folder, or the single file.
     pub folder: PathBuf,
     /// Bytes of its files.
     pub bytes: u64,
@@ -29,25 +31,32 @@ pub struct Installed {
     pub verified: Option<usize>,
 }
 
-/// The pipelines of diffusers in the hub's local cache, where others lie too, and the models in `folders`. With `check`, files of the cache are hashed: there, a large
-/// file's name is its SHA-256.
+/// A model that was opened, or why it cannot be.
+type Opened = std::result::Result<Box<dyn ModelSource>, String>;
+
+/// The pipelines of diffusers in the hub's local cache, where others lie too, and the models in `paths`, which are folders and
+/// single files. With `check`, files of the cache are hashed: there, a large file's name is its SHA-256.
 ///
 /// # Errors
 /// [`Interrupted`](evenset_core::Interrupted). What is wrong with a model is said of that model.
-pub fn installed(folders: &[PathBuf], check: bool, progress: &dyn Progress) -> Result<Vec<Installed>> {
-    let mut found: Vec<(String, std::result::Result<ModelFolder, String>, PathBuf)> = Vec::new();
+pub fn installed(paths: &[PathBuf], check: bool, progress: &dyn Progress) -> Result<Vec<Installed>> {
+    let mut found: Vec<(String, Opened, PathBuf)> = Vec::new();
     let cache = HubCache::from_environment(|name| std::env::var_os(name));
     for id in cache.iter().flat_map(HubCache::models) {
         if let Some(cache) = &cache {
-            // What is no pipeline of diffusers is somebody else's: a language model, say.
-            let folder = cache.find(&id).ok().filter(|folder| folder.join("model_index.json").is_file());
-            let Some(folder) = folder else { continue };
-            found.push((id.id(), cache.open(&id, Variant::Whole).map_err(|error| error.to_string()), folder));
+            // What is neither a pipeline of diffusers nor a ControlNet is somebody else's: a language model, say.
+            let folder = cache.find(&id).ok();
+            let is_ours = |folder: &PathBuf| folder.join("model_index.json").is_file() || is_control_net(folder);
+            let Some(folder) = folder.filter(is_ours) else { continue };
+            found.push((id.id(), opened(cache.open(&id, Variant::Whole)), folder));
         }
     }
-    for folder in folders {
-        let opened = ModelFolder::open(folder, Variant::Whole).map_err(|error| error.to_string());
-        found.push((folder.display().to_string(), opened, folder.clone()));
+    for path in paths {
+        let opened = match ModelFile::is_meant(path) {
+            true => opened(ModelFile::open(path, None)),
+            false => opened(ModelFolder::open(path, Variant::Whole)),
+        };
+        found.push((path.display().to_string(), opened, path.clone()));
     }
     if check {
         progress.begin("hash the models", found.len() as u64);
@@ -66,12 +75,11 @@ pub fn installed(folders: &[PathBuf], check: bool, progress: &dyn Progress) -> R
     Ok(models)
 }
 
-fn describe(
-    name: String,
-    opened: std::result::Result<ModelFolder, String>,
-    folder: PathBuf,
-    check: bool,
-) -> Result<Installed> {
+fn opened<M: ModelSource + 'static>(model: evenset_diffusion::Result<M>) -> Opened {
+    model.map(|model| Box::new(model) as Box<dyn ModelSource>).map_err(|error| error.to_string())
+}
+
+fn describe(name: String, opened: Opened, folder: PathBuf, check: bool) -> Result<Installed> {
     let model = match opened {
         Ok(model) => model,
         Err(_) if is_control_net(&folder) => {
@@ -98,7 +106,7 @@ fn describe(
         verified = Some(good);
     }
     let family = Some(model.facts().family.to_string());
-    Ok(Installed { name, folder, bytes, family, can: abilities(&model), problem, verified })
+    Ok(Installed { name, folder, bytes, family, can: abilities(model.facts()), problem, verified })
 }
 
 fn bytes_of_weights(folder: &Path) -> u64 {
@@ -108,8 +116,7 @@ fn bytes_of_weights(folder: &Path) -> u64 {
     weights.filter_map(|path| std::fs::metadata(path).ok()).map(|data| data.len()).sum()
 }
 
-fn abilities(model: &ModelFolder) -> Vec<String> {
-    let facts = model.facts();
+fn abilities(facts: &ModelFacts) -> Vec<String> {
     let mut can = match facts.inpainting {
         true => vec!["inpaint (nine channels)".to_owned()],
         false => ["text to image", "image to image", "inpaint"].map(str::to_owned).to_vec(),
@@ -118,9 +125,10 @@ fn abilities(model: &ModelFolder) -> Vec<String> {
         can.push(format!("{width}x{height}"));
     }
     can.push(match facts.prediction {
-        Prediction::Epsilon => "predicts noise".into(),
-        Prediction::V => "predicts v".into(),
-        Prediction::Sample => "predicts the image".into(),
+        Some(Prediction::Epsilon) => "predicts noise".into(),
+        Some(Prediction::V) => "predicts v".into(),
+        Some(Prediction::Sample) => "predicts the image".into(),
+        None => "predicts noise or v, which the file does not show: say it as `prediction`".into(),
     });
     match facts.distilled {
         Some(Distilled::Turbo) => can.push("Turbo: 1 to 4 steps".into()),

@@ -41,7 +41,7 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
         Model::Http(_) => return Ok(None),
         // Who is missing can be asked before the weights are there.
         Model::StableDiffusion(config) => {
-            if let Err(error) = config.folder() {
+            if let Err(error) = config.source() {
                 tracing::warn!("the price is not known without the model: {error}");
                 return Ok(None);
             }
@@ -49,7 +49,15 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
         Model::Conditional(_) => {}
     }
     progress.begin("measure this machine", 3);
-    let rates = rates(job, finished, plan, progress)?;
+    let rates = match (rates(job, finished, plan, progress), &job.generate.model) {
+        // Who is missing is known all the same.
+        (Err(error), Model::StableDiffusion(_)) if progress.check().is_ok() => {
+            progress.end();
+            tracing::warn!("the price is not known: {error}");
+            return Ok(None);
+        }
+        (rates, _) => rates?,
+    };
     progress.end();
     Ok(Some(evenset_plan::price(plan, &earlier(&job.run), &rates)?))
 }

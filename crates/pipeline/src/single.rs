@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use evenset_core::{Progress, Seed};
+use evenset_data::Image;
 use evenset_diffusion::SchedulerKind;
-use evenset_diffusion::stable_diffusion::{
-    ControlConfig, DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start,
-};
+use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start};
 
 use crate::error::{PipelineError, Result};
 use crate::pictures;
@@ -50,17 +49,18 @@ impl Single {
         progress.advance(1);
         progress.end();
         let facts = &model.components().facts;
-        let default = DrawSettings::of(facts);
-        let side = |side: Option<u32>, default: usize| side.map_or(default, |side| side as usize);
+        let default = self.model.settings(facts);
+        let image = self.image.as_ref().map(|(path, _)| pictures::read(path)).transpose()?;
+        let [width, height] = match (&image, self.model.width, self.model.height) {
+            (Some(image), None, None) => like(image, default.width * default.height),
+            _ => [default.width, default.height],
+        };
         let settings = DrawSettings {
-            height: side(self.model.height, default.height),
-            width: side(self.model.width, default.width),
+            width,
+            height,
             scheduler: self.sampler,
             steps: self.steps.unwrap_or(default.steps),
             guidance: self.guidance.unwrap_or(default.guidance),
-            guidance_rescale: self.model.guidance_rescale,
-            prompts: self.model.prompts,
-            controls: self.model.controls.iter().map(ControlConfig::settings).collect(),
             ..default
         };
         settings.validate(facts)?;
@@ -74,21 +74,22 @@ impl Single {
         progress.end();
         let image = image.ok_or_else(|| {
             let why = "the image holds numbers that are not finite; check the weights, or take `f32`";
-            PipelineError::damaged(model.folder().dir())(why)
+            PipelineError::damaged(model.source().path())(why)
         })?;
-        let own = model.folder().scheduler().class;
         let negative =
             self.negative_prompt.iter().map(|words| format!("\nNegative prompt: {words}")).collect::<String>();
+        let strength = self.image.iter().map(|(_, strength)| format!(", Denoising strength: {strength}"));
         let parameters = format!(
-            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}{}",
             self.prompt,
             settings.steps,
-            settings.scheduler.map_or(own.as_str(), |kind| kind.name()),
+            settings.scheduler.map_or(model.solver(), |kind| kind.name()),
             settings.guidance,
             self.seed,
             settings.width,
             settings.height,
             self.model.id(),
+            strength.collect::<String>(),
         );
         let text = [("parameters", parameters.as_str())];
         Ok(evenset_data::encode_png(image.width, image.height, image.channels, &image.pixels, &text))
@@ -103,9 +104,15 @@ impl Single {
     }
 }
 
-/// A picture at the size of the image, RGB.
+/// Width and height of the shape of a picture with about so many pixels, multiples of 8.
+fn like(image: &Image, pixels: usize) -> [usize; 2] {
+    let scale = (pixels as f64 / (f64::from(image.width) * f64::from(image.height)).max(1.0)).sqrt();
+    [image.width, image.height].map(|side| ((f64::from(side) * scale / 8.0).round() as usize).clamp(1, 512) * 8)
+}
+
+/// A picture at the size of the image, RGB: its middle where it has another shape.
 fn pixels(path: &Path, settings: &DrawSettings) -> Result<Vec<u8>> {
     let image = pictures::read(path)?;
     let (width, height) = (settings.width as u32, settings.height as u32);
-    Ok(evenset_data::fit(&image.rgb, image.width, image.height, width, height))
+    Ok(evenset_data::cover(&image.rgb, image.width, image.height, width, height))
 }

@@ -1,18 +1,17 @@
 //! A model's networks, read once.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::{DType, Device};
-use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, LearnedToken, TextAdditions, Tokenizer};
-use evenset_nn::models::{AutoencoderKL, AutoencoderKLConfig, ControlNetModel, LoadOptions, UNet2DConditionModel};
+use evenset_nn::models::clip::{LearnedToken, TextAdditions};
+use evenset_nn::models::{AutoencoderKL, ControlNetModel, LoadOptions, UNet2DConditionModel};
 use evenset_nn::{LoraStack, Part};
-use serde_json::Value;
 
 use super::encode::{Encoder, TextEncoders};
 use super::facts::{Family, ModelFacts};
-use super::files::{read_json, read_text, unusable};
-use super::folder::ModelFolder;
+use super::files::unusable;
+use super::source::ModelSource;
 use crate::error::Result;
 
 /// What is added to a model while it is loaded. The default is nothing.
@@ -46,9 +45,9 @@ pub struct Components {
 }
 
 impl Components {
-    /// All networks of `folder` with `additions` on `device`, with weights in `dtype` (`F32`, `F16` or `BF16`) straight from the mapped
-    /// files. On other devices than the CPU, which compute in the weights' number type, an autoencoder that is known to
-    /// overflow in `F16` (`force_upcast`) is kept in `F32`.
+    /// All networks of a model with `additions` on `device`, with weights in `dtype` (`F32`, `F16` or `BF16`) straight from
+    /// the mapped files. On other devices than the CPU, which compute in the weights' number type, an autoencoder that is
+    /// known to overflow in `F16` is kept in `F32`.
     ///
     /// How long each took is logged.
     ///
@@ -56,29 +55,26 @@ impl Components {
     /// [`DiffusionError::Network`](crate::DiffusionError::Network) names the file and the tensor that is missing, one too
     /// many or of another shape than its configuration says, and a LoRA, learned word or ControlNet of another model;
     /// [`DiffusionError::Model`](crate::DiffusionError::Model) a tokenizer that is another model's.
-    pub fn load(folder: &ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
+    pub fn load(source: &dyn ModelSource, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
         let started = Instant::now();
-        let options = LoadOptions::default().with_dtype(dtype).with_variant(folder.variant());
-        let facts = *folder.facts();
+        let options = LoadOptions::default().with_dtype(dtype);
+        let facts = *source.facts();
         let is_xl = facts.family == Family::Xl;
         let parts = [Part::UNet, Part::TextEncoder, Part::TextEncoder2];
         additions.loras.only(if is_xl { &parts } else { &parts[..2] })?;
         let text = |part| {
             let words = TextAdditions { part, loras: Some(&additions.loras), learned: &additions.learned };
-            encoder(folder, words, device, options)
+            encoder(source, words, device, options)
         };
         let first = text(Part::TextEncoder)?;
         let second = is_xl.then(|| text(Part::TextEncoder2)).transpose()?;
-        let unet = timed("unet", || {
-            let (dir, loras) = (folder.part("unet"), &additions.loras);
-            Ok(UNet2DConditionModel::from_pretrained_with(&dir, device, options, loras)?)
-        })?;
-        let vae = timed("vae", || autoencoder(&folder.part("vae"), device, options))?;
+        let unet = timed("unet", || source.unet(device, options, &additions.loras))?;
+        let vae = timed("vae", || autoencoder(source, device, options))?;
         let control =
             |dir: &PathBuf| timed("controlnet", || Ok(ControlNetModel::from_pretrained(dir, device, options)?));
         let controls = additions.controls.iter().map(control).collect::<Result<_>>()?;
         tracing::info!(
-            model = %folder.dir().display(),
+            model = %source.path().display(),
             family = %facts.family,
             ?dtype,
             seconds = started.elapsed().as_secs_f32(),
@@ -104,51 +100,37 @@ fn timed<T>(part: &str, load: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// A text encoder with its tokenizer.
 fn encoder(
-    folder: &ModelFolder,
+    source: &dyn ModelSource,
     additions: TextAdditions<'_>,
     device: &Device,
     options: LoadOptions,
 ) -> Result<Encoder> {
-    let suffix = if additions.part == Part::TextEncoder2 { "_2" } else { "" };
-    let (part, words) = (additions.part.to_string(), folder.part(&format!("tokenizer{suffix}")));
-    let dir = folder.part(&part);
-    let model = timed(&part, || Ok(ClipTextEncoder::from_pretrained_with(&dir, device, options, &additions)?))?;
-    if !suffix.is_empty() && !model.has_projection() {
-        return Err(unusable(&dir, "its weights lack `text_projection`, which XL's second text encoder has"));
+    let part = additions.part;
+    let model = timed(&part.to_string(), || source.text_encoder(device, options, &additions))?;
+    let is_second = part == Part::TextEncoder2;
+    if is_second && !model.has_projection() {
+        let reason = format!("the weights of {part} lack `text_projection`, which XL's second text encoder has");
+        return Err(unusable(source.path(), reason));
     }
     let config = model.model().config();
-    let length = config.positions.min(model_max_length(&words)?.unwrap_or(config.positions));
-    let mut tokenizer = Tokenizer::from_folder(&words, ClipFamily::Clip, length)?;
+    let mut tokenizer = source.tokenizer(part, config.positions)?;
     if tokenizer.words() > config.vocabulary {
         let reason = format!(
-            "the tokenizer has {} words, but {} of the model has {}; copy the tokenizer of this model",
+            "the tokenizer of {part} has {} words, but {part} has {}; copy the tokenizer of this model",
             tokenizer.words(),
-            dir.display(),
             config.vocabulary
         );
-        return Err(unusable(&words, reason));
+        return Err(unusable(source.path(), reason));
     }
     tokenizer.add_learned(additions.learned, config.vocabulary)?;
-    let asks = read_json(&dir.join("config.json"))?.get("use_attention_mask").and_then(Value::as_bool);
-    Ok(Encoder { model, tokenizer, masked: suffix.is_empty() && asks == Some(true) })
+    let masked = !is_second && source.hides_filling(part)?;
+    Ok(Encoder { model, tokenizer, masked })
 }
 
-/// The length of texts that the tokenizer's own file says.
-fn model_max_length(dir: &Path) -> Result<Option<usize>> {
-    let path = dir.join("tokenizer_config.json");
-    if !path.is_file() {
-        return Ok(None);
-    }
-    let length = read_json(&path)?.get("model_max_length").and_then(Value::as_u64);
-    Ok(length.and_then(|length| usize::try_from(length).ok()))
-}
-
-fn autoencoder(dir: &Path, device: &Device, options: LoadOptions) -> Result<AutoencoderKL> {
-    let text = read_text(&dir.join("config.json"))?;
-    let overflows = AutoencoderKLConfig::from_json(&text)?.force_upcast();
-    let kept = match (options.dtype, device.is_cpu(), overflows) {
+fn autoencoder(source: &dyn ModelSource, device: &Device, options: LoadOptions) -> Result<AutoencoderKL> {
+    let kept = match (options.dtype, device.is_cpu(), source.vae_overflows()?) {
         (DType::F16, false, true) => options.with_dtype(DType::F32),
         _ => options,
     };
-    Ok(AutoencoderKL::from_pretrained(dir, device, kept)?)
+    source.vae(device, kept)
 }

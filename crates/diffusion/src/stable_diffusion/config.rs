@@ -13,22 +13,29 @@ use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
 use super::control::{ControlConfig, ControlFolder, one};
+use super::facts::{ModelFacts, Prediction};
 use super::fetch::{Hub, Kind};
-use super::folder::ModelFolder;
+use super::files::unusable;
 use super::hub::{self, HubCache, HubId};
 use super::model::StableDiffusion;
 use super::prompt::PromptOptions;
+use super::settings::DrawSettings;
+use super::single_file::ModelFile;
+use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
 
 /// A Stable Diffusion model (1.x, 2.x, XL, their Turbo and latent consistency forms) from weights on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StableDiffusionConfig {
-    /// Required: a folder in diffusers' layout (with `model_index.json`), or a model of the Hugging Face hub, `owner/name` or
-    /// `owner/name@revision`, in the local hub cache.
+    /// Required: a folder in diffusers' layout (with `model_index.json`), a single `.safetensors` file that holds a whole
+    /// model, or a model of the Hugging Face hub, `owner/name` or `owner/name@revision`, in the local hub cache.
     pub path: String,
     /// Whether a model or ControlNet of the hub that is not in the local cache, or not whole, is fetched. Default: false.
     pub download: bool,
+    /// What the network in a single file predicts: required for Stable Diffusion 2, whose files do not show it. Default: for
+    /// 1.x and XL `epsilon`, unless the file itself says `v-prediction`. A folder says it in its `scheduler_config.json`.
+    pub prediction: Option<StatedPrediction>,
     /// Whether the `fp16` files are read where the folder has weights twice. Default: false.
     pub fp16_files: bool,
     /// Number type in which weights are kept: `f32`, or `f16` and `bf16` at half the memory. Default: f32.
@@ -52,6 +59,25 @@ pub struct StableDiffusionConfig {
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub guidance_rescale: f64,
+}
+
+/// What the denoising network in a single file predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StatedPrediction {
+    /// The noise.
+    Epsilon,
+    /// The velocity: noise and image, weighted by the noise level.
+    VPrediction,
+}
+
+impl From<StatedPrediction> for Prediction {
+    fn from(stated: StatedPrediction) -> Self {
+        match stated {
+            StatedPrediction::Epsilon => Self::Epsilon,
+            StatedPrediction::VPrediction => Self::V,
+        }
+    }
 }
 
 /// The number type of weights.
@@ -99,7 +125,7 @@ pub struct WordConfig {
 }
 
 impl StableDiffusionConfig {
-    /// The model in this folder, or of this name in the hub's cache, with all defaults.
+    /// The model in this folder or file, or of this name in the hub's cache, with all defaults.
     pub fn at(path: impl Into<String>) -> Self {
         Self { path: path.into(), ..Self::default() }
     }
@@ -111,7 +137,9 @@ impl StableDiffusionConfig {
     pub fn validate(&self) -> Result<()> {
         let fail = |key, reason: String| Err(DiffusionError::Setting { key, reason });
         if self.path.is_empty() {
-            return fail("path", "missing; name a folder in diffusers' layout or a hub id such as owner/name".into());
+            let reason =
+                "missing; name a folder in diffusers' layout, a .safetensors file or a hub id such as owner/name";
+            return fail("path", reason.into());
         }
         if let Some(side) = self.resolution.filter(|side| !(8..=1024).contains(side)) {
             return fail("resolution", format!("{side} is not between 8 and 1024"));
@@ -122,12 +150,40 @@ impl StableDiffusionConfig {
         self.controls.iter().try_for_each(ControlConfig::validate)
     }
 
-    /// The folder, checked to be whole, without reading its weights.
+    /// How its images are drawn where nothing else is said.
+    pub fn settings(&self, facts: &ModelFacts) -> DrawSettings {
+        let default = DrawSettings::of(facts);
+        let side = |side: Option<u32>, default: usize| side.map_or(default, |side| side as usize);
+        DrawSettings {
+            height: side(self.height, default.height),
+            width: side(self.width, default.width),
+            guidance_rescale: self.guidance_rescale,
+            prompts: self.prompts,
+            controls: self.controls.iter().map(ControlConfig::settings).collect(),
+            ..default
+        }
+    }
+
+    /// The folder or file, checked to be whole, without reading its weights.
     ///
     /// # Errors
-    /// Those of [`hub::open`].
-    pub fn folder(&self) -> Result<ModelFolder> {
-        hub::open(&self.path, cache().as_ref(), self.variant())
+    /// Those of [`hub::open`], [`ModelFile::open`] and [`ModelSource::scheduler`]; a `prediction` for a folder.
+    pub fn source(&self) -> Result<Box<dyn ModelSource>> {
+        let path = Path::new(&self.path);
+        let source: Box<dyn ModelSource> = match (ModelFile::is_meant(path), self.prediction) {
+            (true, stated) => Box::new(ModelFile::open(path, stated.map(Prediction::from))?),
+            (false, stated) => {
+                let folder = hub::open(&self.path, cache().as_ref(), self.variant())?;
+                if stated.is_some() {
+                    let reason = "`prediction` is for single files; a folder's scheduler/scheduler_config.json says what \
+                                  its network predicts; remove it";
+                    return Err(unusable(folder.path(), reason));
+                }
+                Box::new(folder)
+            }
+        };
+        source.scheduler()?;
+        Ok(source)
     }
 
     /// With `download`, fetches what is missing of a model of the hub and of its ControlNets.
@@ -142,10 +198,11 @@ impl StableDiffusionConfig {
             }
             _ => Ok(()),
         };
-        fetch(&self.path, Kind::Pipeline, self.folder().is_err_and(|error| is_missing(&error)))?;
-        let Ok(folder) = self.folder() else { return Ok(()) };
+        fetch(&self.path, Kind::Pipeline, self.source().is_err_and(|error| is_missing(&error)))?;
+        let Ok(source) = self.source() else { return Ok(()) };
         for control in &self.controls {
-            let missing = control.open(&folder, Some(&cache)).is_err_and(|error| is_missing(&error));
+            let missing =
+                control.open(source.as_ref(), Some(&cache), self.variant()).is_err_and(|error| is_missing(&error));
             fetch(&control.path, Kind::Network, missing)?;
         }
         Ok(())
@@ -156,19 +213,19 @@ impl StableDiffusionConfig {
     }
 
     /// The folders of the ControlNets, checked to be whole and to belong to the model.
-    fn control_folders(&self, model: &ModelFolder) -> Result<Vec<ControlFolder>> {
+    fn control_folders(&self, model: &dyn ModelSource) -> Result<Vec<ControlFolder>> {
         let cache = cache();
-        self.controls.iter().map(|control| control.open(model, cache.as_ref())).collect()
+        self.controls.iter().map(|control| control.open(model, cache.as_ref(), self.variant())).collect()
     }
 
     /// Every file that the images depend on: the model's, ControlNets', LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`folder`](Self::folder), of a ControlNet too; [`DiffusionError::Model`] for one of another base model.
+    /// As [`source`](Self::source), of a ControlNet too; [`DiffusionError::Model`] for one of another base model.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
-        let folder = self.folder()?;
-        let mut files = folder.files().to_vec();
-        files.extend(self.control_folders(&folder)?.into_iter().flat_map(|control| control.files));
+        let source = self.source()?;
+        let mut files = source.files().to_vec();
+        files.extend(self.control_folders(source.as_ref())?.into_iter().flat_map(|control| control.files));
         files.extend(self.loras.iter().map(|lora| lora.path.clone()));
         files.extend(self.words.iter().map(|word| word.path.clone()));
         Ok(files)
@@ -179,18 +236,18 @@ impl StableDiffusionConfig {
     /// # Errors
     /// Those of [`StableDiffusion::load`] and [`files`](Self::files), of LoRAs and of learned words.
     pub fn load(&self, device: &Device) -> Result<StableDiffusion> {
-        let folder = self.folder()?;
-        let controls = self.control_folders(&folder)?.into_iter().map(|control| control.dir).collect();
+        let source = self.source()?;
+        let controls = self.control_folders(source.as_ref())?.into_iter().map(|control| control.dir).collect();
         let word = |word: &WordConfig| LearnedToken::read(&word.path, word.word.as_deref());
         let additions = Additions {
             loras: LoraStack::open(self.loras.iter().map(|lora| (lora.path.clone(), lora.weight)))?,
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
             controls,
         };
-        StableDiffusion::load(folder, &additions, device, self.dtype.into())
+        StableDiffusion::load(source, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's name, with those of LoRAs and ControlNets.
+    /// A short name for provenance columns: the hub id or the folder's or file's name, with those of LoRAs and ControlNets.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let loras = self.loras.iter().map(|lora| (stem(&lora.path), lora.weight));
@@ -199,10 +256,14 @@ impl StableDiffusionConfig {
     }
 }
 
-/// A folder's own name, or the hub id.
+/// A folder's or file's own name, or the hub id.
 fn short(model: &str) -> String {
     let path = Path::new(model);
-    let name = path.file_name().filter(|_| path.is_dir());
+    let name = match (path.is_dir(), path.is_file()) {
+        (true, _) => path.file_name(),
+        (_, true) => path.file_stem(),
+        _ => None,
+    };
     name.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use evenset_nn::models::Layout;
+use evenset_nn::models::{Layout, Variant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::facts::ModelFacts;
 use super::files::{Files, read_json, unusable};
-use super::folder::ModelFolder;
 use super::hub::{self, HubCache};
 use super::settings::ControlSettings;
+use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
 
 /// Keys of which a ControlNet, a copy of half of a network, has the values of its model: each with diffusers' default.
@@ -72,12 +72,17 @@ impl ControlConfig {
     }
 
     /// The network's folder, checked to be whole and to belong to `model`, without reading its weights.
-    pub(super) fn open(&self, model: &ModelFolder, cache: Option<&HubCache>) -> Result<ControlFolder> {
+    pub(super) fn open(
+        &self,
+        model: &dyn ModelSource,
+        cache: Option<&HubCache>,
+        variant: Variant,
+    ) -> Result<ControlFolder> {
         let (dir, within) = hub::locate(&self.path, cache)?;
         if !dir.join("config.json").is_file() && dir.join("model_index.json").is_file() {
             return Err(unusable(&dir, "a whole model, not a ControlNet; name the folder of the network alone"));
         }
-        let mut files = Files::new(&dir, within.as_deref(), model.variant());
+        let mut files = Files::new(&dir, within.as_deref(), variant);
         files.need("config.json")?;
         files.need_weights("", Layout::Diffusers)?;
         let remedy = match within {
@@ -86,8 +91,7 @@ impl ControlConfig {
         };
         let files = files.finish(remedy)?;
         let own = read_json(&dir.join("config.json"))?;
-        let unet = read_json(&model.part("unet").join("config.json"))?;
-        belongs(&own, &unet, model.facts())
+        belongs(&own, &model.unet_config()?, model.facts())
             .map_err(|reason| unusable(&dir.join("config.json"), format!("{reason}; {OTHER_BASE}")))?;
         Ok(ControlFolder { dir, files })
     }

@@ -2,6 +2,7 @@
 //! inpainting, and their XL and latent consistency forms), for a batch of images that go the same way.
 
 use candle_core::{DType, Device, Tensor};
+use evenset_core::Progress;
 use evenset_nn::models::{AutoencoderKL, Conditions, ControlNetModel, ControlResiduals, Tiling, UNet2DConditionModel};
 
 use super::components::Components;
@@ -47,9 +48,10 @@ pub struct Wanted<'a> {
 
 impl Components {
     /// Latents `[batch, latent_channels, h, w]` in `f32` for images that have as many tokens, starts of one kind and
-    /// strength, and one guidance scale.
+    /// strength, and one guidance scale. `progress` is asked before each step whether to stop.
     ///
     /// # Errors
+    /// [`DiffusionError::Interrupted`];
     /// [`DiffusionError::Setting`] for a walk or settings that are impossible and for images that do not go the same way;
     /// what a tensor operation or `noise` gives.
     pub fn draw(
@@ -58,6 +60,7 @@ impl Components {
         wanted: &[Wanted<'_>],
         settings: &DrawSettings,
         noise: &mut Noises<'_>,
+        progress: &dyn Progress,
     ) -> Result<Tensor> {
         settings.validate(&self.facts)?;
         let way = Way::of(wanted)?;
@@ -89,6 +92,7 @@ impl Components {
         walk.run(
             &x,
             &mut |x, timestep| {
+                progress.check()?;
                 let prediction = network.predict(x, timestep, &walk, calls);
                 calls += 1;
                 prediction

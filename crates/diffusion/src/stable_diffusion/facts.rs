@@ -1,4 +1,4 @@
-//! What kind of model a folder holds, read from the configurations of its parts, and whether those fit together.
+//! What kind of model it is, by the configurations of its parts, and whether those fit together.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -60,12 +60,16 @@ pub enum Distilled {
 pub struct ModelFacts {
     /// The generation.
     pub family: Family,
-    /// What the network predicts.
-    pub prediction: Prediction,
+    /// What the network predicts; none where a single file does not show it and nobody has said it, which is enough to
+    /// list a model and not to draw with it.
+    pub prediction: Option<Prediction>,
     /// Whether the network takes a mask and a masked image beside the latents: nine channels.
     pub inpainting: bool,
     /// A guess from the scheduler and the network's configuration; no file says it.
     pub distilled: Option<Distilled>,
+    /// Whether it was saved from diffusers' latent consistency pipeline, in which a strength shortens the schedule and not the
+    /// walk.
+    pub latent_consistency: bool,
     /// The width of an embedding of the guidance scale (`time_cond_proj_dim`), in networks that take one instead of a
     /// second, unconditional step.
     pub guidance_embedding: Option<usize>,
@@ -79,51 +83,58 @@ pub struct ModelFacts {
     pub zeros_for_no_negative: bool,
 }
 
-/// The configurations of a folder's parts.
-struct Configs {
-    unet: (PathBuf, Map<String, Value>),
-    vae: AutoencoderKLConfig,
-    text: (PathBuf, TextConfig),
-    text_2: Option<(PathBuf, TextConfig)>,
-    scheduler: Map<String, Value>,
+/// The configurations of a model's parts, and the files that they belong to.
+pub(super) struct Configs {
+    pub(super) unet: (PathBuf, Map<String, Value>),
+    pub(super) vae: AutoencoderKLConfig,
+    pub(super) text: (PathBuf, TextConfig),
+    pub(super) text_2: Option<(PathBuf, TextConfig)>,
 }
 
-impl ModelFacts {
-    /// Reads the configurations in `dir`. Each is checked for what this crate's networks can compute.
+impl Configs {
+    /// Those in the folder `dir`. Each is checked for what this crate's networks can compute.
     pub(super) fn read(dir: &Path, index: &Index) -> Result<Self> {
         let config = |part: &str| dir.join(part).join("config.json");
         let text = |part: &str| Ok::<_, DiffusionError>((config(part), TextConfig::read(&config(part))?));
         let (unet, vae) = (config("unet"), config("vae"));
         check(&unet, UNet2DConditionConfig::from_json(&read_text(&unet)?))?;
-        let configs = Configs {
+        Ok(Self {
             vae: check(&vae, AutoencoderKLConfig::from_json(&read_text(&vae)?))?,
             text: text("text_encoder")?,
             text_2: index.xl.then(|| text("text_encoder_2")).transpose()?,
-            scheduler: read_json(&dir.join("scheduler/scheduler_config.json"))?,
             unet: (unet.clone(), read_json(&unet)?),
-        };
-        configs.agree()?;
-        let prediction = match configs.scheduler.get("prediction_type").and_then(Value::as_str) {
+        })
+    }
+
+    /// What they say of a model with these noise levels, which belong to the file `path`.
+    pub(super) fn facts(&self, index: &Index, path: &Path, scheduler: &Map<String, Value>) -> Result<ModelFacts> {
+        self.agree()?;
+        let prediction = match scheduler.get("prediction_type").and_then(Value::as_str) {
             None | Some("epsilon") => Prediction::Epsilon,
             Some("v_prediction") => Prediction::V,
             Some("sample") => Prediction::Sample,
             Some(other) => {
                 let reason = format!("`prediction_type`: `{other}` is none of `epsilon`, `v_prediction` and `sample`");
-                return Err(unusable(&dir.join("scheduler/scheduler_config.json"), reason));
+                return Err(unusable(path, reason));
             }
         };
-        Ok(Self {
-            family: configs.family(),
-            prediction,
-            inpainting: configs.is_inpainting()?,
-            distilled: configs.distilled(index),
-            guidance_embedding: configs.number("time_cond_proj_dim").and_then(|width| width.try_into().ok()),
-            latent_channels: configs.vae.latent_channels(),
-            downsampling: configs.vae.downsampling(),
-            native_size: configs.native_size(),
+        Ok(ModelFacts {
+            family: self.family(),
+            prediction: Some(prediction),
+            inpainting: self.is_inpainting()?,
+            distilled: self.distilled(index, scheduler),
+            latent_consistency: is_latent_consistency(index),
+            guidance_embedding: self.number("time_cond_proj_dim").and_then(|width| width.try_into().ok()),
+            latent_channels: self.vae.latent_channels(),
+            downsampling: self.vae.downsampling(),
+            native_size: self.native_size(),
             zeros_for_no_negative: index.zeros_for_no_negative,
         })
     }
+}
+
+fn is_latent_consistency(index: &Index) -> bool {
+    index.pipeline.starts_with("LatentConsistency")
 }
 
 /// Names the file that a configuration was read from.
@@ -137,7 +148,7 @@ impl Configs {
         self.unet.1.get(key)?.as_u64()
     }
 
-    fn family(&self) -> Family {
+    pub(super) fn family(&self) -> Family {
         let linear = self.unet.1.get("use_linear_projection").and_then(Value::as_bool).unwrap_or(false);
         match self.text_2 {
             Some(_) => Family::Xl,
@@ -213,27 +224,22 @@ impl Configs {
         }
     }
 
-    fn distilled(&self, index: &Index) -> Option<Distilled> {
-        let spacing = self.scheduler.get("timestep_spacing").and_then(Value::as_str);
-        let is_lcm = index.scheduler == "LCMScheduler" || index.pipeline.starts_with("LatentConsistency");
+    fn distilled(&self, index: &Index, scheduler: &Map<String, Value>) -> Option<Distilled> {
+        let spacing = scheduler.get("timestep_spacing").and_then(Value::as_str);
+        // Models that predict `v` or end in noise alone space their steps so too, and take many.
+        let is_zero_snr = scheduler.get("rescale_betas_zero_snr").and_then(Value::as_bool) == Some(true);
+        let says_epsilon =
+            scheduler.get("prediction_type").and_then(Value::as_str).is_none_or(|said| said == "epsilon");
+        let is_lcm = index.scheduler == "LCMScheduler" || is_latent_consistency(index);
         match index.scheduler.as_str() {
             _ if is_lcm || self.number("time_cond_proj_dim").is_some() => Some(Distilled::Lcm),
-            // Models that predict `v` space their steps so too, and take many.
             "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler"
-                if spacing == Some("trailing") && !self.is_zero_snr() && self.says_epsilon() =>
+                if spacing == Some("trailing") && !is_zero_snr && says_epsilon =>
             {
                 Some(Distilled::Turbo)
             }
             _ => None,
         }
-    }
-
-    fn is_zero_snr(&self) -> bool {
-        self.scheduler.get("rescale_betas_zero_snr").and_then(Value::as_bool) == Some(true)
-    }
-
-    fn says_epsilon(&self) -> bool {
-        self.scheduler.get("prediction_type").and_then(Value::as_str).is_none_or(|said| said == "epsilon")
     }
 
     fn native_size(&self) -> Option<(usize, usize)> {

@@ -1,4 +1,4 @@
-//! The files of a model's folder: where they must lie, whether they are there, whether they are whole.
+//! A model's files: where they must lie in a folder, whether they are there, whether they are whole.
 
 use std::fs;
 use std::io::Read;
@@ -54,6 +54,17 @@ pub(super) fn read_text(path: &Path) -> Result<String> {
 
 fn pointer() -> String {
     "this is Git's stand-in for a large file, not the file; run `git lfs pull` in its folder".into()
+}
+
+/// The error of weights whose header cannot be read.
+pub(super) fn unread(error: NnError) -> DiffusionError {
+    match error {
+        NnError::Malformed { path, .. } if is_pointer(&path) => unusable(&path, pointer()),
+        NnError::Malformed { path, reason } => {
+            unusable(&path, format!("cut off or damaged ({reason}); fetch this file again"))
+        }
+        other => other.into(),
+    }
 }
 
 /// A folder whose files are gathered, and what is wrong with them.
@@ -126,14 +137,7 @@ impl<'a> Files<'a> {
                 self.missing.push(name.display().to_string());
                 Ok(())
             }
-            Err(NnError::Malformed { path, reason }) => Err(unusable(
-                &path,
-                match is_pointer(&path) {
-                    true => pointer(),
-                    false => format!("cut off or damaged ({reason}); fetch this file again"),
-                },
-            )),
-            Err(other) => Err(other.into()),
+            Err(other) => Err(unread(other)),
         }
     }
 

@@ -6,21 +6,21 @@
 
 use std::path::{Path, PathBuf};
 
-use evenset_nn::models::{Layout, Variant};
+use candle_core::Device;
+use evenset_nn::models::clip::{ClipTextEncoder, Family as ClipFamily, TextAdditions, Tokenizer};
+use evenset_nn::models::{AutoencoderKL, AutoencoderKLConfig, Layout, LoadOptions, UNet2DConditionModel, Variant};
+use evenset_nn::{LoraStack, Part};
+use serde_json::{Map, Value};
 
-use super::facts::ModelFacts;
-use super::files::{Files, is_pickle, unusable};
+use super::facts::{Configs, ModelFacts};
+use super::files::{Files, read_json, read_text, unusable};
 use super::index::Index;
+use super::source::ModelSource;
 use crate::error::Result;
+use crate::scheduler::SchedulerJson;
 
-/// The scheduler that a model comes with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scheduler {
-    /// Its class in diffusers, as `PNDMScheduler`.
-    pub class: String,
-    /// Its `scheduler_config.json`.
-    pub config: PathBuf,
-}
+/// Where a folder keeps its noise levels and the solver.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 /// A folder that holds a whole model.
 #[derive(Clone, Debug)]
@@ -46,7 +46,12 @@ impl ModelFolder {
 
     /// [`open`](Self::open) where no link may lead out of `within`, a path without links.
     pub(super) fn open_within(dir: &Path, within: Option<&Path>, variant: Variant) -> Result<Self> {
-        refuse_files(dir)?;
+        if !dir.is_dir() {
+            let is_file = dir.is_file();
+            let reason =
+                if is_file { "a file, not a folder with a model_index.json" } else { "there is no such folder" };
+            return Err(unusable(dir, reason));
+        }
         let mut files = Files::new(dir, within, variant);
         files.need("model_index.json")?;
         if !dir.join("model_index.json").is_file() {
@@ -64,35 +69,15 @@ impl ModelFolder {
             files.need(&format!("{part}/config.json"))?;
             files.need_weights(part, Layout::Diffusers)?;
         }
-        files.need("scheduler/scheduler_config.json")?;
+        files.need(SCHEDULER)?;
         let files = files.finish(remedy(dir, within))?;
-        let facts = ModelFacts::read(dir, &index)?;
+        let facts = facts_of(dir, &index)?;
         Ok(Self { dir: dir.to_owned(), index, facts, variant, files })
-    }
-
-    /// The folder.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The folder of a part, as `unet` or `tokenizer_2`.
-    pub fn part(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
     }
 
     /// The class of diffusers' pipeline that the folder was saved from.
     pub fn pipeline(&self) -> &str {
         &self.index.pipeline
-    }
-
-    /// What kind of model it is.
-    pub fn facts(&self) -> &ModelFacts {
-        &self.facts
-    }
-
-    /// The scheduler that the model comes with.
-    pub fn scheduler(&self) -> Scheduler {
-        Scheduler { class: self.index.scheduler.clone(), config: self.dir.join("scheduler/scheduler_config.json") }
     }
 
     /// The folder of the safety checker, where the model has one and it was copied too.
@@ -101,33 +86,83 @@ impl ModelFolder {
         (self.index.safety_checker && dir.join("config.json").is_file()).then_some(dir)
     }
 
-    /// Which files of weights are read where a part has two.
-    pub fn variant(&self) -> Variant {
-        self.variant
-    }
-
-    /// Every file that makes the model what it is, from `model_index.json` on: what a fingerprint of it covers.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
+    /// `options` with this folder's preference among files.
+    fn options(&self, options: LoadOptions) -> LoadOptions {
+        options.with_variant(self.variant)
     }
 }
 
-/// Says what to do with a path that is no folder.
-fn refuse_files(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
+/// What the configurations in `dir` say of the model.
+pub(super) fn facts_of(dir: &Path, index: &Index) -> Result<ModelFacts> {
+    let scheduler = dir.join(SCHEDULER);
+    Configs::read(dir, index)?.facts(index, &scheduler, &read_json(&scheduler)?)
+}
+
+impl ModelSource for ModelFolder {
+    fn path(&self) -> &Path {
+        &self.dir
     }
-    Err(unusable(
-        path,
-        match path.is_file() {
-            true if is_pickle(path) => {
-                "a pickle is never read since it can run any program; convert it to safetensors with \
-                                    diffusers: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
-            }
-            true => "a file, not a folder with a model_index.json",
-            false => "there is no such folder",
-        },
-    ))
+
+    fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    fn scheduler(&self) -> Result<SchedulerJson> {
+        SchedulerJson::open(&self.dir.join(SCHEDULER))
+    }
+
+    fn unet_config(&self) -> Result<Map<String, Value>> {
+        read_json(&self.dir.join("unet/config.json"))
+    }
+
+    fn unet(&self, device: &Device, options: LoadOptions, loras: &LoraStack) -> Result<UNet2DConditionModel> {
+        let dir = self.dir.join("unet");
+        Ok(UNet2DConditionModel::from_pretrained_with(&dir, device, self.options(options), loras)?)
+    }
+
+    fn vae(&self, device: &Device, options: LoadOptions) -> Result<AutoencoderKL> {
+        Ok(AutoencoderKL::from_pretrained(&self.dir.join("vae"), device, self.options(options))?)
+    }
+
+    fn vae_overflows(&self) -> Result<bool> {
+        let text = read_text(&self.dir.join("vae/config.json"))?;
+        Ok(AutoencoderKLConfig::from_json(&text)?.force_upcast())
+    }
+
+    fn text_encoder(
+        &self,
+        device: &Device,
+        options: LoadOptions,
+        additions: &TextAdditions<'_>,
+    ) -> Result<ClipTextEncoder> {
+        let dir = self.dir.join(additions.part.to_string());
+        Ok(ClipTextEncoder::from_pretrained_with(&dir, device, self.options(options), additions)?)
+    }
+
+    fn tokenizer(&self, part: Part, positions: usize) -> Result<Tokenizer> {
+        let dir = self.dir.join(if part == Part::TextEncoder2 { "tokenizer_2" } else { "tokenizer" });
+        let length = positions.min(model_max_length(&dir)?.unwrap_or(positions));
+        Ok(Tokenizer::from_folder(&dir, ClipFamily::Clip, length)?)
+    }
+
+    fn hides_filling(&self, part: Part) -> Result<bool> {
+        let config = read_json(&self.dir.join(part.to_string()).join("config.json"))?;
+        Ok(config.get("use_attention_mask").and_then(Value::as_bool) == Some(true))
+    }
+}
+
+/// The length of texts that a tokenizer's own file says.
+fn model_max_length(dir: &Path) -> Result<Option<usize>> {
+    let path = dir.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let length = read_json(&path)?.get("model_max_length").and_then(Value::as_u64);
+    Ok(length.and_then(|length| usize::try_from(length).ok()))
 }
 
 /// What a folder without `model_index.json` may be.
@@ -137,7 +172,8 @@ fn no_index(dir: &Path) -> crate::DiffusionError {
         (true, _) => "this is one part of a model (it has a config.json); name the folder above it",
         (_, true) => "model_index.json is missing beside its parts; copy it from where the model comes from",
         _ => {
-            "no model_index.json, so no model in diffusers' layout; write a single .safetensors file as one with diffusers' `from_single_file` and `save_pretrained`"
+            "no model_index.json, so no model in diffusers' layout; where a single .safetensors file in it is a whole model, \
+             name that file"
         }
     };
     unusable(dir, reason)

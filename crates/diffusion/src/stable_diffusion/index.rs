@@ -51,6 +51,18 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// What that of a published model says, of Stable Diffusion XL or of another version, with these noise levels.
+    pub(super) fn published(xl: bool, scheduler: &Map<String, Value>) -> Self {
+        let pipeline = if xl { "StableDiffusionXLPipeline" } else { "StableDiffusionPipeline" };
+        Self {
+            pipeline: pipeline.into(),
+            xl,
+            scheduler: scheduler.get("_class_name").and_then(Value::as_str).unwrap_or_default().into(),
+            safety_checker: false,
+            zeros_for_no_negative: xl,
+        }
+    }
+
     /// Reads and checks the file: every part is known and of a known class.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let values = read_json(path)?;

@@ -1,8 +1,10 @@
-//! Stable Diffusion 1, 2 and XL from the folders that diffusers writes: the networks, and prompts as they see them.
+//! Stable Diffusion 1, 2 and XL from the folders that diffusers writes and from single files: the networks, and prompts as
+//! they see them.
 //!
-//! [`ModelFolder`] says what a folder holds and whether it is whole, [`hub`] where a model of the hub lies on this machine,
-//! [`Components`] loads the networks once. [`TextEncoders`] turns a [`Prompt`] into what the denoising network sees,
-//! [`SizeConditioning`] the sizes that XL is told. [`StableDiffusion`] joins them and draws images.
+//! A [`ModelSource`] is a model on this machine: [`ModelFolder`] or [`ModelFile`] says what it is and whether it is whole,
+//! [`hub`] where a model of the hub lies. [`Components`] loads the networks once. [`TextEncoders`] turns a [`Prompt`] into
+//! what the denoising network sees, [`SizeConditioning`] the sizes that XL is told. [`StableDiffusion`] joins them and draws
+//! images.
 
 mod cache;
 mod chunks;
@@ -21,19 +23,24 @@ pub mod hub;
 mod index;
 mod model;
 mod prompt;
+mod published;
 mod settings;
+mod single_file;
 mod sizes;
+mod source;
 mod start;
 
 pub use components::{Additions, Components};
-pub use config::{LoraConfig, Precision, StableDiffusionConfig, WordConfig};
+pub use config::{LoraConfig, Precision, StableDiffusionConfig, StatedPrediction, WordConfig};
 pub use control::{ControlConfig, is_control_net};
 pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};
-pub use folder::{ModelFolder, Scheduler};
+pub use folder::ModelFolder;
 pub use model::{PromptRequest, StableDiffusion};
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
 pub use settings::{ControlSettings, DrawSettings};
+pub use single_file::{FileShapes, ModelFile};
 pub use sizes::{SizeConditioning, time_ids};
+pub use source::ModelSource;
 pub use start::Start;

@@ -12,16 +12,18 @@ use super::components::{Additions, Components};
 use super::draw::{Noise, Wanted, is_guided};
 use super::encode::Embedded;
 use super::facts::Family;
-use super::folder::ModelFolder;
 use super::prompt::Prompt;
 use super::settings::DrawSettings;
+use super::source::ModelSource;
 use super::start::Start;
 use crate::error::Result;
 use crate::image::Generated;
 use crate::scheduler::{Scheduler, SchedulerJson};
 
-/// Pixels that go through the networks together: an image is the same in any batch, and two megapixels fill a processor.
-const PIXELS: usize = 1 << 20;
+/// Pixels that go through the networks together: an image is the same in any batch. One of 512 x 512 fills a processor, and
+/// what plans say of memory is of one; a graphics card takes four.
+const PIXELS: usize = 1 << 18;
+const PIXELS_ON_A_CARD: usize = 1 << 20;
 
 /// One image to be drawn.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl PromptRequest {
 /// A Stable Diffusion model, ready to draw.
 #[derive(Debug)]
 pub struct StableDiffusion {
-    folder: ModelFolder,
+    source: Box<dyn ModelSource>,
     components: Components,
     scheduler: SchedulerJson,
     /// The autoencoder in `f32`, once the one in another number type has overflowed.
@@ -56,19 +58,24 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads the networks of `folder` with `additions` on `device`, with weights in `dtype`.
+    /// Loads the networks of a model with `additions` on `device`, with weights in `dtype`.
     ///
     /// # Errors
-    /// Those of [`Components::load`] and [`SchedulerJson::open`].
-    pub fn load(folder: ModelFolder, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
-        let scheduler = SchedulerJson::open(&folder.scheduler().config)?;
-        let components = Components::load(&folder, additions, device, dtype)?;
-        Ok(Self { folder, components, scheduler, exact: OnceLock::new() })
+    /// Those of [`Components::load`] and [`ModelSource::scheduler`].
+    pub fn load(source: Box<dyn ModelSource>, additions: &Additions, device: &Device, dtype: DType) -> Result<Self> {
+        let scheduler = source.scheduler()?;
+        let components = Components::load(source.as_ref(), additions, device, dtype)?;
+        Ok(Self { source, components, scheduler, exact: OnceLock::new() })
     }
 
     /// Where it was read from.
-    pub fn folder(&self) -> &ModelFolder {
-        &self.folder
+    pub fn source(&self) -> &dyn ModelSource {
+        self.source.as_ref()
+    }
+
+    /// Its own solver, by diffusers' name, as `PNDMScheduler`.
+    pub fn solver(&self) -> &str {
+        self.scheduler.class_name().unwrap_or_default()
     }
 
     /// Its networks.
@@ -83,11 +90,22 @@ impl StableDiffusion {
     pub fn scheduler(&self, settings: &DrawSettings, masked: bool) -> Result<Scheduler> {
         let scheduler = self.scheduler.scheduler(settings.scheduler)?;
         Ok(match (self.components.facts.family, masked) {
-            _ if self.folder.pipeline().starts_with("LatentConsistency") => scheduler.for_latent_consistency(),
+            _ if self.components.facts.latent_consistency => scheduler.for_latent_consistency(),
             (Family::Xl, _) => scheduler,
             (_, true) => scheduler.for_stable_diffusion_inpaint(),
             (_, false) => scheduler.for_stable_diffusion(),
         })
+    }
+
+    /// Whether images can be drawn so, from noise and, at these strengths, from real images.
+    ///
+    /// # Errors
+    /// [`DiffusionError::Setting`](crate::DiffusionError::Setting) for impossible settings, steps or strengths, and what
+    /// [`scheduler`](Self::scheduler) gives.
+    pub fn check(&self, settings: &DrawSettings, strengths: &[f64]) -> Result<()> {
+        settings.validate(&self.components.facts)?;
+        let scheduler = self.scheduler(settings, false)?;
+        [1.0].iter().chain(strengths).try_for_each(|&strength| scheduler.walk(settings.steps, strength).map(drop))
     }
 
     /// One image for each request, in their order.
@@ -120,7 +138,8 @@ impl StableDiffusion {
         for (i, (request, text)) in requests.iter().zip(&texts).enumerate() {
             alike.entry(Way::of(request, text, settings)).or_default().push(i);
         }
-        let most = (PIXELS / (settings.height * settings.width).max(1)).clamp(1, 64);
+        let pixels = if self.components.device.is_cpu() { PIXELS } else { PIXELS_ON_A_CARD };
+        let most = (pixels / (settings.height * settings.width).max(1)).clamp(1, 64);
         let mut images: Vec<Option<Generated>> = vec![None; requests.len()];
         for (way, places) in &alike {
             let scheduler = self.scheduler(settings, way.masked)?;
@@ -133,7 +152,7 @@ impl StableDiffusion {
                     Some((Wanted { text, start: request.start.as_ref(), guidance, controls }, request.seed))
                 };
                 let (wanted, seeds): (Vec<Wanted<'_>>, Vec<Seed>) = places.iter().filter_map(of).unzip();
-                let drawn = no_grad(|| self.batch(&scheduler, &wanted, &seeds, settings))?;
+                let drawn = no_grad(|| self.batch(&scheduler, &wanted, &seeds, settings, progress))?;
                 for (&place, image) in places.iter().zip(drawn) {
                     if let Some(slot) = images.get_mut(place) {
                         *slot = Some(image);
@@ -150,6 +169,7 @@ impl StableDiffusion {
         wanted: &[Wanted<'_>],
         seeds: &[Seed],
         settings: &DrawSettings,
+        progress: &dyn Progress,
     ) -> Result<Vec<Generated>> {
         let facts = &self.components.facts;
         let (height, width) = (settings.height / facts.downsampling, settings.width / facts.downsampling);
@@ -158,7 +178,7 @@ impl StableDiffusion {
             let one = |seed: &Seed| noise_seed(*seed, which).normal(facts.latent_channels * height * width);
             Ok(Tensor::from_vec(seeds.iter().flat_map(one).collect(), shape, &Device::Cpu)?)
         };
-        let latents = self.components.draw(scheduler, wanted, settings, &mut noise)?;
+        let latents = self.components.draw(scheduler, wanted, settings, &mut noise, progress)?;
         let mut images = self.pixels(&self.components.decode(&latents)?)?;
         if images.iter().any(|image| !image.finite) && self.components.overflows() {
             tracing::warn!("the autoencoder overflowed; it decodes in f32 from here on where it does");
@@ -175,8 +195,7 @@ impl StableDiffusion {
         if let Some(vae) = self.exact.get() {
             return Ok(vae);
         }
-        let options = LoadOptions::default().with_variant(self.folder.variant());
-        let vae = AutoencoderKL::from_pretrained(&self.folder.part("vae"), &self.components.device, options)?;
+        let vae = self.source.vae(&self.components.device, LoadOptions::default())?;
         Ok(self.exact.get_or_init(|| vae))
     }
 

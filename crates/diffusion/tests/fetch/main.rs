@@ -13,9 +13,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use evenset_core::{Progress, Silent};
-use evenset_diffusion::stable_diffusion::ModelFolder;
 use evenset_diffusion::stable_diffusion::fetch::{Hub, Kind};
 use evenset_diffusion::stable_diffusion::hub::{HubCache, HubId};
+use evenset_diffusion::stable_diffusion::{ModelFolder, ModelSource};
 use evenset_nn::models::Variant;
 use server::{COMMIT, FOLDER, LISTENING, TOKEN};
 
@@ -99,7 +99,7 @@ impl Case {
         let folder = self.open().unwrap();
         assert!(folder.files().len() >= 8, "{:?}", folder.files());
         for path in folder.files() {
-            let name = path.strip_prefix(folder.dir()).unwrap();
+            let name = path.strip_prefix(folder.path()).unwrap();
             assert!(fs::read(path).unwrap() == fs::read(model().join(name)).unwrap(), "{}", name.display());
         }
         let left = fs::read_dir(self.repository().join("blobs")).unwrap();

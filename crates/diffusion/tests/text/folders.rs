@@ -1,12 +1,12 @@
 //! Folders of models: what is in them, and what is wrong with them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use evenset_diffusion::stable_diffusion::{
-    Additions, Components, Distilled, Family, ModelFolder, Prediction, Prompt, PromptOptions, SizeConditioning,
-    time_ids,
+    Additions, Components, Distilled, Family, ModelFolder, ModelSource, Prediction, Prompt, PromptOptions,
+    SizeConditioning, time_ids,
 };
 use evenset_nn::models::{Conditions, Variant};
 use evenset_nn::no_grad;
@@ -28,13 +28,14 @@ fn refusal(dir: &Path) -> String {
 fn a_folder_says_what_kind_of_model_it_holds() {
     let sd1 = open(&model("sd1"));
     let facts = sd1.facts();
-    assert_eq!((facts.family, facts.prediction, facts.inpainting), (Family::Sd1, Prediction::Epsilon, false));
+    assert_eq!((facts.family, facts.prediction, facts.inpainting), (Family::Sd1, Some(Prediction::Epsilon), false));
     assert_eq!((facts.distilled, facts.guidance_embedding, facts.zeros_for_no_negative), (None, None, false));
     assert_eq!((facts.latent_channels, facts.downsampling, facts.native_size), (4, 2, Some((16, 16))));
-    assert_eq!((sd1.pipeline(), sd1.scheduler().class.as_str()), ("StableDiffusionPipeline", "PNDMScheduler"));
-    assert!(sd1.scheduler().config.is_file() && sd1.safety_checker().is_none());
+    assert_eq!(sd1.pipeline(), "StableDiffusionPipeline");
+    assert_eq!(sd1.scheduler().unwrap().class_name(), Some("PNDMScheduler"));
+    assert!(sd1.safety_checker().is_none());
     let sd2 = open(&model("sd2"));
-    assert_eq!((sd2.facts().family, sd2.facts().prediction), (Family::Sd2, Prediction::V));
+    assert_eq!((sd2.facts().family, sd2.facts().prediction), (Family::Sd2, Some(Prediction::V)));
     let xl = open(&model("sdxl"));
     assert_eq!((xl.facts().family, xl.facts().zeros_for_no_negative), (Family::Xl, true));
 }
@@ -183,11 +184,8 @@ fn everything_that_is_missing_is_named_at_once() {
 #[test]
 fn what_is_no_model_folder_says_what_to_name_instead() {
     let dir = copy("sd1");
-    let file = dir.path().join("model.ckpt");
-    File::create(&file).unwrap();
     for (path, expected) in [
         (dir.path().join("nowhere"), "no such folder"),
-        (file, "pickle"),
         (dir.path().join("model_index.json"), "a file, not a folder"),
         (dir.path().join("unet"), "name the folder above"),
         (dir.path().join("scheduler"), "no model in diffusers' layout"),

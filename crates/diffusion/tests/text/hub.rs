@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use evenset_diffusion::stable_diffusion::ModelSource;
 use evenset_diffusion::stable_diffusion::hub::{self, HubCache, HubId};
 use evenset_nn::models::Variant;
 
@@ -25,7 +26,7 @@ fn cached(root: &Path) -> PathBuf {
 
 fn open(root: &Path, name: &str) -> Result<PathBuf, String> {
     let opened = hub::open(name, Some(&HubCache::at(root)), Variant::Whole);
-    opened.map(|folder| folder.dir().to_owned()).map_err(|error| error.to_string())
+    opened.map(|folder| folder.path().to_owned()).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -1,9 +1,13 @@
-//! Folders of Stable Diffusion and prompts, against diffusers. `tests/golden/make_prompts.py` made the folders.
+//! Folders and single files of Stable Diffusion and prompts, against diffusers. `tests/golden/make_prompts.py` made the
+//! folders.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../../nn/tests/sd_parts/assemble.rs"]
+mod assemble;
 mod folders;
 mod hub;
 mod prompts;
+mod single;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -108,6 +108,8 @@ fn other_models_are_refused_by_name() {
         family(&shapes).unwrap_err()
     };
     assert!(with(&[("edm_mean", &[4])]).contains("Playground"));
+    assert!(with(&[("edm_vpred.sigma_max", &[])]).contains("CosXL"));
+    assert!(with(&[("controlnet_cond_embedding.conv_in.weight", &[16, 3, 3, 3])]).contains("a ControlNet"));
     assert!(with(&[("double_blocks.0.img_attn.norm.key_norm.scale", &[4])]).contains("Flux"));
     assert!(with(&[("model.diffusion_model.input_blocks.0.0.weight", &[320, 7, 3, 3])]).contains("7 channels"));
     let text = "model.diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight";

@@ -2,6 +2,7 @@
 //! `tests/golden/sd-parts` has the files, and `make_sd_parts.py` beside it made them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod assemble;
 mod control;
 mod lora;
 mod single;

@@ -2,79 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use evenset_nn::models::clip::{ClipTextEncoder, TextAdditions, TextConfig};
 use evenset_nn::models::{
     AutoencoderKL, AutoencoderKLConfig, LoadOptions, UNet2DConditionConfig, UNet2DConditionModel,
 };
 use evenset_nn::{Error, LoraStack, Part, SingleFile, no_grad};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
+use safetensors::Dtype;
 
+use crate::assemble::{self, Raw, tables, written};
 use crate::{CPU, bits, denoised, encoded, golden, ids, parts, tensors};
 
 const TEXT: &str = "recognise/text-encoder";
 const TEXT_EARLY: &str = "recognise/text-encoder-early";
 
-/// A row of the tables: the original name, a folder, the names there that lie behind one another, and whether rows and
-/// columns change places.
-#[derive(Deserialize)]
-struct Row(String, String, Vec<String>, u8);
-
-/// A tensor as a file has it.
-type Raw = (Dtype, Vec<usize>, Vec<u8>);
-
-/// The tensors of a golden folder.
-fn folder(name: &str) -> BTreeMap<String, Raw> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir(golden(name)).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|end| end != "safetensors") || path.ends_with("io.safetensors") {
-            continue;
-        }
-        let bytes = fs::read(path).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let raw = |view: TensorView<'_>| (view.dtype(), view.shape().to_vec(), view.data().to_vec());
-        all.extend(file.tensors().into_iter().map(|(name, view)| (name, raw(view))));
-    }
-    all
-}
-
-/// Rows for columns.
-fn transposed((dtype, shape, data): &Raw) -> Raw {
-    let size = data.len() / shape.iter().product::<usize>();
-    let (rows, columns) = (shape[0], shape[1]);
-    let value = |(column, row): (usize, usize)| data[(row * columns + column) * size..][..size].to_vec();
-    let places = (0..columns).flat_map(|column| (0..rows).map(move |row| (column, row)));
-    (*dtype, vec![columns, rows], places.flat_map(value).collect())
-}
-
 /// The tensors of a single file, by its table.
 fn assembled(name: &str) -> BTreeMap<String, Raw> {
-    let tables: BTreeMap<String, Vec<Row>> = serde_json::from_slice(&fs::read(parts("tables.json")).unwrap()).unwrap();
-    let mut folders: BTreeMap<String, BTreeMap<String, Raw>> = BTreeMap::new();
-    let mut made = BTreeMap::new();
-    for Row(original, from, names, is_transposed) in &tables[name] {
-        let tensors = folders.entry(from.clone()).or_insert_with(|| folder(from));
-        let mut whole = tensors[&names[0]].clone();
-        for name in &names[1..] {
-            whole.1[0] += tensors[name].1[0];
-            whole.2.extend(&tensors[name].2);
-        }
-        made.insert(original.clone(), if *is_transposed == 1 { transposed(&whole) } else { whole });
-    }
-    made
-}
-
-fn written(dir: &Path, tensors: &BTreeMap<String, Raw>) -> PathBuf {
-    let path = dir.join("model.safetensors");
-    let views = tensors
-        .iter()
-        .map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    path
+    assemble::assembled(&tables(&parts("tables.json"))[name], &golden(""))
 }
 
 /// Tensors that training leaves in a file beside the weights.

@@ -29,7 +29,7 @@ pub(crate) struct Pretrained {
 
 impl Generator for Pretrained {
     fn card(&self) -> GeneratorCard {
-        let own = || self.model.folder().scheduler().class;
+        let own = || self.model.solver().to_owned();
         GeneratorCard {
             kind: "stable-diffusion",
             id: self.config.id(),

@@ -1,6 +1,6 @@
 //! How images are drawn from a model, whichever kind it is.
 
-use evenset_diffusion::stable_diffusion::{ControlConfig, DrawSettings, ModelFacts, StableDiffusionConfig};
+use evenset_diffusion::stable_diffusion::{DrawSettings, ModelFacts, StableDiffusionConfig};
 use evenset_diffusion::{SamplerConfig, SchedulerKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -70,21 +70,15 @@ impl Sampler {
 
     /// For a Stable Diffusion model.
     pub fn draw_settings(&self, model: &StableDiffusionConfig, facts: &ModelFacts) -> DrawSettings {
-        let default = DrawSettings::of(facts);
-        let side = |side: Option<u32>, default: usize| side.map_or(default, |side| side as usize);
+        let default = model.settings(facts);
         DrawSettings {
-            height: side(model.height, default.height),
-            width: side(model.width, default.width),
             scheduler: self.kind,
             steps: self.steps.map_or(default.steps, |steps| usize::try_from(steps).unwrap_or(usize::MAX)),
             guidance: self.guidance.unwrap_or(match facts.distilled {
                 None => GUIDANCE_FOR_DATA,
                 Some(_) => default.guidance,
             }),
-            guidance_rescale: model.guidance_rescale,
             guidance_interval: self.guidance_interval,
-            prompts: model.prompts,
-            controls: model.controls.iter().map(ControlConfig::settings).collect(),
             ..default
         }
     }

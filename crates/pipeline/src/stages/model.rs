@@ -78,17 +78,23 @@ pub struct PretrainedStage<'a> {
     pub config: &'a StableDiffusionConfig,
     /// How images are drawn.
     pub sampler: &'a Sampler,
+    /// How strongly real images that candidates start from are changed.
+    pub strengths: &'a [f64],
     /// Every file that the images depend on, with its SHA-256.
     pub files: Vec<(PathBuf, String)>,
 }
 
 impl<'a> PretrainedStage<'a> {
-    /// Finds and hashes the model's files, after they were fetched where the job says so.
+    /// Finds and hashes the model's files.
     ///
     /// # Errors
     /// What is missing or damaged, by its path.
-    pub fn new(config: &'a StableDiffusionConfig, sampler: &'a Sampler, progress: &dyn Progress) -> Result<Self> {
-        config.fetch(progress)?;
+    pub fn new(
+        config: &'a StableDiffusionConfig,
+        sampler: &'a Sampler,
+        strengths: &'a [f64],
+        progress: &dyn Progress,
+    ) -> Result<Self> {
         let paths = config.files()?;
         progress.begin("hash the model's files", paths.len() as u64);
         let mut files = Vec::with_capacity(paths.len());
@@ -99,7 +105,7 @@ impl<'a> PretrainedStage<'a> {
             progress.advance(1);
         }
         progress.end();
-        Ok(Self { config, sampler, files })
+        Ok(Self { config, sampler, strengths, files })
     }
 
     fn weights(&self) -> Weights {
@@ -137,7 +143,8 @@ impl Stage for PretrainedStage<'_> {
         let weights = read_json_of(&folder.join(WEIGHTS))?;
         let model = self.config.load(&Device::Cpu)?;
         let settings = self.sampler.draw_settings(self.config, &model.components().facts);
-        settings.validate(&model.components().facts)?;
+        // Before hours of training and drawing, and not at the first image of that strength.
+        model.check(&settings, self.strengths)?;
         Ok(Box::new(Pretrained { model, settings, config: self.config.clone(), weights }))
     }
 }

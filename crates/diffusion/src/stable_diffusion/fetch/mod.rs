@@ -21,8 +21,8 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
-use super::facts::ModelFacts;
 use super::files::{TOKENIZER_FILES, read_json, unusable};
+use super::folder::facts_of;
 use super::hub::{self, HubCache, HubId};
 use super::index::Index;
 use crate::error::{DiffusionError, Result};
@@ -203,7 +203,7 @@ impl Fetching<'_> {
             return Err(self.failed(&self.id.id(), problem));
         }
         let index = Index::read(&path)?;
-        ModelFacts::read(self.snapshot, &index)?;
+        facts_of(self.snapshot, &index)?;
         let is_part = |part: &str| index.xl || !part.ends_with("_2");
         Ok(NETWORKS.into_iter().filter(|(part, _)| is_part(part)).collect())
     }

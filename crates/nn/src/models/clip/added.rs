@@ -80,6 +80,15 @@ impl SpecialTokens {
         Ok(Self::gather(places, further, numbered))
     }
 
+    /// Those of the published Stable Diffusion models, whose texts are filled up with `pad`.
+    pub(super) fn published(pad: &str) -> Self {
+        let described = |content| Added { normalized: true, plain: false, ..Added::plain(content) };
+        let ends = [("bos_token", START), ("eos_token", END), ("unk_token", END)];
+        let mut places: BTreeMap<&str, Added> = ends.map(|(place, content)| (place, described(content))).into();
+        places.insert("pad_token", Added::plain(pad));
+        Self::gather(places, Vec::new(), BTreeMap::new())
+    }
+
     fn gather(mut places: BTreeMap<&str, Added>, further: Vec<Added>, numbered: BTreeMap<u64, Added>) -> Self {
         for token in places.values_mut() {
             if let Some(described) = numbered.values().find(|numbered| numbered.content == token.content) {

@@ -20,6 +20,7 @@ mod siglip;
 mod text;
 mod tokens;
 mod vision;
+mod vocabulary;
 
 pub use activation::Activation;
 pub use config::{ClipConfig, Family, TextConfig, TransformerConfig, VisionConfig};
@@ -29,5 +30,5 @@ pub use preprocess::ImageProcessor;
 pub use resample::{Filter, resample};
 pub use safety::{SafetyChecker, SafetyScores};
 pub use text::{ClipTextEncoder, TextAdditions, TextModel, TextOutput};
-pub use tokens::{Tokenizer, Tokens};
+pub use tokens::{Filling, Tokenizer, Tokens};
 pub use vision::{VisionModel, VisionOutput};

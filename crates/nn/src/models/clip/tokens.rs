@@ -1,8 +1,9 @@
 //! Texts as tokens, as transformers' `CLIPTokenizer` and SigLIP's make them.
 //!
 //! A folder holds `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`. Like transformers' `CLIPTokenizer` (5.24),
-//! CLIP's takes the words and the pairs from either and builds the rest anew. What earlier versions did with `ftfy` where
-//! that package was installed (mending text that was decoded wrongly) is not done.
+//! CLIP's takes the words and the pairs from either and builds the rest anew. CLIP's own words come with this crate too.
+//! What earlier versions did with `ftfy` where that package was installed (mending text that was decoded wrongly) is not
+//! done.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use tokenizers::{AddedToken, Tokenizer as Inner, TruncationDirection};
 use super::added::{SpecialTokens, missing};
 use super::config::Family;
 use super::learned::LearnedToken;
+use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 
 /// The longest file of a tokenizer that is read; the largest published one has 35 MB.
@@ -36,6 +38,15 @@ impl Tokens {
     pub fn unmasked(ids: Vec<Vec<u32>>) -> Self {
         Self { mask: ids.iter().map(|ids| vec![true; ids.len()]).collect(), ids }
     }
+}
+
+/// What fills up short texts for the text encoders of the published Stable Diffusion models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// `<|endoftext|>`: Stable Diffusion 1, and the first encoder of XL.
+    End,
+    /// `!`: Stable Diffusion 2, and the second encoder of XL.
+    Exclamation,
 }
 
 /// A tokenizer of CLIP or SigLIP.
@@ -67,14 +78,36 @@ impl Tokenizer {
             (false, true) if family == Family::Clip => (dir.join("vocab.json"), from_vocabulary(dir)?),
             (false, _) => return Err(nothing(dir, family)),
         };
+        Self::built(&path, text, &pad, family, length)
+    }
+
+    /// CLIP's own tokenizer, for texts of `length` tokens: the one in the folders of Stable Diffusion, for models that come
+    /// without.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for a `length` without room between the ends of a text.
+    pub fn clip(filling: Filling, length: usize) -> Result<Self> {
+        let path = Path::new("CLIP's own vocabulary");
+        let Vocabulary { words, pairs } = Vocabulary::clip()
+            .map_err(|error| Error::Tokenizer { path: path.to_owned(), reason: error.to_string() })?;
+        let special = SpecialTokens::published(match filling {
+            Filling::End => END,
+            Filling::Exclamation => "!",
+        });
+        let description = described(path, words, json!(pairs), &special, Value::Null)?;
+        Self::built(path, description, &special.pad, Family::Clip, length)
+    }
+
+    /// The tokenizer that a `tokenizer.json` describes; errors call it `path`.
+    fn built(path: &Path, description: Vec<u8>, pad: &str, family: Family, length: usize) -> Result<Self> {
         let unusable = |reason: String| Error::Tokenizer {
-            path: path.clone(),
+            path: path.to_owned(),
             reason: format!("not a usable tokenizer ({reason}); write it again with transformers' save_pretrained"),
         };
-        let mut inner = Inner::from_bytes(text).map_err(|error| unusable(error.to_string()))?;
+        let mut inner = Inner::from_bytes(description).map_err(|error| unusable(error.to_string()))?;
         inner.with_truncation(None).map_err(|error| unusable(error.to_string()))?;
         inner.with_padding(None);
-        let Some(pad) = inner.token_to_id(&pad) else {
+        let Some(pad) = inner.token_to_id(pad) else {
             return Err(unusable(format!("there is no token `{pad}` to fill texts up with")));
         };
         let ends = ends(&inner).map_err(|error| unusable(error.to_string()))?;
