@@ -97,8 +97,8 @@ impl TextEncoders {
     /// negative prompt as it is.
     ///
     /// # Errors
-    /// [`DiffusionError::Prompt`](crate::DiffusionError::Prompt) for words that cannot be read, too many of them, or words for a second encoder that the
-    /// model has not; a `clip_skip` that leaves no layer.
+    /// [`DiffusionError::Prompt`](crate::DiffusionError::Prompt) for words that cannot be read, too many of them, or words
+    /// for a second encoder that the model has not; a `clip_skip` that leaves no layer.
     pub fn encode(&self, prompt: &Prompt, options: PromptOptions, guided: bool) -> Result<Embedded> {
         let [positive, negative] = self.sides(prompt, options)?;
         let is_zero = self.second.is_some() && self.zeros_for_no_negative && prompt.negative.is_none();
