@@ -483,6 +483,9 @@ fn a_model_of_nine_channels_runs_with_masks_and_says_beforehand_what_it_lacks() 
     succeed(root.path(), &as_strs(&small("plan", "sd1", &[&path, MASKED])));
 
     let refused = |verb: &str, guides: &str| fail(root.path(), &as_strs(&small(verb, "sd1", &[&path, guides])), 2);
+    let posed = format!("generate.model.controls=[{{path: {}, column: mask}}]", control());
+    let said = fail(root.path(), &as_strs(&small("run", "sd1", &[&path, POSED, &posed])), 2);
+    assert!(said.contains("generate.guides.mask") && said.contains("nine channels"), "{said}");
     for verb in ["plan", "run"] {
         let said = refused(verb, "generate.guides=null");
         assert!(said.contains("nine channels") && said.contains("mask: COLUMN"), "{said}");

@@ -23,10 +23,10 @@ pub(crate) fn check<'a>(
 ) -> Result<()> {
     let Model::StableDiffusion(config) = &job.generate.model else { return Ok(()) };
     let groups: Vec<&Group> = groups.collect();
-    let Some(why) = needs_guides(job, config, needs_model)? else { return Ok(()) };
     if groups.is_empty() {
         return Ok(());
     }
+    let Some(why) = needs_guides(job, config, needs_model)? else { return Ok(()) };
     let bad = |key: &str, message: String| Err(job.invalid(&format!("generate.{key}"), message).into());
     let Some(guides) = guides else { return bad("guides", format!("{why}; {}", remedy(config))) };
     if guides.config.noise {
@@ -54,9 +54,6 @@ pub(crate) fn check<'a>(
 
 /// Why every candidate needs a guide, where that is so.
 fn needs_guides(job: &Job, config: &StableDiffusionConfig, needs_model: bool) -> Result<Option<String>> {
-    if !config.controls.is_empty() {
-        return Ok(Some("a ControlNet needs a picture of a real image for every candidate".into()));
-    }
     let inpainting = match config.source() {
         Ok(model) => model.facts().inpainting,
         Err(error) if needs_model => return Err(error.into()),
@@ -64,7 +61,8 @@ fn needs_guides(job: &Job, config: &StableDiffusionConfig, needs_model: bool) ->
     };
     let masked = job.generate.guides.as_ref().is_some_and(|guides| guides.mask.is_some());
     match (inpainting, masked) {
-        (false, _) => Ok(None),
+        (false, _) if config.controls.is_empty() => Ok(None),
+        (false, _) => Ok(Some("a ControlNet needs a picture of a real image for every candidate".into())),
         (true, true) => Ok(Some("a model of nine channels needs a masked real image for every candidate".into())),
         (true, false) => {
             let message = format!("this model (nine channels) paints what a mask frees in a real image; {}", masks());

@@ -189,7 +189,7 @@ mod tests {
         for (start, guide) in starts[4..].iter().flatten() {
             match (guides.arms()[start.arm].guide, guide) {
                 (None, None) => seen[0] = true,
-                (Some((evenset_plan::GuideSource::SameGroup, _)), Some(row)) => {
+                (Some((GuideSource::SameGroup, _)), Some(row)) => {
                     assert_eq!(row.row, 9);
                     seen[1] = true;
                 }
@@ -215,7 +215,7 @@ mod tests {
             ("digit=3 & colour=red".parse().unwrap(), "digit=3 & colour=blue".parse().unwrap());
         let config = GuidesConfig {
             strengths: vec![1.0],
-            sources: vec![evenset_plan::GuideSource::SameLabel],
+            sources: vec![GuideSource::SameLabel],
             noise: false,
             inversion: true,
             ..GuidesConfig::default()

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use evenset_data::{DataError, Dataset, Image, Limits, Table, Unit};
+use serde::Serialize;
 
 use crate::error::{PipelineError, Result};
 use crate::job::{Job, JobError};
@@ -15,7 +16,7 @@ use crate::stages::scan::RejectedReason;
 const NAMED: usize = 3;
 
 /// The columns of pictures that a job names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Pictures {
     mask: Option<String>,
     /// Masks and control pictures, each column once.
@@ -74,7 +75,8 @@ fn is_free(grey: u8) -> bool {
     grey >= 128
 }
 
-/// RGB pixels as a mask, one byte a pixel: their grey, as the Python imaging library computes it for diffusers (ITU-R 601-2).
+/// RGB pixels as a mask, one byte a pixel: their grey, as the Python imaging library computes it for diffusers (ITU-R
+/// 601-2).
 pub(crate) fn mask(rgb: &[u8]) -> Vec<u8> {
     let grey = |p: &[u8; 3]| {
         let [r, g, b] = p.map(u32::from);

@@ -86,7 +86,7 @@ impl ControlConfig {
         files.need("config.json")?;
         files.need_weights("", Layout::Diffusers)?;
         let remedy = match within {
-            Some(_) => format!("fetch them with `hf download {}`", self.path),
+            Some(_) => format!("fetch them with `hf download {}`", self.path.split('@').next().unwrap_or_default()),
             None => format!("copy them from where it comes from (`hf download NAME --local-dir {}`)", dir.display()),
         };
         let files = files.finish(remedy)?;

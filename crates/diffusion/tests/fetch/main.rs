@@ -206,7 +206,7 @@ fn a_busy_hub_is_asked_again_and_given_up_in_the_end() {
     assert!(error.starts_with("own.er/tiny: given up after 5 tries") && error.contains("503"), "{error}");
     let endless = Case::new("breaks-always");
     let error = endless.fetch().unwrap_err();
-    assert!(error.contains("given up after 5 tries") && error.contains("broke off"), "{error}");
+    assert!(error.starts_with(UNET) && error.contains("given up after 5 tries"), "{error}");
     assert_eq!(endless.ranges().len(), 5, "the first try brought something, the others nothing new");
 }
 

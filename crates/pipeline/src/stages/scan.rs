@@ -184,7 +184,7 @@ impl ScanStage<'_> {
     fn what(&self) -> impl Serialize + '_ {
         let edges: Vec<(&String, &[f64])> =
             self.job.derive.keys().filter_map(|name| Some((name, self.view.edges(name)?))).collect();
-        (self.job.view(), &self.job.dataset.missing, edges, Pictures::of(self.job).columns)
+        (self.job.view(), &self.job.dataset.missing, edges, Pictures::of(self.job))
     }
 
     fn scan_unit(&self, index: usize, columns: &[String]) -> Result<(RecordBatch, StageReport)> {
