@@ -189,7 +189,8 @@ fn read_header(path: &Path) -> Result<SingleFile> {
         return Err(NnError::Pickle { path: path.to_owned() }.into());
     }
     if !is_safetensors(path) {
-        let reason = "not a model; name a `.safetensors` file that holds a whole one, or a folder with a model_index.json";
+        let reason =
+            "not a model; name a `.safetensors` file that holds a whole one, or a folder with a model_index.json";
         return Err(unusable(path, reason));
     }
     SingleFile::open(path).map_err(unread)
