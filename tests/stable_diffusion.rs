@@ -273,7 +273,7 @@ fn a_single_file_is_listed_and_says_what_it_lacks_before_it_is_read() {
     let root = tempfile::tempdir().unwrap();
     single_file(&root.path().join("old.safetensors"));
     let cache = root.path().join("cache");
-    let listed = support::evenset(root.path(), &["models", "old.safetensors"]).env("HF_HUB_CACHE", &cache).output();
+    let listed = evenset(root.path(), &["models", "old.safetensors"]).env("HF_HUB_CACHE", &cache).output();
     let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
     assert!(listed.contains("old.safetensors\n  Stable Diffusion 2") && listed.contains("768x768"), "{listed}");
     assert!(listed.contains("say it as `prediction`"), "{listed}");
