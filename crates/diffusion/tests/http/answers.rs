@@ -86,11 +86,27 @@ fn an_answer_without_end_is_cut_at_the_cap() {
     for behaviour in ["huge", "huge-and-says-so", "link-huge"] {
         let begun = Instant::now();
         let case = Case::new(behaviour);
-        let said = draw(case.config(json!({"max_answer_bytes": 200_000})), [1]).said();
+        let drawn = draw(case.config(json!({"max_answer_bytes": 200_000})), [1]);
+        let said = match behaviour {
+            "link-huge" => drawn.rejection(0).to_string(),
+            _ => drawn.said(),
+        };
         assert!(said.contains("more than 200000 bytes") && said.contains("max_answer_bytes"), "{said}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{behaviour}");
         assert_eq!(case.asked(), 1);
     }
+}
+
+#[test]
+fn a_link_that_stays_dead_is_an_image_without_use_and_is_not_paid_for_again() {
+    let case = Case::new("link-busy");
+    let drawn = draw(case.config(json!({"retries": 1})), [1, 2]);
+    assert!(drawn.error.is_none(), "{:?}", drawn.error);
+    for place in 0..2 {
+        let said = drawn.rejection(place).to_string();
+        assert!(said.contains("the link: given up after 2 tries") && said.contains("503"), "{said}");
+    }
+    assert_eq!((case.asked(), drawn.spent.images), (2, 2));
 }
 
 #[test]

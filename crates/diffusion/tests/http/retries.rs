@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use evenset_core::Progress;
 use evenset_diffusion::DiffusionError;
+use evenset_diffusion::http::HostedOutcome;
 use serde_json::json;
 
 use crate::support::{Case, Server, config, draw, draw_with, generator, requests};
@@ -131,18 +132,22 @@ impl Progress for Stop {
 
 #[test]
 fn a_stop_ends_the_call_between_requests_and_keeps_what_is_in_flight() {
-    let stop = Stop::default();
-    let case = Case::new("short-pause");
-    let generator = generator(case.config(json!({"concurrency": 2})));
-    let mut kept = 0;
-    let error = generator.generate::<DiffusionError>(&requests(0..20), &stop, &mut |_, _| {
-        kept += 1;
-        stop.0.store(true, Ordering::Relaxed);
-        Ok(())
-    });
-    assert!(matches!(error, Err(DiffusionError::Interrupted(_))));
-    assert_eq!(kept, case.asked());
-    assert!((1..=3).contains(&kept), "{kept}");
+    // Behind a link, too: its image is drawn when the link comes.
+    for behaviour in ["short-pause", "link-short-pause"] {
+        let stop = Stop::default();
+        let case = Case::new(behaviour);
+        let generator = generator(case.config(json!({"concurrency": 2})));
+        let mut kept = 0;
+        let error = generator.generate::<DiffusionError>(&requests(0..20), &stop, &mut |_, outcome| {
+            assert!(matches!(outcome, HostedOutcome::Drawn(_)));
+            kept += 1;
+            stop.0.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(matches!(error, Err(DiffusionError::Interrupted(_))));
+        assert_eq!(kept, case.asked(), "{behaviour}");
+        assert!((1..=3).contains(&kept), "{kept}");
+    }
 }
 
 #[test]

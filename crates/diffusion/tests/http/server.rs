@@ -75,7 +75,7 @@ fn answer(mut stream: TcpStream, port: u16, shared: &Mutex<Shared>) -> std::io::
         entries.push(entry);
         entries.iter().filter(|entry| entry["method"] == asked.method.as_str()).count() - 1
     };
-    if first == "short-pause" {
+    if first.ends_with("short-pause") {
         thread::sleep(Duration::from_millis(150));
     }
     // Before the answer: once that is sent, the next request may come.
@@ -95,7 +95,7 @@ fn post(stream: &mut TcpStream, behaviour: &str, case: &str, asked: &Asked, earl
     let busy = br#"{"error":{"message":"slow down","code":"rate_limit_exceeded"}}"#;
     match behaviour {
         "url" | "link-redirect" | "link-to-file" | "link-loop" | "link-huge" | "link-html" | "link-missing"
-        | "link-busy-once" => {
+        | "link-busy-once" | "link-busy" | "link-short-pause" => {
             json_answer(stream, &json!({"data": [{"url": format!("{case}/files/{number}.png?sig=s3cret")}]}))
         }
         "link-ftp" => json_answer(stream, &json!({"data": [{"url": "ftp://127.0.0.1/1.png"}]})),
@@ -183,6 +183,7 @@ fn get(stream: &mut TcpStream, behaviour: &str, case: &str, path: &str, earlier:
         "link-to-file" => redirect(stream, "file:///etc/passwd"),
         "link-html" => send(stream, 200, "text/html", &[], b"<html>gone</html>"),
         "link-missing" => send(stream, 404, "text/plain", &[], b"gone"),
+        "link-busy" => send(stream, 503, "text/plain", &[], b"wait"),
         "link-busy-once" if earlier == 0 => send(stream, 503, "text/plain", &[], b"wait"),
         "link-huge" => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
