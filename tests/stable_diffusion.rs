@@ -299,6 +299,14 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     let missing = run(root.path(), &as_strs(&small("run", "sd1", &["generate.model.path=nobody/nothing"])));
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("hf download nobody/nothing"), "{}", stderr(&missing));
+    // Found out before gates are trained and images drawn, and not at the first image of that strength.
+    let turbo = ["generate.sampler.steps=1", "generate.guides={below: 1000, strengths: [0.4]}"];
+    let turbo = run(root.path(), &as_strs(&small("run", "sd1", &turbo)));
+    assert_eq!(turbo.status.code(), Some(1));
+    assert!(stderr(&turbo).contains("0.4 of 1 steps leaves none"), "{}", stderr(&turbo));
+    let stages: Vec<_> =
+        std::fs::read_dir(root.path().join("runs/faces")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(stages.iter().all(|name| !name.to_string_lossy().starts_with("generate")), "{stages:?}");
     let download = ["generate.model.path=nobody/nothing", "generate.model.download=true"];
     let download = small("run", "sd1", &download);
     let offline = evenset(root.path(), &as_strs(&download)).env("HF_HUB_OFFLINE", "1").output().unwrap();

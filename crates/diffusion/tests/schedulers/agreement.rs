@@ -8,7 +8,7 @@ use evenset_diffusion::scheduler::{SchedulerJson, SchedulerKind};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FILE, model, values};
+use super::{FILE, model, scheduler, values};
 
 /// The largest relative L2 difference of a last image.
 const MOST: f64 = 1e-4;
@@ -145,4 +145,24 @@ fn every_class_walks_as_diffusers_does() {
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), golden.cases.len(), wrong.join("\n"));
     assert_eq!(largest.len(), 9);
+}
+
+#[test]
+fn a_strength_shortens_the_schedule_of_latent_consistency_and_not_its_walk() {
+    // `LCMScheduler.set_timesteps(steps, strength=strength)` of diffusers 0.42.
+    let cases: [(f64, usize, &[f64]); 5] = [
+        (0.3, 8, &[299.0, 279.0, 239.0, 199.0, 159.0, 119.0, 79.0, 39.0]),
+        (0.5, 4, &[499.0, 379.0, 259.0, 139.0]),
+        (0.6, 4, &[599.0, 459.0, 299.0, 159.0]),
+        (0.8, 1, &[799.0]),
+        (1.0, 4, &[999.0, 759.0, 499.0, 259.0]),
+    ];
+    let lcm = scheduler("LCMScheduler", &[]).for_latent_consistency();
+    for (strength, steps, expected) in cases {
+        assert_eq!(lcm.walk(steps, strength).unwrap().timesteps(), expected, "{strength} of {steps}");
+    }
+    // As other pipelines use it, the walk is shortened.
+    let other = scheduler("LCMScheduler", &[]);
+    assert_eq!(other.walk(4, 0.5).unwrap().timesteps(), [499.0, 259.0]);
+    assert!(lcm.walk(8, 0.1).unwrap_err().to_string().contains("8 are more than the 5"));
 }
