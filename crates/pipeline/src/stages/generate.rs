@@ -189,6 +189,7 @@ fn parameters(card: &GeneratorCard, asked: &Asked<'_>, frame: Frame) -> String {
     let shown = prompt.clone().unwrap_or_else(|| group.to_string());
     let negative = negative_prompt.as_ref().map(|words| format!("\nNegative prompt: {words}")).unwrap_or_default();
     let guidance = asked.start.and_then(|start| start.guidance).or(card.guidance);
+    let strength = asked.start.and_then(|start| start.strength);
     let facts = [
         card.steps.map(|steps| format!("Steps: {steps}")),
         Some(format!("Sampler: {}", card.sampler)),
@@ -197,6 +198,7 @@ fn parameters(card: &GeneratorCard, asked: &Asked<'_>, frame: Frame) -> String {
         Some(format!("Size: {}x{}", frame.width, frame.height)),
         card.sha256.as_ref().map(|sha256| format!("Model hash: {}", sha256.get(..10).unwrap_or_default())),
         Some(format!("Model: {}", card.id)),
+        strength.map(|strength| format!("Denoising strength: {strength}")),
     ];
     let facts: Vec<String> = facts.into_iter().flatten().collect();
     format!("{shown}{negative}\n{}", facts.join(", "))
