@@ -70,8 +70,9 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
 pub fn bill(job: &Job, finished: &Finished) -> Result<Option<String>> {
     let plan = finished.plan.as_ref().map(|plan| &plan.output).filter(|plan| plan.images > 0);
     let (Model::Http(config), Some(plan)) = (&job.generate.model, plan) else { return Ok(None) };
-    let free = Rates { training_seconds: 0.0, images_per_second: f64::INFINITY, memory_bytes: 0 };
-    let candidates = evenset_plan::price(plan, &earlier(&job.run), &free)?.candidates.ceil() as u64;
+    // Of the price only the number of images is used: how fast a server is shows when it is asked.
+    let unknown = Rates { training_seconds: 0.0, images_per_second: 1.0, memory_bytes: 0 };
+    let candidates = evenset_plan::price(plan, &earlier(&job.run), &unknown)?.candidates.ceil() as u64;
     let left = config.budget.left(&Hosted::ledger(&job.run).load()?);
     let about = match (config.budget.price_per_image, &config.budget.currency) {
         (Some(price), Some(currency)) => format!(" for about {:.2} {currency}", price * candidates as f64),
