@@ -1,5 +1,7 @@
 //! Looking into Arrow columns whose exact type a stranger chose.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
@@ -15,7 +17,23 @@ pub(crate) fn image_fields() -> Fields {
 
 /// An image column from its two parts.
 pub(crate) fn image_array(bytes: BinaryArray, path: StringArray) -> Result<StructArray, arrow_schema::ArrowError> {
-    StructArray::try_new(image_fields(), vec![std::sync::Arc::new(bytes), std::sync::Arc::new(path)], None)
+    StructArray::try_new(image_fields(), vec![Arc::new(bytes), Arc::new(path)], None)
+}
+
+/// A struct of image files in the one type that they leave this crate in, rows that are null staying so; anything else as
+/// it is.
+pub(crate) fn as_images(array: ArrayRef) -> Result<ArrayRef, arrow_schema::ArrowError> {
+    let Some(files) = array.as_struct_opt().filter(|_| array.data_type() != &DataType::Struct(image_fields())) else {
+        return Ok(array);
+    };
+    let Some(bytes) = files.column_by_name("bytes") else { return Ok(array) };
+    let rows = 0..array.len();
+    let path = |row| files.column_by_name("path").and_then(|path| text_at(path, row));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.clone().map(|row| bytes_at(bytes, row)).collect::<BinaryArray>()),
+        Arc::new(rows.map(path).collect::<StringArray>()),
+    ];
+    Ok(Arc::new(StructArray::try_new(image_fields(), columns, files.nulls().cloned())?))
 }
 
 /// The text in a row of a text column of any kind; none where it is null or the column is not text.

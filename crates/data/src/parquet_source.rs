@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{FieldRef, Schema};
+use arrow_schema::{DataType, Field, FieldRef, Schema};
 use arrow_select::concat::concat;
 use evenset_core::Fingerprint;
 use parquet::arrow::ProjectionMask;
@@ -14,6 +14,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use rayon::prelude::*;
 
+use crate::columns::{as_images, image_fields};
 use crate::dataset::{DatasetSpec, Opened};
 use crate::decode::Limits;
 use crate::error::DataError;
@@ -70,8 +71,15 @@ impl ParquetSource {
             schema.fields().iter().map(|field| (field.name().as_str(), field.data_type())),
         )?;
         features.insert(image.clone(), Feature::Image);
-        let field =
-            |field: &FieldRef| if *field.name() == image { ImageColumn::field(&image) } else { Arc::clone(field) };
+        // Masks and the like leave in the images' own type too, so that they can be written again.
+        let is_picture = |field: &FieldRef| {
+            features.get(field.name()) == Some(&Feature::Image)
+                && Storage::of(field.data_type()) == Some(Storage::Struct)
+        };
+        let field = |field: &FieldRef| match *field.name() == image || is_picture(field) {
+            true => ImageColumn::field(field.name()),
+            false => Arc::clone(field),
+        };
         let fields = schema.fields().iter().map(field).collect();
         let source = Self { folder: folder.to_path_buf(), files };
         let units = source.units(&splits, &image, &spec.pictures, &features)?;
@@ -166,7 +174,7 @@ impl ParquetSource {
             }
         }
         let others = schema.fields().iter().filter(|field| field.name() != image);
-        let others = others.map(|field| joined(&file.path, &batches, field.name())).collect::<Result<_, _>>()?;
+        let others = others.map(|field| joined(&file.path, &batches, field)).collect::<Result<_, _>>()?;
         Ok(Some((images, others)))
     }
 
@@ -264,8 +272,14 @@ fn row_sizes(group: &RowGroupMetaData) -> impl Iterator<Item = u64> + use<> {
 }
 
 /// One column over all batches.
-fn joined(path: &Path, batches: &[RecordBatch], name: &str) -> Result<ArrayRef, DataError> {
+fn joined(path: &Path, batches: &[RecordBatch], field: &Field) -> Result<ArrayRef, DataError> {
+    let name = field.name();
     let parts: Vec<&dyn Array> =
         batches.iter().filter_map(|batch| batch.column_by_name(name).map(AsRef::as_ref)).collect();
-    concat(&parts).map_err(DataError::arrow(format!("{}: column `{name}`", path.display())))
+    let context = || DataError::arrow(format!("{}: column `{name}`", path.display()));
+    let column = concat(&parts).map_err(context())?;
+    match field.data_type() {
+        DataType::Struct(fields) if *fields == image_fields() => as_images(column).map_err(context()),
+        _ => Ok(column),
+    }
 }

@@ -103,7 +103,9 @@ impl Layout {
                 None if *field.name() == dataset.image => Some(Feature::Image),
                 None => Feature::of_type(field.data_type()),
             };
-            if let Some(feature) = feature {
+            // Pictures of another type than images are written as they stand, for the reader to infer.
+            let is_written = |feature: &Feature| *feature != Feature::Image || *field.data_type() == image_type();
+            if let Some(feature) = feature.filter(is_written) {
                 features.insert(field.name().clone(), feature);
             }
             source.push(field);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow_array::{Array, ArrayRef, BinaryArray, RecordBatch, StringArray, StructArray};
 use evenset_data::{DataError, Dataset, DatasetSpec, write_parquet};
 
 use crate::support::{flat_png, write_files};
@@ -90,6 +90,25 @@ fn parquet_holds_pictures_as_bytes_or_names_files_beside_it() {
     let before = dataset.units[0].fingerprint.clone();
     fs::write(folder.path().join("m.png"), flat_png([8; 3])).unwrap();
     assert_ne!(open(folder.path(), &["mask", "depth"]).unwrap().units[0].fingerprint, before);
+
+    // Whatever order and width their parts had, pictures leave as images do, and rows without one stay null.
+    let parts: Vec<(&str, ArrayRef)> = vec![
+        ("path", Arc::new(StringArray::from(vec!["a.png", "b.png"]))),
+        ("bytes", Arc::new(arrow_array::LargeBinaryArray::from_iter_values(&images))),
+    ];
+    let parts = StructArray::from(RecordBatch::try_from_iter(parts).unwrap());
+    let (fields, columns, _) = parts.into_parts();
+    let masks: ArrayRef = Arc::new(StructArray::new(fields, columns, Some(vec![true, false].into())));
+    let other = tempfile::tempdir().unwrap();
+    let table = RecordBatch::try_from_iter_with_nullable([("image", bytes, true), ("mask", masks, true)]).unwrap();
+    write_parquet(&other.path().join("train.parquet"), &table).unwrap();
+    let spec = DatasetSpec { image: Some("image".into()), pictures: vec!["mask".into()], ..DatasetSpec::default() };
+    let read = Dataset::open(&DatasetSpec { path: other.path().into(), ..spec }).unwrap();
+    assert_eq!(files(&read, "mask"), [Ok(Some(images[0].clone())), Ok(None)]);
+    let table = read.read(&read.units[0]).unwrap();
+    let [image, mask] = ["image", "mask"].map(|name| table.batch.column_by_name(name).unwrap());
+    assert_eq!(image.data_type(), mask.data_type());
+    assert!(mask.is_valid(0) && mask.is_null(1));
 
     let error = open(folder.path(), &["masc"]).unwrap_err().to_string();
     assert!(error.contains("no column `masc` (did you mean `mask`?)"), "{error}");
