@@ -114,8 +114,8 @@ pub enum DiffusionError {
     },
     /// A model is not in the hub's local cache.
     #[error(
-        "model `{id}` (revision `{revision}`) is not in the local cache {}; fetch it with `download: true` or `hf \
-         download {id} --revision {revision}`, or name a folder", cache.display()
+        "model `{id}` (revision `{revision}`) is not in the local cache {}; fetch it with `download: true` \
+         (`--download`) or `hf download {id} --revision {revision}`, or name a folder", cache.display()
     )]
     NotInCache {
         /// The model's name, `owner/name`.

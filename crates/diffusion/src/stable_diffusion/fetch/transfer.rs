@@ -243,8 +243,10 @@ impl<'a> Transfer<'a> {
             };
             tried = if moved { 1 } else { tried + 1 };
             if tried >= TRIES {
-                let problem =
-                    format!("given up after {tried} tries in a row; the last: {why}; run again to go on from here");
+                let problem = format!(
+                    "given up after {tried} tries in a row; the last: {why}; check the network, and run again to go on from \
+                     here"
+                );
                 return Err(failed(what, problem));
             }
             tracing::info!(what, why, "a fetch is tried again");
