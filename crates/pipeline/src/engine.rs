@@ -1,43 +1,44 @@
 //! The engine: a job's stages in their order, as far as the goal asks.
 //!
 //! Every verb is the same walk with another end. Stages that are finished are skipped, so `evenset plan` after
-//! `evenset scan` only plans, and a run that was killed goes on where it was.
+//! `evenset scan` only plans, and a run that was killed goes on where it was. Here are the order, and the stages that are one call;
+//! `opened` finds the data, `rounds` generates and verifies, `proof` looks at the gates and asks whether it helped.
+
+mod opened;
+mod proof;
+mod rounds;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use evenset_core::{Fingerprint, Group, Progress, SampleId};
-use evenset_data::{DataError, Dataset, LabelTable, ResolvedView};
-use evenset_evidence::{ClassifierKind, Error as EvidenceError, EvidenceConfig};
+use evenset_core::{Fingerprint, Progress, SampleId};
+use evenset_data::{Dataset, LabelTable, ResolvedView};
 use evenset_plan::Plan;
 use evenset_verify::{Verdict, Verifier};
 
 use crate::error::{PipelineError, Result};
 use crate::generator::Generator;
-use crate::guided;
-use crate::guides::Guides;
 use crate::images::Frame;
-use crate::job::{Job, Model, OnBias, Role};
+use crate::job::{Job, Role};
 use crate::labels;
 use crate::pictures;
-use crate::rounds::{Accepted, GroupProgress, Progress as RoundsProgress};
+use crate::rounds::{Accepted, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
 use crate::stages::audit::{AuditStage, Counts, Rows};
-use crate::stages::checks::{Checks, ChecksStage};
-use crate::stages::evidence::{EvidenceStage, Obstacle, Proof, WITHOUT_FEATURES, obstacle, unlearnable};
-use crate::stages::generate::{Candidate, GenerateStage};
-use crate::stages::held_out::{HeldOut, HeldOutStage};
+use crate::stages::checks::Checks;
+use crate::stages::evidence::{Obstacle, Proof, obstacle};
+use crate::stages::generate::Candidate;
+use crate::stages::held_out::HeldOut;
 use crate::stages::hook::{HookFailure, HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
-use crate::stages::model::{HostedStage, ModelStage, PretrainedStage};
-use crate::stages::plan::{PlanStage, prompts};
-use crate::stages::plateau::{Judged, PlateauStage};
+use crate::stages::plan::PlanStage;
 use crate::stages::report::ReportStage;
 use crate::stages::scan::{Scan, ScanStage};
-use crate::stages::verifier::{self, VerifierStage};
-use crate::stages::verify::VerifyStage;
 use crate::stages::write::{self, WriteStage, Written};
 use crate::surplus::{LeftOut, left_out};
+
+pub use opened::would_read;
+use opened::{open, view};
 
 /// Where a walk over the stages ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,23 +174,6 @@ pub fn run(job: &Job, goal: Goal, overwrite: bool, progress: &dyn Progress) -> R
     }
 }
 
-/// What a job would read, without reading it and without a run folder.
-///
-/// # Errors
-/// Where the data or its columns are not there.
-pub fn would_read(job: &Job, progress: &dyn Progress) -> Result<String> {
-    let (dataset, table) = open(job)?;
-    view(job, &table, progress)?;
-    let rows = table.rows().map_or_else(|| "rows not counted yet".to_owned(), |rows| format!("{rows} rows"));
-    let images = if dataset.is_some() { "with images" } else { "without images" };
-    let names = job.dataset.columns().join(", ");
-    Ok(format!(
-        "would read {}: {rows}, {images}, counted by {names}; run folder {}",
-        table.describe(),
-        job.run.display()
-    ))
-}
-
 fn labelled(
     job: &Job,
     table: &LabelTable,
@@ -304,54 +288,6 @@ fn images(
     Ok(finished)
 }
 
-/// Opens the data: its images, where it has any, and its labels.
-fn open(job: &Job) -> Result<(Option<Dataset>, LabelTable)> {
-    let (path, question) = (&job.dataset.path, labels::Question::of_job(job));
-    if labels::may_be_elsewhere(path) || labels::is_text_table(path) {
-        return Ok((None, question.open()?));
-    }
-    match Dataset::open(&job.dataset_spec()) {
-        Ok(dataset) => {
-            pictures::refuse_image_as_mask(job, &dataset.image)?;
-            Ok((Some(dataset), question.open()?))
-        }
-        // Where it is not a table either, the first error says more.
-        Err(error @ (DataError::NoImageColumn { .. } | DataError::NoData { .. })) => match question.open() {
-            Ok(table) if job.dataset.image.is_none() => Ok((None, table)),
-            _ => Err(error.into()),
-        },
-        Err(error) => Err(pictures::of_key(job, error)),
-    }
-}
-
-/// The real images that candidates of this job may start from.
-fn guides<'a>(job: &'a Job, scan: &'a Scan) -> Option<Guides<'a>> {
-    let (config, plan) = (job.generate.guides.as_ref()?, job.plan.as_ref()?);
-    let rows = scan.role(Role::Train).filter_map(|row| Some((scan.group(row, &plan.grouping)?, row)));
-    Some(Guides::new(config, job.dataset.label.as_deref(), rows, job.seed))
-}
-
-/// Finds the job's attributes in the data; an error names the key of the job that is wrong.
-fn view(job: &Job, table: &LabelTable, progress: &dyn Progress) -> Result<ResolvedView> {
-    let names: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
-    let label = job.dataset.label.iter().map(|label| ("dataset.label", label));
-    let attributes = job.dataset.attributes.iter().map(|attribute| ("dataset.attributes", attribute));
-    let count = job.dataset.count.iter().map(|count| ("dataset.count", count));
-    for (key, column) in label.chain(attributes).chain(count) {
-        if !names.contains(&column.as_str()) && !job.derive.contains_key(column) {
-            let nearest = evenset_data::nearest(column, names.iter().copied());
-            let guess = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            let message = format!("`{column}` is not a column of the dataset; it has {}{guess}", names.join(", "));
-            return Err(job.invalid(key, message).into());
-        }
-    }
-    table.view(&labels::Question::of_job(job).view(), progress).map_err(|error| match &error {
-        DataError::Derive { attribute, .. } => job.invalid(&format!("derive.{attribute}"), error.to_string()).into(),
-        DataError::Filter(_) | DataError::NoSuchColumn { .. } => job.invalid("where", error.to_string()).into(),
-        _ => error.into(),
-    })
-}
-
 impl Finished {
     fn audit(&mut self, context: &Context<'_>) -> Result<()> {
         let reference = labels::reference_fingerprint(&context.job.audit)?;
@@ -384,214 +320,6 @@ impl Finished {
             self.plan = Some(plan);
         }
         self.check_guides(context.job, false)
-    }
-
-    /// Refuses, before anything is drawn, a job some of whose candidates would lack a guide that they need.
-    fn check_guides(&self, job: &Job, needs_model: bool) -> Result<()> {
-        let Some(plan) = &self.plan else { return Ok(()) };
-        let missing = plan.output.groups.iter().filter(|group| group.add > 0).map(|group| &group.values);
-        guided::check(job, guides(job, &self.scan.output).as_ref(), missing, needs_model)
-    }
-
-    /// Generates and verifies in rounds; gives the fingerprint of the last one.
-    fn rounds(&mut self, context: &Context<'_>, goal: Goal) -> Result<Fingerprint> {
-        let job = context.job;
-        let (Some(plan), Some(plan_job)) = (&self.plan, &job.plan) else { return Ok(self.scan.fingerprint.clone()) };
-        let mut last = plan.fingerprint.clone();
-        let sweep = job.evidence.iter().flat_map(|evidence| &evidence.sweep);
-        let mut so_far = RoundsProgress::start(&plan.output, sweep.copied().fold(1.0, f64::max));
-        if so_far.remaining() == 0 {
-            return Ok(last);
-        }
-        let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
-        let gates = &job.verify.gates;
-        let grouping = &plan_job.grouping;
-        if let Model::StableDiffusion(config) = &job.generate.model {
-            config.fetch(context.progress)?;
-        }
-        self.check_guides(job, true)?;
-        // Gates that cannot be used are not found out after hours of training.
-        let preflight = || verifier::preflight(gates, &scan.output, grouping);
-        let sampler = &job.generate.sampler;
-        let model = match &job.generate.model {
-            Model::Conditional(config) => {
-                let groups: Vec<Group> = plan.output.groups.iter().map(|group| group.values.clone()).collect();
-                let sampler = &sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
-                let stage = ModelStage { config, sampler, seed, dataset, scan, frame, groups };
-                if goal >= Goal::Verify && !context.finished(&stage)? {
-                    preflight()?;
-                }
-                context.complete(&stage)?
-            }
-            Model::StableDiffusion(config) => {
-                if goal >= Goal::Verify {
-                    preflight()?;
-                }
-                {
-                    let strengths = job.generate.guides.as_ref().map_or(&[][..], |guides| &guides.strengths);
-                    context.complete(&PretrainedStage::new(config, sampler, strengths, context.progress)?)?
-                }
-            }
-            Model::Http(config) => {
-                if goal >= Goal::Verify {
-                    preflight()?;
-                }
-                context.complete(&HostedStage { config, run: &context.run.root })?
-            }
-        };
-        let mut verifier = None;
-        if goal >= Goal::Verify {
-            let outside = verifier::outside(gates)?;
-            let stage = VerifierStage { gates, outside, seed, dataset, scan, frame, grouping };
-            verifier = Some(context.complete(&stage)?);
-        }
-        let prompts = prompts(plan_job, &plan.output)?;
-        let prompts = prompts.as_ref();
-        let guides = guides(job, &scan.output);
-        let mut accepted: Vec<Accepted> = Vec::new();
-        for round in 1..=job.verify.rounds {
-            let unit = job.generate.unit;
-            let stage = GenerateStage {
-                round,
-                so_far: &so_far,
-                after: &last,
-                sampler,
-                unit,
-                seed,
-                prompts,
-                model: &model,
-                grey: frame.grey,
-                ask: &job.verify.ask,
-                guides: guides.as_ref().map(|guides| (guides, dataset)),
-                controls: job.generate.model.controls().iter().map(|control| control.column.as_str()).collect(),
-            };
-            let candidates = context.complete(&stage)?;
-            let Some(verifier) = &verifier else { break };
-            let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();
-            let stage = VerifyStage {
-                round,
-                verifier,
-                candidates: &candidates,
-                accepted_before: &before,
-                keep_rejected: job.verify.keep_rejected,
-                frame,
-            };
-            let verdicts = context.complete(&stage)?;
-            so_far.count(&candidates.output, &verdicts.output);
-            so_far.give_up(job.verify.floor);
-            let passed = candidates.output.iter().zip(&verdicts.output).filter(|(_, verdict)| verdict.accepted);
-            accepted.extend(
-                passed.map(|(candidate, verdict)| Accepted { candidate: candidate.clone(), verdict: verdict.clone() }),
-            );
-            last = verdicts.fingerprint;
-            let remaining = so_far.remaining();
-            self.rounds.push(Round { round, candidates: candidates.output, verdicts: verdicts.output, remaining });
-            if so_far.reachable() == 0 {
-                break;
-            }
-            let now = accepted.len();
-            if job.verify.stop_at_plateau && now > before.len() {
-                let open: Vec<Group> = still_open(&so_far.groups).map(|group| group.group.clone()).collect();
-                let accepted = accepted.split_at(before.len());
-                let judged = self.still_helps(context, accepted, &open, &verifier.output, (round, &last))?;
-                if let Some(why) = &judged.unknown {
-                    self.notes.push(format!("round {round} was not asked whether it helped: {why}"));
-                }
-                if !judged.goes_on() {
-                    self.notes.push(format!(
-                        "rounds ended after round {round}: more images no longer helped a classifier on real images that \
-                         were kept apart"
-                    ));
-                    break;
-                }
-            }
-        }
-        (self.accepted, self.further) = so_far.fill(accepted);
-        (self.model, self.verifier, self.progress) = (Some(model), verifier, so_far);
-        Ok(last)
-    }
-
-    /// Whether the images of the last round, those behind the ones before it, made the classifier of the evidence better.
-    fn still_helps(
-        &self,
-        context: &Context<'_>,
-        (before, last): (&[Accepted], &[Accepted]),
-        open: &[Group],
-        verifier: &Verifier,
-        (round, after): (u32, &Fingerprint),
-    ) -> Result<Judged> {
-        let job = context.job;
-        let lacking = unlearnable(job);
-        let (Some(config), Some(label), Some(plan), None) = (&job.evidence, &job.dataset.label, &job.plan, &lacking)
-        else {
-            return Ok(Judged::unknown(lacking.unwrap_or_default()));
-        };
-        let stage = EvidenceStage {
-            accepted: before,
-            further: last,
-            planned: &[],
-            verifier: Some(verifier),
-            ..self.evidence_stage(job, config, label, &plan.grouping, after)
-        };
-        let data = || stage.images();
-        let stage = PlateauStage { round, config, data: &data, open, after, seed: job.seed };
-        Ok(context.complete(&stage)?.output)
-    }
-
-    fn evidence_stage<'a>(
-        &'a self,
-        job: &Job,
-        config: &'a EvidenceConfig,
-        label: &'a str,
-        grouping: &'a [String],
-        rounds: &'a Fingerprint,
-    ) -> EvidenceStage<'a> {
-        EvidenceStage {
-            config,
-            label,
-            grouping,
-            seed: job.seed,
-            dataset: &self.dataset,
-            scan: &self.scan,
-            frame: self.frame,
-            accepted: &self.accepted,
-            further: &self.further,
-            planned: &self.progress.groups,
-            left_out: &self.left_out,
-            overlap: &self.overlap,
-            verifier: self.verifier.as_ref().map(|verifier| &verifier.output),
-            rounds,
-        }
-    }
-
-    /// Looks at the gates themselves.
-    fn checks(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
-        let job = context.job;
-        let (Some(verifier), Some(plan)) = (&self.verifier, &job.plan) else { return Ok(()) };
-        let arms = job.generate.guides.as_ref().map(evenset_plan::GuidesConfig::arms).unwrap_or_default();
-        let checks = context.complete(&ChecksStage {
-            rounds: &self.rounds,
-            after: last,
-            progress: &self.progress,
-            arms: &arms,
-            verifier,
-            dataset: &self.dataset,
-            scan: &self.scan,
-            frame: self.frame,
-            grouping: &plan.grouping,
-            seed: job.seed,
-        })?;
-        let bias: Vec<String> = checks.output.bias.iter().map(|warning| warning.sentence.clone()).collect();
-        if !bias.is_empty() && job.verify.on_bias == OnBias::Fail {
-            return Err(PipelineError::BiasedGates(bias.join("; ")));
-        }
-        self.notes.extend(bias);
-        self.notes.extend(verifier.output.shortages());
-        if let Some(shortcut) = checks.output.shortcut.as_ref().filter(|shortcut| shortcut.found) {
-            self.notes.push(shortcut.sentence.clone());
-        }
-        self.checks = Some(checks);
-        Ok(())
     }
 
     fn write(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
@@ -631,101 +359,4 @@ impl Finished {
         }
         Ok(())
     }
-
-    /// Remembers why there is no evidence, and tells it.
-    fn stumble(&mut self, obstacle: Option<Obstacle>) {
-        self.notes.extend(obstacle.iter().map(|obstacle| obstacle.why.clone()));
-        self.obstacle = obstacle;
-    }
-
-    fn evidence(&mut self, context: &Context<'_>, last: &Fingerprint) -> Result<()> {
-        let job = context.job;
-        let (Some(config), Some(label), Some(plan), None) =
-            (&job.evidence, &job.dataset.label, &job.plan, &self.obstacle)
-        else {
-            return Ok(());
-        };
-        let stage = self.evidence_stage(job, config, label, &plan.grouping, last);
-        let featureless = config.classifier == ClassifierKind::Linear && stage.verifier.is_none();
-        let found = featureless.then(|| Obstacle::lacking(WITHOUT_FEATURES)).or_else(|| stage.unreached());
-        if found.is_some() {
-            self.stumble(found);
-            return Ok(());
-        }
-        let evidence = context.complete(&stage)?;
-        let held_out = self.held_out(context, &stage)?;
-        let unlooked = self.unlooked(job);
-        self.evidence = Some(evidence);
-        match held_out {
-            Ok(held_out) => self.held_out = held_out,
-            Err(why) => self.notes.push(format!("no held-out groups: {why}")),
-        }
-        self.notes.extend(unlooked);
-        Ok(())
-    }
-
-    /// What came of groups that are held out, where the job asks for it; or why there are none.
-    fn held_out(
-        &self,
-        context: &Context<'_>,
-        evidence: &EvidenceStage<'_>,
-    ) -> Result<std::result::Result<Option<Done<HeldOut>>, String>> {
-        let (job, config) = (context.job, evidence.config);
-        if config.held_out_groups == 0 {
-            return Ok(Ok(None));
-        }
-        if config.classifier == ClassifierKind::Linear {
-            let why = "the classifier `linear` needs features of a verifier that has seen them; choose `cnn` or `mlp`";
-            return Ok(Err(why.into()));
-        }
-        let Some(model) = job.generate.model.conditional() else {
-            let why = "only a model that is trained on the dataset can do without some of its groups";
-            return Ok(Err(why.into()));
-        };
-        let sampler = &job.generate.sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
-        let held_out = context.complete(&HeldOutStage {
-            config,
-            model,
-            sampler,
-            gates: &job.verify.gates,
-            outside: verifier::outside(&job.verify.gates)?,
-            grouping: evidence.grouping,
-            data: &|| evidence.images(),
-            seed: job.seed,
-            dataset: &self.dataset,
-            scan: &self.scan,
-            frame: self.frame,
-            overlap: &self.overlap,
-        });
-        match held_out {
-            Ok(held_out) => Ok(Ok(Some(held_out))),
-            // A training that ended early ends the run; a choice that cannot be made leaves the rest of it as it is.
-            Err(PipelineError::Evidence(why)) if !matches!(why, EvidenceError::Classifier(_)) => {
-                Ok(Err(why.to_string()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// What a reader must know where not all images were held against those of the other splits.
-    fn unlooked(&self, job: &Job) -> Option<String> {
-        let rows = self.scan.output.rows.len() as u64;
-        let exactly = "exact copies between the splits were found all the same";
-        match self.looked_at {
-            None if job.audit.images == Some(false) => Some(format!(
-                "near-duplicates of test images in the training split were not looked for (`audit.images: false`); \
-                 {exactly}"
-            )),
-            Some(looked_at) if looked_at < rows => Some(format!(
-                "near-duplicates of test images in the training split were looked for among {looked_at} of {rows} images; \
-                 {exactly}"
-            )),
-            _ => None,
-        }
-    }
-}
-
-/// The groups for which more images are asked.
-fn still_open(groups: &[GroupProgress]) -> impl Iterator<Item = &GroupProgress> {
-    groups.iter().filter(|group| group.unreachable.is_none() && group.accepted < group.wanted)
 }

@@ -6,6 +6,7 @@
 //!   scan-1f0c3a…/                one folder a stage, named by its fingerprint
 //!     units/00000.parquet, .json a unit and its manifest
 //!     manifest.json              written last: the stage is done
+//!   hosted/, spent.json          of a hosted model: what may have been paid for, and what was spent
 //! ```
 //!
 //! A stage whose folder is finished is skipped; another configuration has another fingerprint and so another folder, so

@@ -40,6 +40,9 @@ pub(super) fn grid(scheduler: &Scheduler, settings: &LcmSettings, steps: usize, 
     if original > train || steps > length {
         let reason = match original > train {
             true => format!("`original_inference_steps` is {original}, above the model's {train} timesteps"),
+            false if share < 1.0 => {
+                format!("{steps} are more than the {length} that a strength of {share} leaves; raise it, or take fewer")
+            }
             false => format!("{steps} are more than the {length} that the model was distilled on; take 1 to 8"),
         };
         return Err(DiffusionError::Setting { key: "steps", reason });
