@@ -3,7 +3,7 @@
 //!
 //! Only files that a [`ModelFolder`](super::ModelFolder) reads are fetched, never a pickle or a program. The hub says each
 //! file's size and hash beforehand: no more bytes than that are written, a file that broke off goes on where it was, and
-//! none gets its name before its hash was found right. `refs` is written last, so a model that is found is whole.
+//! none gets its name before its hash was found right. `refs` is written last.
 //!
 //! The crate `hf-hub` (1.0) does not serve here: it neither goes on with files that broke off nor compares their hashes.
 

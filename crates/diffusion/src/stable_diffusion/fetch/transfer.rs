@@ -141,21 +141,17 @@ impl<'a> Transfer<'a> {
     /// The file in the folder `blobs`, fetched from `address` unless it is there.
     pub(super) fn fetch(&self, address: &Url, file: &Listed, blobs: &Path, meter: &mut Meter<'_>) -> Result<PathBuf> {
         let whole = blobs.join(file.hash.text());
-        let is_there = || std::fs::metadata(&whole).is_ok_and(|there| there.is_file() && there.len() == file.size);
-        if is_there() {
+        if std::fs::metadata(&whole).is_ok_and(|there| there.is_file() && there.len() == file.size) {
             meter.add(file.size);
             return Ok(whole);
         }
         let mut incoming = Incoming::open(file, blobs, meter)?;
-        // Somebody else may have finished it while this one waited for the folder.
-        if !is_there() {
-            if !self.try_whole(address, &mut incoming)? && !self.try_whole(address, &mut incoming)? {
-                let problem = "what came is twice not what the hub says it is (its hash differs), and was thrown away; \
-                               try later, or from another network";
-                return Err(failed(&file.name, problem));
-            }
-            std::fs::rename(&incoming.path, &whole).map_err(DiffusionError::file(&whole))?;
+        if !self.try_whole(address, &mut incoming)? && !self.try_whole(address, &mut incoming)? {
+            let problem = "what came is twice not what the hub says it is (its hash differs), and was thrown away; try \
+                           later, or from another network";
+            return Err(failed(&file.name, problem));
         }
+        std::fs::rename(&incoming.path, &whole).map_err(DiffusionError::file(&whole))?;
         Ok(whole)
     }
 
