@@ -11,8 +11,8 @@
 
 Noise and real images are closed forms that the test computes too: see `wave`. Outputs are computed in float32.
 
-Needs torch, diffusers, transformers and safetensors (made with torch 2.15, diffusers 0.42, transformers 5.24). The same
-versions give the same bytes.
+Needs torch, diffusers, transformers, safetensors and DeepCache (made with torch 2.15, diffusers 0.42, transformers 5.24,
+DeepCache 0.1.1). The same versions give the same bytes.
 """
 import contextlib, json, math, pathlib, sys
 import numpy, torch
@@ -21,6 +21,7 @@ from diffusers import (ControlNetModel, StableDiffusionControlNetImg2ImgPipeline
                        StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
                        StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline,
                        UNet2DConditionModel)
+from DeepCache.extension.deepcache import DeepCacheSDHelper
 from safetensors.torch import save_file
 from make import randn, randomised, save
 
@@ -96,7 +97,7 @@ def given_noise():
 
 def cases():
     def case(folder, kind="text", **more):
-        base = {"folder": folder, "kind": kind, "solver": None, "steps": 4, "guidance": 5.0, "rescale": 0.0, "batch": 1, "strength": 1.0}
+        base = {"folder": folder, "kind": kind, "solver": None, "steps": 4, "guidance": 5.0, "rescale": 0.0, "batch": 1, "strength": 1.0, "deep_cache": None}
         return {**base, **more}
     for folder in ("sd1", "sd2", "sdxl"):
         for solver in SOLVERS:
@@ -125,6 +126,15 @@ def cases():
     yield case("lora")
     yield case("lora", batch=3, solver="dpmpp-2m")
     yield case("lora", "image", strength=0.7)
+    # An interval and a branch.
+    yield case("sd1", solver="ddim", steps=6, deep_cache=[2, 0])
+    yield case("sd1", solver="euler", steps=7, deep_cache=[3, 1], batch=3)
+    yield case("sd1", solver="dpmpp-2m", steps=6, deep_cache=[6, 0], guidance=1.0)
+    yield case("sd1", "inpaint", solver="ddim", steps=6, strength=0.8, deep_cache=[2, 1])
+    yield case("sd2", "image", solver="ddim", steps=8, strength=0.7, deep_cache=[2, 0], batch=3)
+    yield case("sdxl", solver="euler", steps=6, deep_cache=[3, 0])
+    yield case("sdxl", solver="dpmpp-2m", steps=6, deep_cache=[2, 1], batch=3)
+    yield case("control", solver="ddim", steps=6, deep_cache=[3, 1])
 
 
 RANK, ALPHA, LORA_WEIGHT = 3, 5.0, 0.8
@@ -173,6 +183,10 @@ def draw(one, added):
         # The files of real models say that nothing is clipped; the small ones of make_prompts.py say nothing.
         unclipped = {"clip_sample": False} if name in ("DDIMScheduler", "DDPMScheduler") and one["kind"] != "inpaint" and not xl else {}
         pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config, **settings, **unclipped)
+    if one["deep_cache"]:
+        cache = DeepCacheSDHelper(pipe=pipe)
+        cache.set_params(cache_interval=one["deep_cache"][0], cache_branch_id=one["deep_cache"][1])
+        cache.enable()
     batch = one["batch"]
     images = torch.from_numpy(picture(batch)).permute(0, 3, 1, 2).float() / 127.5 - 1
     settings = {"prompt": PROMPTS[:batch], "negative_prompt": NEGATIVES[:batch], "num_inference_steps": one["steps"],

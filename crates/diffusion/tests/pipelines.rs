@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use evenset_core::{Seed, Silent};
 use evenset_diffusion::stable_diffusion::{
-    Additions, ControlSettings, DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion, Start, Wanted,
+    Additions, ControlSettings, DeepCache, DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion,
+    Start, Wanted,
 };
 use evenset_nn::LoraStack;
 use evenset_nn::models::Variant;
@@ -30,6 +31,8 @@ struct Case {
     rescale: f64,
     batch: usize,
     strength: f64,
+    /// DeepCache's interval and branch.
+    deep_cache: Option<(usize, usize)>,
 }
 
 impl Case {
@@ -41,6 +44,7 @@ impl Case {
             steps: self.steps,
             guidance: self.guidance,
             guidance_rescale: self.rescale,
+            deep_cache: self.deep_cache.map(|(interval, branch)| DeepCache { interval, branch }),
             // The first all the way, the second in the middle of the walk.
             controls: match self.folder.as_str() {
                 "control" => vec![
@@ -168,7 +172,7 @@ fn pipelines_draw_what_diffusers_draws_for_the_same_noise() {
     let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden("pipelines/cases.json")).unwrap()).unwrap();
     let images: HashMap<String, Tensor> =
         candle_core::safetensors::load(golden("pipelines/images.safetensors"), CPU).unwrap();
-    assert!(cases.len() >= 104);
+    assert!(cases.len() >= 112);
     let mut models = BTreeMap::new();
     let (mut worst, mut wrong) = (0f64, Vec::new());
     for (i, case) in cases.iter().enumerate() {
@@ -217,6 +221,26 @@ fn an_image_is_the_same_alone_and_beside_others_of_any_kind() {
 }
 
 #[test]
+fn reused_features_belong_to_one_image_and_to_one_kind_of_call() {
+    for family in ["sd1", "sdxl"] {
+        let model = load(family);
+        let plain = DrawSettings { height: 16, width: 24, steps: 7, ..DrawSettings::of(&model.components().facts) };
+        let cached = |interval| DrawSettings { deep_cache: Some(DeepCache { interval, branch: 0 }), ..plain.clone() };
+        let requests = [request("a red coat", 1), request(&"many words ".repeat(60), 2), request("a bag", 3)];
+        let draw = |settings: &DrawSettings| model.generate(&requests, settings, &Silent).unwrap();
+        let (every, third) = (draw(&plain), draw(&cached(3)));
+        assert!(draw(&cached(1)) == every, "{family}");
+        for (request, (exact, reused)) in requests.iter().zip(every.iter().zip(&third)) {
+            assert!(exact != reused, "{family}: nothing was reused");
+            assert!(model.generate(std::slice::from_ref(request), &cached(3), &Silent).unwrap()[0] == *reused);
+        }
+        // Guidance begins and ends within the walk: what was kept of a guided call is no use to an unguided one.
+        let between = DrawSettings { guidance_interval: Some([0.3, 5.0]), ..cached(3) };
+        assert!(draw(&between) == draw(&DrawSettings { guided_at_once: false, ..between.clone() }), "{family}");
+    }
+}
+
+#[test]
 fn a_prompt_changes_what_a_mask_frees_alone() {
     for (family, seed) in [("sd1", 1), ("sdxl", 2)] {
         let model = load(family);
@@ -243,6 +267,11 @@ fn impossible_settings_and_starts_are_named_with_their_remedy() {
     assert_eq!(refusal(&odd, request("a", 1)), "`width`: 23 is not a multiple of 2 up to 4096; take 24");
     let none = DrawSettings { steps: 0, ..settings.clone() };
     assert!(refusal(&none, request("a", 1)).starts_with("`steps`: 0 is not between 1 and"));
+    let reused =
+        |interval, branch| DrawSettings { deep_cache: Some(DeepCache { interval, branch }), ..settings.clone() };
+    assert_eq!(refusal(&reused(0, 0), request("a", 1)), "`deep_cache`: an interval of 0 is not between 1 and 100");
+    let deep = refusal(&reused(2, 4), request("a", 1));
+    assert_eq!(deep, "`deep_cache`: branch 4 is not one of this network's, 0 to 2");
     let start = |strength, mask| Some(Start { pixels: vec![0; 16 * 24 * 3], strength, mask });
     let far = PromptRequest { start: start(1.5, None), ..request("a", 1) };
     assert_eq!(refusal(&settings, far), "`strength`: 1.5 is not above 0 and at most 1");

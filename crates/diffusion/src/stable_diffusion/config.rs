@@ -19,7 +19,7 @@ use super::files::unusable;
 use super::hub::{self, HubCache, HubId};
 use super::model::StableDiffusion;
 use super::prompt::PromptOptions;
-use super::settings::DrawSettings;
+use super::settings::{DeepCache, DrawSettings};
 use super::single_file::ModelFile;
 use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
@@ -59,6 +59,9 @@ pub struct StableDiffusionConfig {
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub guidance_rescale: f64,
+    /// Takes the network's deep features at most steps from the step before: about twice as fast, and a little coarser.
+    /// Default: none.
+    pub deep_cache: Option<DeepCache>,
 }
 
 /// What the denoising network in a single file predicts.
@@ -158,6 +161,7 @@ impl StableDiffusionConfig {
             height: side(self.height, default.height),
             width: side(self.width, default.width),
             guidance_rescale: self.guidance_rescale,
+            deep_cache: self.deep_cache,
             prompts: self.prompts,
             controls: self.controls.iter().map(ControlConfig::settings).collect(),
             ..default

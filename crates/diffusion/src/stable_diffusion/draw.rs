@@ -3,12 +3,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use evenset_core::Progress;
-use evenset_nn::models::{AutoencoderKL, Conditions, ControlNetModel, ControlResiduals, Tiling, UNet2DConditionModel};
+use evenset_nn::models::{
+    AutoencoderKL, Conditions, ControlNetModel, ControlResiduals, DeepFeatures, Tiling, UNet2DConditionModel,
+};
 
 use super::components::Components;
 use super::encode::{Conditioning, Embedded};
 use super::guidance::{guided, scale_embedding};
-use super::settings::{ControlSettings, DrawSettings};
+use super::settings::{ControlSettings, DeepCache, DrawSettings};
 use super::sizes::{SizeConditioning, time_ids};
 use super::start::{Latents, Start, planes};
 use crate::error::{DiffusionError, Result};
@@ -89,11 +91,12 @@ impl Components {
         // A network of four channels knows nothing of the mask: what stays is put back after each step.
         let mask = latents.as_ref().filter(|_| !inpainting).and_then(|latents| latents.mask.as_ref());
         let mut calls = 0;
+        let mut deep = settings.deep_cache.map(Deep::new);
         walk.run(
             &x,
             &mut |x, timestep| {
                 progress.check()?;
-                let prediction = network.predict(x, timestep, &walk, calls);
+                let prediction = network.predict(x, timestep, &walk, calls, deep.as_mut());
                 calls += 1;
                 prediction
             },
@@ -246,26 +249,38 @@ impl<'a> Network<'a> {
     }
 
     /// The guided prediction for `x` at call `call` of `walk`.
-    fn predict(&self, x: &Tensor, timestep: f64, walk: &Walk<'_>, call: usize) -> Result<Tensor> {
+    fn predict(
+        &self,
+        x: &Tensor,
+        timestep: f64,
+        walk: &Walk<'_>,
+        call: usize,
+        mut deep: Option<&mut Deep>,
+    ) -> Result<Tensor> {
         let now = Now { x, timestep, share: (call, walk.timesteps().len()) };
         let sigma = walk.sigma(call);
         let within = self.settings.guidance_interval.is_none_or(|[low, high]| (low..=high).contains(&sigma));
-        let Some(negative) = self.negative.as_ref().filter(|_| within) else {
-            return self.call(now, &[&self.positive]);
+        let negative = self.negative.as_ref().filter(|_| within);
+        if let Some(deep) = &mut deep {
+            deep.begin(call, negative.is_some());
+        }
+        let [first, second] = deep.map_or([None, None], |deep| deep.features.each_mut().map(Some));
+        let Some(negative) = negative else {
+            return self.call(now, &[&self.positive], first);
         };
         let (positive, negative) = match self.settings.guided_at_once {
             true => {
-                let both = self.call(now, &[negative, &self.positive])?;
+                let both = self.call(now, &[negative, &self.positive], first)?;
                 let batch = x.dim(0)?;
                 (both.narrow(0, batch, batch)?, both.narrow(0, 0, batch)?)
             }
-            false => (self.call(now, &[&self.positive])?, self.call(now, &[negative])?),
+            false => (self.call(now, &[&self.positive], first)?, self.call(now, &[negative], second)?),
         };
         guided(&positive, &negative, self.guidance, self.settings.guidance_rescale)
     }
 
     /// The network's predictions under each of `texts`, one behind another.
-    fn call(&self, now: Now<'_>, texts: &[&Conditioning]) -> Result<Tensor> {
+    fn call(&self, now: Now<'_>, texts: &[&Conditioning], deep: Option<&mut DeepFeatures>) -> Result<Tensor> {
         let repeated = |x: &Tensor| Tensor::cat(&vec![x; texts.len()], 0);
         let text = Conditioning::stack(texts)?;
         let latents = repeated(now.x)?;
@@ -292,7 +307,32 @@ impl<'a> Network<'a> {
             None => latents,
         };
         let conditions = Conditions { timestep: scale.as_ref(), ..conditions };
-        Ok(self.unet.forward_controlled(&input, &timesteps, &conditions, control.as_ref())?)
+        Ok(self.unet.forward_with(&input, &timesteps, &conditions, control.as_ref(), deep)?)
+    }
+}
+
+/// The deep features of the steps before.
+#[derive(Debug)]
+struct Deep {
+    interval: usize,
+    /// Of the step's calls of the network, one or two.
+    features: [DeepFeatures; 2],
+    /// Whether the step before was guided.
+    guided: bool,
+}
+
+impl Deep {
+    fn new(settings: DeepCache) -> Self {
+        let features = || DeepFeatures::new(settings.branch);
+        Self { interval: settings.interval, features: [features(), features()], guided: false }
+    }
+
+    /// Has every `interval`th call compute the whole network, and one with other texts than the call before.
+    fn begin(&mut self, call: usize, guided: bool) {
+        if call.is_multiple_of(self.interval.max(1)) || guided != self.guided {
+            self.features.iter_mut().for_each(DeepFeatures::forget);
+        }
+        self.guided = guided;
     }
 }
 

@@ -79,6 +79,8 @@ pub struct ModelFacts {
     pub downsampling: usize,
     /// Height and width in pixels of the images the network was trained on, where its configuration says it.
     pub native_size: Option<(usize, usize)>,
+    /// Results on the way down of the network below which layers can be left out of a step.
+    pub branches: usize,
     /// XL: zeros stand for a negative prompt that is not given (`force_zeros_for_empty_prompt`).
     pub zeros_for_no_negative: bool,
 }
@@ -97,7 +99,6 @@ impl Configs {
         let config = |part: &str| dir.join(part).join("config.json");
         let text = |part: &str| Ok::<_, DiffusionError>((config(part), TextConfig::read(&config(part))?));
         let (unet, vae) = (config("unet"), config("vae"));
-        check(&unet, UNet2DConditionConfig::from_json(&read_text(&unet)?))?;
         Ok(Self {
             vae: check(&vae, AutoencoderKLConfig::from_json(&read_text(&vae)?))?,
             text: text("text_encoder")?,
@@ -109,6 +110,8 @@ impl Configs {
     /// What they say of a model with these noise levels, which belong to the file `path`.
     pub(super) fn facts(&self, index: &Index, path: &Path, scheduler: &Map<String, Value>) -> Result<ModelFacts> {
         self.agree()?;
+        let (unet, map) = &self.unet;
+        let network = check(unet, UNet2DConditionConfig::from_json(&Value::Object(map.clone()).to_string()))?;
         let prediction = match scheduler.get("prediction_type").and_then(Value::as_str) {
             None | Some("epsilon") => Prediction::Epsilon,
             Some("v_prediction") => Prediction::V,
@@ -128,6 +131,7 @@ impl Configs {
             latent_channels: self.vae.latent_channels(),
             downsampling: self.vae.downsampling(),
             native_size: self.native_size(),
+            branches: network.branches(),
             zeros_for_no_negative: index.zeros_for_no_negative,
         })
     }

@@ -39,7 +39,7 @@ pub use facts::{Distilled, Family, ModelFacts, Prediction};
 pub use folder::ModelFolder;
 pub use model::{PromptRequest, StableDiffusion};
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
-pub use settings::{ControlSettings, DrawSettings};
+pub use settings::{ControlSettings, DeepCache, DrawSettings};
 pub use single_file::{FileShapes, ModelFile};
 pub use sizes::{SizeConditioning, time_ids};
 pub use source::ModelSource;

@@ -1,5 +1,8 @@
 //! How images are drawn from a model.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::facts::{Distilled, ModelFacts};
 use super::prompt::PromptOptions;
 use crate::error::{DiffusionError, Result};
@@ -28,10 +31,25 @@ pub struct DrawSettings {
     /// Whether both predictions of guidance come from one call of the network, at twice the memory, or from two. Images
     /// are the same.
     pub guided_at_once: bool,
+    /// Whether steps take the network's deep features from the step before.
+    pub deep_cache: Option<DeepCache>,
     /// How prompts are read.
     pub prompts: PromptOptions,
     /// How closely images follow the pictures of each ControlNet; one for each that was loaded.
     pub controls: Vec<ControlSettings>,
+}
+
+/// Reuse of deep features between steps (DeepCache, Ma et al. 2024): faster, and a little coarser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeepCache {
+    /// The whole network is computed at every so manieth step (DeepCache's `cache_interval`), 1 to 100; 1 is every step.
+    #[schemars(range(min = 1, max = 100))]
+    pub interval: usize,
+    /// How many results on the way down are computed at the other steps, beside the first convolution's
+    /// (`cache_branch_id`). Default: 0, the fastest.
+    #[serde(default)]
+    pub branch: usize,
 }
 
 /// How closely images follow a ControlNet's pictures.
@@ -81,6 +99,7 @@ impl DrawSettings {
             guidance_rescale: 0.0,
             guidance_interval: None,
             guided_at_once: true,
+            deep_cache: None,
             prompts: PromptOptions::default(),
             controls: Vec::new(),
         }
@@ -109,6 +128,15 @@ impl DrawSettings {
             if !scale.is_finite() || !(0.0..=1.0).contains(start) || !(start..=&1.0).contains(&end) {
                 let reason = format!("a scale of {scale} from {start} to {end} of the steps; shares are from 0 to 1");
                 return fail("controls", reason);
+            }
+        }
+        if let Some(DeepCache { interval, branch }) = self.deep_cache {
+            if !(1..=100).contains(&interval) {
+                return fail("deep_cache", format!("an interval of {interval} is not between 1 and 100"));
+            }
+            if branch >= facts.branches {
+                let most = facts.branches.saturating_sub(1);
+                return fail("deep_cache", format!("branch {branch} is not one of this network's, 0 to {most}"));
             }
         }
         match self.guidance_interval {

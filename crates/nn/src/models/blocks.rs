@@ -19,6 +19,76 @@ pub(super) struct Context<'a> {
     pub(super) text: Option<&'a Tensor>,
 }
 
+/// What a UNet's deep layers gave at one denoising step, for the steps after it (DeepCache, Ma et al. 2024): neighbouring
+/// steps agree in it, so that only the outermost layers need be computed again.
+#[derive(Clone, Debug, Default)]
+pub struct DeepFeatures {
+    branch: usize,
+    kept: Option<Maps>,
+}
+
+impl DeepFeatures {
+    /// Nothing yet. `branch` counts the results on the way down, from the first convolution's (0), as DeepCache's
+    /// `cache_branch_id` does: what lies below that one is kept.
+    pub fn new(branch: usize) -> Self {
+        Self { branch, kept: None }
+    }
+
+    /// Has the next step compute all layers again.
+    pub fn forget(&mut self) {
+        self.kept = None;
+    }
+}
+
+/// Results on the way down that the way up takes again.
+#[derive(Debug)]
+pub(super) struct Skips {
+    pub(super) maps: Vec<Maps>,
+    /// How many are computed; the way down ends there.
+    most: usize,
+}
+
+impl Skips {
+    /// Of a whole way down, from the first convolution's result on.
+    pub(super) fn whole(first: Maps) -> Self {
+        Self { maps: vec![first], most: usize::MAX }
+    }
+
+    fn is_full(&self) -> bool {
+        self.maps.len() >= self.most
+    }
+}
+
+/// How far the way up has come.
+#[derive(Debug)]
+struct WayUp {
+    skips: Vec<Maps>,
+    /// Layers that are still to come.
+    left: usize,
+    /// The last so many are computed; those before them are passed by.
+    computed: usize,
+    /// What goes in where so many are left is kept.
+    keep_at: usize,
+    kept: Option<Maps>,
+}
+
+impl WayUp {
+    /// Counts the next layer, into which `h` goes, and says whether it is passed by.
+    fn passes(&mut self, h: &Maps) -> bool {
+        if self.left == self.keep_at {
+            self.kept = Some(h.clone());
+        }
+        let passed = self.left > self.computed;
+        self.left = self.left.saturating_sub(1);
+        passed
+    }
+
+    /// Whether a layer was computed.
+    fn has_begun(&self) -> bool {
+        self.left < self.computed
+    }
+}
+
 /// A level on the way down or up.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -48,33 +118,42 @@ impl Block {
         plans.iter().enumerate().map(|(i, plan)| Self::new(&scope.sub(i), direction, plan)).collect()
     }
 
-    /// The way down; every result that the way up takes again goes to `skips`.
-    pub(super) fn down(&self, x: Maps, context: Context<'_>, skips: &mut Vec<Maps>) -> Result<Maps> {
+    /// The way down, as far as `skips` has room: every result that the way up takes again goes there.
+    pub(super) fn down(&self, x: Maps, context: Context<'_>, skips: &mut Skips) -> Result<Maps> {
         let mut h = x;
         for (resnet, attention) in &self.layers {
+            if skips.is_full() {
+                return Ok(h);
+            }
             h = layer(resnet, attention.as_ref(), &h, context)?;
-            skips.push(h.clone());
+            skips.maps.push(h.clone());
         }
-        if let Some(resample) = &self.resample {
-            h = resample.forward(&h, h.size(), context.time)?;
-            skips.push(h.clone());
+        match self.resample.as_ref().filter(|_| !skips.is_full()) {
+            Some(resample) => {
+                h = resample.forward(&h, h.size(), context.time)?;
+                skips.maps.push(h.clone());
+                Ok(h)
+            }
+            None => Ok(h),
         }
-        Ok(h)
     }
 
     /// The way up; every layer takes the last of `skips`, and the maps grow to the size of the one after those.
-    pub(super) fn up(&self, x: Maps, context: Context<'_>, skips: &mut Vec<Maps>) -> Result<Maps> {
+    fn up(&self, x: Maps, context: Context<'_>, way: &mut WayUp) -> Result<Maps> {
         let mut h = x;
         for (resnet, attention) in &self.layers {
-            if let Some(skip) = skips.pop() {
+            if way.passes(&h) {
+                continue;
+            }
+            if let Some(skip) = way.skips.pop() {
                 h = h.concat_channels(&skip)?;
             }
             h = layer(resnet, attention.as_ref(), &h, context)?;
         }
-        match &self.resample {
+        match self.resample.as_ref().filter(|_| way.has_begun()) {
             Some(resample) => {
                 let (height, width) = h.size();
-                let size = skips.last().map_or((2 * height, 2 * width), Maps::size);
+                let size = way.skips.last().map_or((2 * height, 2 * width), Maps::size);
                 resample.forward(&h, size, context.time)
             }
             None => Ok(h),
@@ -157,30 +236,45 @@ impl UNetBody {
 
     /// `[batch, in_channels, height, width]` to `[batch, out_channels, height, width]`.
     pub(super) fn forward(&self, x: &Tensor, context: Context<'_>) -> Result<Tensor> {
-        self.forward_controlled(x, context, None)
+        self.forward_with(x, context, None, None)
     }
 
-    /// The same, with `control` added to what the way up takes again and to the middle.
-    pub(super) fn forward_controlled(
+    /// The same, with `control` added to what the way up takes again and to the middle. What `deep` holds is not computed
+    /// again; where it holds nothing, it is filled.
+    pub(super) fn forward_with(
         &self,
         x: &Tensor,
         context: Context<'_>,
         control: Option<&ControlResiduals>,
+        deep: Option<&mut DeepFeatures>,
     ) -> Result<Tensor> {
         let x = if self.centred { x.affine(2.0, -1.0)? } else { x.clone() };
-        let mut h = self.conv_in.forward(&from_images(&x)?)?;
-        let mut skips = vec![h.clone()];
+        let first = self.conv_in.forward(&from_images(&x)?)?;
+        let layers = self.up_blocks.iter().map(|block| block.layers.len()).sum();
+        // Without `deep`, no layer has so many behind it, and nothing is kept.
+        let outermost = deep.as_ref().map_or(usize::MAX, |deep| deep.branch.saturating_add(1));
+        let reused = deep.as_ref().and_then(|deep| deep.kept.clone());
+        let computed = if reused.is_some() { outermost.min(layers) } else { layers };
+
+        let mut skips = Skips { maps: vec![first.clone()], most: computed };
+        let mut h = first;
         for block in &self.down_blocks {
             h = block.down(h, context, &mut skips)?;
         }
-        if let Some(mid) = &self.mid_block {
+        if let Some(mid) = self.mid_block.as_ref().filter(|_| reused.is_none()) {
             h = mid.forward(&h, context)?;
         }
         if let Some(control) = control {
-            h = control.add_to(&mut skips, &h)?;
+            skips.maps = control.on_skips(&skips.maps, layers)?;
+            h = if reused.is_none() { control.on_mid(&h)? } else { h };
         }
+        let mut way = WayUp { skips: skips.maps, left: layers, computed, keep_at: outermost, kept: None };
+        h = reused.unwrap_or(h);
         for block in &self.up_blocks {
-            h = block.up(h, context, &mut skips)?;
+            h = block.up(h, context, &mut way)?;
+        }
+        if let Some(deep) = deep {
+            deep.kept = way.kept;
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&h)?)?.to_nchw()
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::blocks::{Block, Context, MidBlock};
+use super::blocks::{Block, Context, MidBlock, Skips};
 use super::layers::{Conv2d, from_images};
 use super::load::{self, LoadOptions};
 use super::plan;
@@ -39,22 +39,38 @@ impl ControlResiduals {
         Ok(Self { down: sums(&self.down, &other.down)?, mid: self.mid.add(&other.mid)? })
     }
 
-    /// Adds them to what the way up takes again, and gives the sum with the middle.
-    pub(super) fn add_to(&self, skips: &mut Vec<Maps>, mid: &Maps) -> Result<Maps> {
-        *skips = sums(skips, &self.down)?;
-        mid.add(&self.mid)
+    /// What the way up takes again, with them added. `skips` are the first results of a network that has so many.
+    pub(super) fn on_skips(&self, skips: &[Maps], of: usize) -> Result<Vec<Maps>> {
+        if self.down.len() != of {
+            return Err(foreign(self.down.len(), of));
+        }
+        skips.iter().zip(&self.down).map(sum).collect()
+    }
+
+    /// The middle, with theirs added.
+    pub(super) fn on_mid(&self, mid: &Maps) -> Result<Maps> {
+        sum((mid, &self.mid))
     }
 }
 
 fn sums(a: &[Maps], b: &[Maps]) -> Result<Vec<Maps>> {
     if a.len() != b.len() {
-        bail!("{} residuals of a ControlNet for {} results: it belongs to another UNet", b.len(), a.len());
+        return Err(foreign(b.len(), a.len()));
     }
-    let sum = |(a, b): (&Maps, &Maps)| match a.dims() == b.dims() {
-        true => a.add(b),
-        false => bail!("a ControlNet's residual of {:?} for a result of {:?}", b.dims(), a.dims()),
-    };
     a.iter().zip(b).map(sum).collect()
+}
+
+fn sum((result, residual): (&Maps, &Maps)) -> Result<Maps> {
+    match result.dims() == residual.dims() {
+        true => result.add(residual),
+        false => bail!("a ControlNet's residual of {:?} for a result of {:?}", residual.dims(), result.dims()),
+    }
+}
+
+fn foreign(residuals: usize, results: usize) -> candle_core::Error {
+    candle_core::Error::Msg(format!(
+        "{residuals} residuals of a ControlNet for {results} results: it belongs to another UNet"
+    ))
 }
 
 /// The convolutions that bring the image down to the size of the latents.
@@ -175,14 +191,14 @@ impl ControlNetModel {
         let text = conditions.text.map(|text| text.to_dtype(self.dtype)?.contiguous()).transpose()?;
         let context = Context { time: Some(&time), text: text.as_ref() };
         let mut h = self.entry(latents, image)?;
-        let mut results = vec![h.clone()];
+        let mut results = Skips::whole(h.clone());
         for block in &self.down_blocks {
             h = block.down(h, context, &mut results)?;
         }
         let mid = self.mid_block.forward(&h, context)?;
         let control = |(conv, x): (&Conv2d, &Maps)| conv.forward(x)?.scale(scale);
         Ok(ControlResiduals {
-            down: self.controls.iter().zip(&results).map(control).collect::<Result<_>>()?,
+            down: self.controls.iter().zip(&results.maps).map(control).collect::<Result<_>>()?,
             mid: control((&self.mid_control, &mid))?,
         })
     }

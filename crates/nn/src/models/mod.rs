@@ -33,6 +33,7 @@ mod unet_condition;
 mod weight_files;
 
 pub use autoencoder::{AutoencoderKL, AutoencoderKLConfig, AutoencoderKLJson, Posterior, Tiling};
+pub use blocks::DeepFeatures;
 pub use config::{
     Activation, AdditionEmbedding, ClassEmbedding, MidBlock, OneOrMany, Resampling, SampleSize, TimeEmbedding,
     TimeScaleShift, UNetDownBlock, UNetUpBlock, VaeDownBlock, VaeUpBlock,

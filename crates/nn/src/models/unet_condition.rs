@@ -8,7 +8,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-use super::blocks::{Context, UNetBody};
+use super::blocks::{Context, DeepFeatures, UNetBody};
 use super::controlnet::ControlResiduals;
 use super::load::{self, LoadOptions};
 use crate::lora::LoraStack;
@@ -129,20 +129,23 @@ impl UNet2DConditionModel {
     /// # Errors
     /// Shapes that do not agree, and conditions that are missing or that the network does not take.
     pub fn forward(&self, latents: &Tensor, timesteps: &Tensor, conditions: &Conditions<'_>) -> Result<Tensor> {
-        self.forward_controlled(latents, timesteps, conditions, None)
+        self.forward_with(latents, timesteps, conditions, None, None)
     }
 
     /// [`forward`](Self::forward), with what a [`ControlNetModel`](super::ControlNetModel) says added to the results on the
-    /// way down and to the middle (diffusers' `down_block_additional_residuals` and `mid_block_additional_residual`).
+    /// way down and to the middle (diffusers' `down_block_additional_residuals` and `mid_block_additional_residual`), and
+    /// with the deep layers' results of a step before. What `deep` holds is not computed again; where it holds nothing, it
+    /// is filled. It belongs to one batch under one set of conditions.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and residuals of a ControlNet for another network.
-    pub fn forward_controlled(
+    /// As [`forward`](Self::forward), residuals of a ControlNet for another network, and deep features of another batch.
+    pub fn forward_with(
         &self,
         latents: &Tensor,
         timesteps: &Tensor,
         conditions: &Conditions<'_>,
         control: Option<&ControlResiduals>,
+        deep: Option<&mut DeepFeatures>,
     ) -> Result<Tensor> {
         let (batch, _, _, _) = latents.dims4()?;
         if timesteps.dims() != [batch] {
@@ -152,6 +155,6 @@ impl UNet2DConditionModel {
         let text = conditions.text.map(|text| text.to_dtype(self.dtype)?.contiguous()).transpose()?;
         let context = Context { time: Some(&time), text: text.as_ref() };
         let latents_in = latents.to_dtype(self.dtype)?;
-        self.body.forward_controlled(&latents_in, context, control)?.to_dtype(latents.dtype())
+        self.body.forward_with(&latents_in, context, control, deep)?.to_dtype(latents.dtype())
     }
 }

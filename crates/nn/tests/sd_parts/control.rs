@@ -24,7 +24,7 @@ fn run(control: &ControlNetModel, unet: &UNet2DConditionModel, io: &Tensors) -> 
     no_grad(|| {
         let conditions = conditions(io);
         let said = control.forward(&io["x"], &io["timesteps"], &conditions, &io["image"], 0.8).unwrap();
-        let out = unet.forward_controlled(&io["x"], &io["timesteps"], &conditions, Some(&said)).unwrap();
+        let out = unet.forward_with(&io["x"], &io["timesteps"], &conditions, Some(&said), None).unwrap();
         (said, out)
     })
 }
@@ -69,10 +69,10 @@ fn two_controlnets_add_up_and_a_scale_of_zero_says_nothing() {
     no_grad(|| {
         let said = |scale| control.forward(&io["x"], &io["timesteps"], &conditions, &io["image"], scale).unwrap();
         let sum = said(0.3).add(&said(0.5)).unwrap();
-        let out = unet.forward_controlled(&io["x"], &io["timesteps"], &conditions, Some(&sum)).unwrap();
+        let out = unet.forward_with(&io["x"], &io["timesteps"], &conditions, Some(&sum), None).unwrap();
         assert_near("a sum", &out, &io["out"]);
         let plain = unet.forward(&io["x"], &io["timesteps"], &conditions).unwrap();
-        let none = unet.forward_controlled(&io["x"], &io["timesteps"], &conditions, Some(&said(0.0))).unwrap();
+        let none = unet.forward_with(&io["x"], &io["timesteps"], &conditions, Some(&said(0.0)), None).unwrap();
         assert_eq!(crate::values(&plain), crate::values(&none));
     });
 }
@@ -90,13 +90,13 @@ fn what_does_not_fit_is_an_error_and_no_panic() {
         assert!(control.forward(&io["x"], &io["timesteps"], &conditions, &grey, 1.0).is_err());
         let mut said = control.forward(&io["x"], &io["timesteps"], &conditions, &io["image"], 1.0).unwrap();
         said.down.pop();
-        let error = unet.forward_controlled(&io["x"], &io["timesteps"], &conditions, Some(&said)).unwrap_err();
+        let error = unet.forward_with(&io["x"], &io["timesteps"], &conditions, Some(&said), None).unwrap_err();
         assert!(error.to_string().contains("another UNet"), "{error}");
         let (other, _) = models("controlnet-sdxl", "sdxl");
         let xl = inputs("controlnet-sdxl", "sdxl");
         let conditions_xl = crate::conditions(&xl);
         let said = other.forward(&xl["x"], &xl["timesteps"], &conditions_xl, &xl["image"], 1.0).unwrap();
-        assert!(unet.forward_controlled(&io["x"], &io["timesteps"], &conditions, Some(&said)).is_err());
+        assert!(unet.forward_with(&io["x"], &io["timesteps"], &conditions, Some(&said), None).is_err());
     });
 }
 

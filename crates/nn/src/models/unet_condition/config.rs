@@ -177,6 +177,11 @@ impl UNet2DConditionConfig {
         self.body.in_channels
     }
 
+    /// Results on the way down below which layers can be left out (see [`DeepFeatures`](crate::models::DeepFeatures)).
+    pub fn branches(&self) -> usize {
+        plan::skips(self.body.channels, &self.body.down).len().saturating_sub(1)
+    }
+
     /// Channels of the latents that go out.
     pub fn out_channels(&self) -> usize {
         self.body.out_channels
