@@ -11,7 +11,7 @@ Needs torch, diffusers and safetensors (made with torch 2.15 and diffusers 0.42)
 """
 import json, pathlib, sys
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)
@@ -79,10 +79,12 @@ def vae(dir, model, size, dtype=torch.float32, layout=""):
     factor = 2 ** (len(model.config.block_out_channels) - 1)
     image = randn(BATCH, 3, size[0] * factor, size[1] * factor, seed=1)
     z = randn(BATCH, model.config.latent_channels, *size, seed=2)
+    tiny = isinstance(model, AutoencoderTiny)
     with torch.no_grad():
-        posterior, decoded = model.encode(image).latent_dist, model.decode(z).sample
+        encoded, decoded = model.encode(image), model.decode(z).sample
+    results = {"latents": encoded.latents} if tiny else {"mean": encoded.latent_dist.mean, "logvar": encoded.latent_dist.logvar}
     save(model, dir, dtype, layout)
-    io = {"image": image, "mean": posterior.mean, "logvar": posterior.logvar, "z": z, "decoded": decoded}
+    io = {"image": image, **results, "z": z, "decoded": decoded}
     save_file({name: value.contiguous() for name, value in io.items()}, dir / "io.safetensors")
 
 
@@ -160,6 +162,10 @@ def main(root):
     vae(root / "vae-early", AutoencoderKL(block_out_channels=(16, 16), down_block_types=("AttnDownEncoderBlock2D",) * 2, use_quant_conv=False,
         up_block_types=("AttnUpDecoderBlock2D",) * 2, layers_per_block=1, use_post_quant_conv=False, latent_channels=2, norm_num_groups=16,
         mid_block_add_attention=False), (4, 4), half, "early")
+
+    # A tiny one of two levels, with unlike numbers of blocks.
+    vae(root / "vae-tiny", AutoencoderTiny(encoder_block_out_channels=(12,) * 2, decoder_block_out_channels=(16,) * 2,
+        num_encoder_blocks=(1, 2), num_decoder_blocks=(2, 1)), (4, 5), half)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ DeepCache 0.1.1). The same versions give the same bytes.
 import contextlib, json, math, pathlib, sys
 import numpy, torch
 import diffusers
-from diffusers import (ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, StableDiffusionControlNetPipeline,
+from diffusers import (AutoencoderTiny, ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, StableDiffusionControlNetPipeline,
                        StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
                        StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline,
                        UNet2DConditionModel)
@@ -135,6 +135,8 @@ def cases():
     yield case("sdxl", solver="euler", steps=6, deep_cache=[3, 0])
     yield case("sdxl", solver="dpmpp-2m", steps=6, deep_cache=[2, 1], batch=3)
     yield case("control", solver="ddim", steps=6, deep_cache=[3, 1])
+    yield case("small-decoder")
+    yield case("small-decoder", "image", strength=0.7, solver="ddim", batch=3)
 
 
 RANK, ALPHA, LORA_WEIGHT = 3, 5.0, 0.8
@@ -166,7 +168,7 @@ def add_lora(pipe, tensors):
 
 def draw(one, added):
     xl = one["folder"] == "sdxl"
-    is_sd1 = one["folder"] in ("inpaint", "control", "lora")
+    is_sd1 = one["folder"] in ("inpaint", "control", "lora", "small-decoder")
     folder = HERE / "prompts" / ("sd1" if is_sd1 else one["folder"]) / "model"
     more = {"unet": added["inpaint"]} if one["folder"] == "inpaint" else {}
     kind = PIPELINES[one["kind"], xl]
@@ -206,7 +208,9 @@ def draw(one, added):
         settings.update(mask_image=torch.from_numpy(mask(batch)).float()[:, None] / 255)
     with torch.no_grad(), given_noise():
         latents = pipe(**settings).images
-        return pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+        # Real images are encoded by the model's own autoencoder in any case.
+        vae = AutoencoderTiny.from_pretrained(HERE / "vae-tiny") if one["folder"] == "small-decoder" else pipe.vae
+        return vae.decode(latents / vae.config.scaling_factor).sample
 
 
 def main(root):

@@ -150,6 +150,13 @@ pub struct GenerateArgs {
     /// Guidance scale; default: 7.5, or none for a distilled model.
     #[arg(long, requires = "prompt")]
     pub guidance: Option<f64>,
+    /// Computes the whole network at every so manieth step alone, and takes its deep features from the step before at the
+    /// others (DeepCache): faster, and a little coarser.
+    #[arg(long, value_name = "INTERVAL", requires = "prompt")]
+    pub deep_cache: Option<usize>,
+    /// A small decoder in place of the model's own, such as madebyollin/taesd: a folder, or a hub id in the local cache.
+    #[arg(long, value_name = "MODEL", requires = "prompt")]
+    pub small_decoder: Option<String>,
     /// A LoRA, with its weight after a colon where it is not 1 (style.safetensors:0.8); may be given several times.
     #[arg(long, value_name = "FILE[:WEIGHT]", requires = "prompt")]
     pub lora: Vec<String>,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use evenset_pipeline::models::{Installed, installed};
 use evenset_pipeline::single::Single;
-use evenset_pipeline::{ControlConfig, LoraConfig, Precision, SchedulerKind, StableDiffusionConfig, StatedPrediction};
+use evenset_pipeline::{
+    ControlConfig, DeepCache, LoraConfig, Precision, SchedulerKind, StableDiffusionConfig, StatedPrediction,
+};
 
 use crate::args::GenerateArgs;
 use crate::exit;
@@ -30,6 +32,8 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
             }),
             loras: args.lora.iter().map(|text| lora(text)).collect(),
             controls: controls(args)?,
+            deep_cache: args.deep_cache.map(DeepCache::every),
+            small_decoder: args.small_decoder.clone(),
             ..StableDiffusionConfig::at(args.model.clone().unwrap_or_default())
         },
         prompt: prompt.to_owned(),

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use evenset_core::{Seed, Silent};
 use evenset_diffusion::stable_diffusion::{
     Additions, ControlSettings, DeepCache, DrawSettings, ModelFolder, Noise, Prompt, PromptRequest, StableDiffusion,
-    Start, Wanted,
+    StableDiffusionConfig, Start, Wanted,
 };
 use evenset_nn::LoraStack;
 use evenset_nn::models::Variant;
@@ -148,13 +148,14 @@ fn load(name: &str) -> StableDiffusion {
     let scratch = tempfile::tempdir().unwrap();
     let additions = match name {
         "control" => Additions { controls: vec![golden("pipelines/control"); 2], ..Additions::default() },
+        "small-decoder" => Additions { small_decoder: Some(golden("vae-tiny")), ..Additions::default() },
         "lora" => {
             let loras = LoraStack::open([(golden("pipelines/lora.safetensors"), 0.8)]).unwrap();
             Additions { loras, ..Additions::default() }
         }
         _ => Additions::default(),
     };
-    let base = if additions.controls.is_empty() && additions.loras.is_empty() { name } else { "sd1" };
+    let base = if ["control", "lora", "small-decoder"].contains(&name) { "sd1" } else { name };
     let folder = ModelFolder::open(&folder(base, scratch.path()), Variant::Whole).unwrap();
     StableDiffusion::load(Box::new(folder), &additions, CPU, DType::F32).unwrap()
 }
@@ -172,7 +173,7 @@ fn pipelines_draw_what_diffusers_draws_for_the_same_noise() {
     let cases: Vec<Case> = serde_json::from_slice(&fs::read(golden("pipelines/cases.json")).unwrap()).unwrap();
     let images: HashMap<String, Tensor> =
         candle_core::safetensors::load(golden("pipelines/images.safetensors"), CPU).unwrap();
-    assert!(cases.len() >= 112);
+    assert!(cases.len() >= 114);
     let mut models = BTreeMap::new();
     let (mut worst, mut wrong) = (0f64, Vec::new());
     for (i, case) in cases.iter().enumerate() {
@@ -279,6 +280,24 @@ fn impossible_settings_and_starts_are_named_with_their_remedy() {
     assert_eq!(refusal(&settings, short), "`mask`: 7 bytes are no mask of 24x16");
     let weak = PromptRequest { start: start(0.1, None), ..request("a", 1) };
     assert!(refusal(&settings, weak).contains("leaves none to walk"));
+
+    let model = golden("prompts/sd1/model").display().to_string();
+    let with = |small: PathBuf| StableDiffusionConfig {
+        small_decoder: Some(small.display().to_string()),
+        ..StableDiffusionConfig::at(&model)
+    };
+    assert!(
+        with(golden("vae-tiny")).files().unwrap().contains(&golden("vae-tiny/diffusion_pytorch_model.safetensors"))
+    );
+    let foreign = with(golden("vae")).files().unwrap_err().to_string();
+    assert!(foreign.contains("config.json") && foreign.contains("AutoencoderTiny"), "{foreign}");
+    let scratch = tempfile::tempdir().unwrap();
+    copy_into(&golden("vae-tiny"), scratch.path());
+    let config = fs::read_to_string(scratch.path().join("config.json")).unwrap();
+    let sixteen = config.replace("\"latent_channels\": 4", "\"latent_channels\": 16");
+    fs::write(scratch.path().join("config.json"), sixteen).unwrap();
+    let other = with(scratch.path().to_owned()).files().unwrap_err().to_string();
+    assert!(other.contains("latents of 16 channels") && other.contains("madebyollin/taesd"), "{other}");
 
     let nine = load("inpaint");
     let unmasked = nine.generate(&[request("a", 1)], &settings, &Silent).unwrap_err().to_string();

@@ -42,7 +42,7 @@ pub use engine::{Finished, Goal};
 pub use error::PipelineError;
 pub use evenset_diffusion::SchedulerKind;
 pub use evenset_diffusion::stable_diffusion::{
-    ControlConfig, LoraConfig, Precision, StableDiffusionConfig, StatedPrediction,
+    ControlConfig, DeepCache, LoraConfig, Precision, StableDiffusionConfig, StatedPrediction,
 };
 pub use evenset_nn::{Recycler, stop_idle_spinning};
 pub use evenset_plan::{Plan, Price};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use evenset_nn::models::clip::{LearnedToken, TextAdditions};
-use evenset_nn::models::{AutoencoderKL, ControlNetModel, LoadOptions, UNet2DConditionModel};
+use evenset_nn::models::{AutoencoderKL, AutoencoderTiny, ControlNetModel, LoadOptions, UNet2DConditionModel};
 use evenset_nn::{LoraStack, Part};
 
 use super::encode::{Encoder, TextEncoders};
@@ -23,6 +23,8 @@ pub struct Additions {
     pub learned: Vec<LearnedToken>,
     /// Folders of ControlNets (Zhang et al. 2023), in the order of the pictures of each request.
     pub controls: Vec<PathBuf>,
+    /// Folder of a small decoder that stands in for the model's own.
+    pub small_decoder: Option<PathBuf>,
 }
 
 /// The networks of a model. They are constants: every image is drawn with them.
@@ -34,6 +36,8 @@ pub struct Components {
     pub unet: UNet2DConditionModel,
     /// Images become latents, and latents images.
     pub vae: AutoencoderKL,
+    /// Latents become images in its place.
+    pub small_decoder: Option<AutoencoderTiny>,
     /// Pictures that images follow.
     pub controls: Vec<ControlNetModel>,
     /// What kind of model it is.
@@ -73,6 +77,10 @@ impl Components {
         let control =
             |dir: &PathBuf| timed("controlnet", || Ok(ControlNetModel::from_pretrained(dir, device, options)?));
         let controls = additions.controls.iter().map(control).collect::<Result<_>>()?;
+        let small = additions.small_decoder.as_ref();
+        let small =
+            small.map(|dir| timed("small decoder", || Ok(AutoencoderTiny::from_pretrained(dir, device, options)?)));
+        let small_decoder = small.transpose()?;
         tracing::info!(
             model = %source.path().display(),
             family = %facts.family,
@@ -81,13 +89,13 @@ impl Components {
             "loaded a model"
         );
         let text = TextEncoders::new(first, second, facts.zeros_for_no_negative);
-        Ok(Self { text, unet, vae, controls, facts, device: device.clone(), dtype })
+        Ok(Self { text, unet, vae, small_decoder, controls, facts, device: device.clone(), dtype })
     }
 
     /// Whether the autoencoder computes in a number type that overflows where `f32` does not: not on the CPU, which always
     /// computes in `f32`.
     pub(super) fn overflows(&self) -> bool {
-        !self.device.is_cpu() && self.dtype == DType::F16
+        !self.device.is_cpu() && self.dtype == DType::F16 && self.small_decoder.is_none()
     }
 }
 

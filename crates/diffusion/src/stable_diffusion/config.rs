@@ -12,12 +12,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::components::Additions;
-use super::control::{ControlConfig, ControlFolder, one};
+use super::control::{ControlConfig, one};
 use super::facts::{ModelFacts, Prediction};
 use super::fetch::{Hub, Kind};
 use super::files::unusable;
 use super::hub::{self, HubCache, HubId};
 use super::model::StableDiffusion;
+use super::network::{self, NetworkFolder};
 use super::prompt::PromptOptions;
 use super::settings::{DeepCache, DrawSettings};
 use super::single_file::ModelFile;
@@ -62,6 +63,10 @@ pub struct StableDiffusionConfig {
     /// Takes the network's deep features at most steps from the step before: about twice as fast, and a little coarser.
     /// Default: none.
     pub deep_cache: Option<DeepCache>,
+    /// A small decoder (diffusers' `AutoencoderTiny`, such as `madebyollin/taesd`) that decodes in place of the model's own,
+    /// many times faster and a little coarser, for previews: a folder, or a model of the Hugging Face hub in the local
+    /// cache. Default: none.
+    pub small_decoder: Option<String>,
 }
 
 /// What the denoising network in a single file predicts.
@@ -209,6 +214,10 @@ impl StableDiffusionConfig {
                 control.open(source.as_ref(), Some(&cache), self.variant()).is_err_and(|error| is_missing(&error));
             fetch(&control.path, Kind::Network, missing)?;
         }
+        if let Some(small) = &self.small_decoder {
+            let missing = self.small_decoder_folder(source.facts()).is_err_and(|error| is_missing(&error));
+            fetch(small, Kind::Network, missing)?;
+        }
         Ok(())
     }
 
@@ -217,46 +226,58 @@ impl StableDiffusionConfig {
     }
 
     /// The folders of the ControlNets, checked to be whole and to belong to the model.
-    fn control_folders(&self, model: &dyn ModelSource) -> Result<Vec<ControlFolder>> {
+    fn control_folders(&self, model: &dyn ModelSource) -> Result<Vec<NetworkFolder>> {
         let cache = cache();
         self.controls.iter().map(|control| control.open(model, cache.as_ref(), self.variant())).collect()
     }
 
-    /// Every file that the images depend on: the model's, ControlNets', LoRAs and learned words.
+    /// The folder of the small decoder, checked likewise.
+    fn small_decoder_folder(&self, facts: &ModelFacts) -> Result<Option<NetworkFolder>> {
+        let open = |name: &String| network::small_decoder(name, facts, cache().as_ref(), self.variant());
+        self.small_decoder.as_ref().map(open).transpose()
+    }
+
+    /// Every file that the images depend on: the model's, ControlNets', the small decoder's, LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`source`](Self::source), of a ControlNet too; [`DiffusionError::Model`] for one of another base model.
+    /// As [`source`](Self::source), of a ControlNet and a small decoder too; [`DiffusionError::Model`] for one of another base model.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let source = self.source()?;
         let mut files = source.files().to_vec();
         files.extend(self.control_folders(source.as_ref())?.into_iter().flat_map(|control| control.files));
+        files.extend(self.small_decoder_folder(source.facts())?.into_iter().flat_map(|decoder| decoder.files));
         files.extend(self.loras.iter().map(|lora| lora.path.clone()));
         files.extend(self.words.iter().map(|word| word.path.clone()));
         Ok(files)
     }
 
-    /// The model with its ControlNets, LoRAs and words.
+    /// The model with its ControlNets, small decoder, LoRAs and words.
     ///
     /// # Errors
     /// Those of [`StableDiffusion::load`] and [`files`](Self::files), of LoRAs and of learned words.
     pub fn load(&self, device: &Device) -> Result<StableDiffusion> {
         let source = self.source()?;
         let controls = self.control_folders(source.as_ref())?.into_iter().map(|control| control.dir).collect();
+        let small_decoder = self.small_decoder_folder(source.facts())?.map(|decoder| decoder.dir);
         let word = |word: &WordConfig| LearnedToken::read(&word.path, word.word.as_deref());
         let additions = Additions {
             loras: LoraStack::open(self.loras.iter().map(|lora| (lora.path.clone(), lora.weight)))?,
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
             controls,
+            small_decoder,
         };
         StableDiffusion::load(source, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's or file's name, with those of LoRAs and ControlNets.
+    /// A short name for provenance columns: the hub id or the folder's or file's name, with those of LoRAs, ControlNets and a
+    /// small decoder.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let loras = self.loras.iter().map(|lora| (stem(&lora.path), lora.weight));
         let controls = self.controls.iter().map(|control| (short(&control.path), control.weight));
-        loras.chain(controls).fold(short(&self.path), |name, (other, weight)| format!("{name} + {other} x {weight}"))
+        let base = short(&self.path)
+            + &self.small_decoder.iter().map(|path| format!(" + {}", short(path))).collect::<String>();
+        loras.chain(controls).fold(base, |name, (other, weight)| format!("{name} + {other} x {weight}"))
     }
 }
 

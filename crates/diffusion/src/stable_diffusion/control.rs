@@ -1,15 +1,16 @@
 //! ControlNets beside a model: where they lie, and whether they belong to it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use evenset_nn::models::{Layout, Variant};
+use evenset_nn::models::Variant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::facts::ModelFacts;
-use super::files::{Files, read_json, unusable};
-use super::hub::{self, HubCache};
+use super::files::{read_json, unusable};
+use super::hub::HubCache;
+use super::network::NetworkFolder;
 use super::settings::ControlSettings;
 use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
@@ -77,23 +78,12 @@ impl ControlConfig {
         model: &dyn ModelSource,
         cache: Option<&HubCache>,
         variant: Variant,
-    ) -> Result<ControlFolder> {
-        let (dir, within) = hub::locate(&self.path, cache)?;
-        if !dir.join("config.json").is_file() && dir.join("model_index.json").is_file() {
-            return Err(unusable(&dir, "a whole model, not a ControlNet; name the folder of the network alone"));
-        }
-        let mut files = Files::new(&dir, within.as_deref(), variant);
-        files.need("config.json")?;
-        files.need_weights("", Layout::Diffusers)?;
-        let remedy = match within {
-            Some(_) => format!("fetch them with `hf download {}`", self.path.split('@').next().unwrap_or_default()),
-            None => format!("copy them from where it comes from (`hf download NAME --local-dir {}`)", dir.display()),
-        };
-        let files = files.finish(remedy)?;
-        let own = read_json(&dir.join("config.json"))?;
-        belongs(&own, &model.unet_config()?, model.facts())
-            .map_err(|reason| unusable(&dir.join("config.json"), format!("{reason}; {OTHER_BASE}")))?;
-        Ok(ControlFolder { dir, files })
+    ) -> Result<NetworkFolder> {
+        let folder = NetworkFolder::open(&self.path, cache, variant)?;
+        let config = folder.config();
+        belongs(&read_json(&config)?, &model.unet_config()?, model.facts())
+            .map_err(|reason| unusable(&config, format!("{reason}; {OTHER_BASE}")))?;
+        Ok(folder)
     }
 }
 
@@ -103,13 +93,6 @@ const OTHER_BASE: &str = "it was made for another base model: take a ControlNet 
 pub fn is_control_net(dir: &Path) -> bool {
     let config = read_json(&dir.join("config.json"));
     config.is_ok_and(|config| config.get("_class_name").and_then(Value::as_str) == Some("ControlNetModel"))
-}
-
-/// A ControlNet's folder that is whole.
-#[derive(Clone, Debug)]
-pub(super) struct ControlFolder {
-    pub(super) dir: PathBuf,
-    pub(super) files: Vec<PathBuf>,
 }
 
 /// Whether the network of this configuration is a copy of that UNet's way down.

@@ -135,15 +135,21 @@ impl Components {
     /// # Errors
     /// What a tensor operation gives.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.decode_with(&self.vae, latents)
+        let Some(small) = &self.small_decoder else { return self.decode_with(&self.vae, latents) };
+        let tiling = self.in_tiles(latents)?.then_some(Tiling { size: 512, overlap: 0.25 });
+        let small = small.clone().with_tiling(tiling)?;
+        Ok(small.decode(&small.from_model(&latents.to_dtype(DType::F32)?)?)?)
     }
 
     /// The same with another autoencoder.
     pub(super) fn decode_with(&self, vae: &AutoencoderKL, latents: &Tensor) -> Result<Tensor> {
-        let (_, _, height, width) = latents.dims4()?;
-        let large = height * width * self.facts.downsampling.pow(2) > UNTILED;
-        let vae = vae.clone().with_tiling(large.then(|| Tiling::of(vae.config())))?;
+        let vae = vae.clone().with_tiling(self.in_tiles(latents)?.then(|| Tiling::of(vae.config())))?;
         Ok(vae.decode(&vae.from_model(&latents.to_dtype(DType::F32)?)?)?)
+    }
+
+    fn in_tiles(&self, latents: &Tensor) -> Result<bool> {
+        let (_, _, height, width) = latents.dims4()?;
+        Ok(height * width * self.facts.downsampling.pow(2) > UNTILED)
     }
 }
 

@@ -22,6 +22,7 @@ mod guidance;
 pub mod hub;
 mod index;
 mod model;
+mod network;
 mod prompt;
 mod published;
 mod settings;

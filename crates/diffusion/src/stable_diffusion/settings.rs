@@ -52,6 +52,13 @@ pub struct DeepCache {
     pub branch: usize,
 }
 
+impl DeepCache {
+    /// With the whole network at every `interval`th step, at its fastest.
+    pub fn every(interval: usize) -> Self {
+        Self { interval, branch: 0 }
+    }
+}
+
 /// How closely images follow a ControlNet's pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ControlSettings {

@@ -152,6 +152,14 @@ impl Maps {
         Ok(Self { values: crate::ops::silu(&self.values)?, order: self.order })
     }
 
+    /// `max(x, 0)` of every value.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn relu(&self) -> Result<Self> {
+        Ok(Self { values: self.values.relu()?, order: self.order })
+    }
+
     /// The channels of `self`, then those of `other`.
     ///
     /// # Errors

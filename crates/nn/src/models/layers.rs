@@ -17,11 +17,11 @@ pub(super) fn from_images(x: &Tensor) -> Result<Maps> {
     Maps::from_nchw(x)
 }
 
-/// A convolution with a square kernel and a bias.
+/// A convolution with a square kernel.
 #[derive(Clone, Debug)]
 pub(super) struct Conv2d {
     weight: Param,
-    bias: Tensor,
+    bias: Option<Tensor>,
     stride: usize,
     padding: Padding,
     kernel: usize,
@@ -42,9 +42,21 @@ impl Conv2d {
         stride: usize,
         padding: Padding,
     ) -> crate::Result<Self> {
+        let bias = scope.get("bias", &[outputs], Init::KaimingUniform { fan_in: inputs * kernel * kernel })?;
+        Ok(Self { bias: Some(bias), ..Self::without_bias(scope, inputs, outputs, kernel, stride, padding)? })
+    }
+
+    pub(super) fn without_bias(
+        scope: &Scope,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        padding: Padding,
+    ) -> crate::Result<Self> {
         let init = Init::KaimingUniform { fan_in: inputs * kernel * kernel };
         let weight = scope.param("weight", &[outputs, inputs, kernel, kernel], init)?;
-        Ok(Self { weight, bias: scope.get("bias", &[outputs], init)?, stride, padding, kernel })
+        Ok(Self { weight, bias: None, stride, padding, kernel })
     }
 
     pub(super) fn forward(&self, x: &Maps) -> Result<Maps> {
@@ -60,7 +72,8 @@ impl Conv2d {
                 self.kernel
             );
         }
-        let extras = ConvExtras { bias: Some(&used(&self.bias)), shift, residual };
+        let bias = self.bias.as_ref().map(used);
+        let extras = ConvExtras { bias: bias.as_ref(), shift, residual };
         maps::conv2d(x, &self.weight, self.stride, self.padding, extras)
     }
 }

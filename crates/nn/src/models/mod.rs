@@ -27,6 +27,7 @@ mod plan;
 pub(crate) mod published;
 mod resnet;
 mod time;
+mod tiny;
 mod unet;
 mod unet_2d;
 mod unet_condition;
@@ -40,6 +41,7 @@ pub use config::{
 };
 pub use controlnet::{ChannelOrder, ControlNetConfig, ControlNetJson, ControlNetModel, ControlResiduals};
 pub use load::{LoadOptions, Variant};
+pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig, AutoencoderTinyJson};
 pub use unet::{UNet, UNetConfig};
 pub use unet_2d::{UNet2DConfig, UNet2DJson, UNet2DModel};
 pub use unet_condition::{Conditions, UNet2DConditionConfig, UNet2DConditionJson, UNet2DConditionModel};

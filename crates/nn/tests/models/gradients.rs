@@ -9,6 +9,12 @@ use evenset_nn::ops::with_candle;
 
 use crate::{CPU, GOLDEN, Model, Tensors, golden, images, inputs_and_results, values, with_threads};
 
+/// The networks without kinks: across that of a ReLU, which the smallest step of some weight crosses, a finite difference
+/// is not the gradient.
+fn smooth() -> impl Iterator<Item = &'static str> {
+    GOLDEN.into_iter().map(|(name, _)| name).filter(|name| *name != "vae-tiny")
+}
+
 /// A number that depends on every result, and its terms.
 fn loss(model: &Model, inputs: &Tensors) -> Result<(Tensor, f64)> {
     let (mut sum, mut exact) = (Tensor::zeros((), DType::F32, CPU)?, 0.0);
@@ -34,7 +40,7 @@ fn the_same_holds_on_the_path_of_other_devices() {
 
 /// Checks that every weight has a gradient, and one in `every` against the loss.
 fn check_weights(every: usize) {
-    for (name, _) in GOLDEN {
+    for name in smooth() {
         let model = Model::load(&golden(name), LoadOptions::trainable()).unwrap();
         let inputs = images(&inputs_and_results(name).0, &(1..3));
         let grads = loss(&model, &inputs).unwrap().0.backward().unwrap();
@@ -76,7 +82,7 @@ fn check_weights(every: usize) {
 
 #[test]
 fn gradients_reach_images_texts_and_other_conditions() {
-    for (name, _) in GOLDEN {
+    for name in smooth() {
         let model = Model::load(&golden(name), LoadOptions::default()).unwrap();
         let all = images(&inputs_and_results(name).0, &(1..3));
         // Not of timesteps: the waves of the last would turn many times within a step.

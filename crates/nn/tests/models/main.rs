@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
 use evenset_nn::Weights;
-use evenset_nn::models::{AutoencoderKL, Conditions, LoadOptions, UNet2DConditionModel, UNet2DModel};
+use evenset_nn::models::{AutoencoderKL, AutoencoderTiny, Conditions, LoadOptions, UNet2DConditionModel, UNet2DModel};
 
 const CPU: &Device = &Device::Cpu;
 /// How many images every golden folder has.
 const BATCH: usize = 3;
 
 /// The folders, and the number type in which each keeps its weights.
-const GOLDEN: [(&str, DType); 12] = [
+const GOLDEN: [(&str, DType); 13] = [
     ("classes", DType::F16),
     ("fourier", DType::F16),
     ("learned", DType::F32),
@@ -32,16 +32,18 @@ const GOLDEN: [(&str, DType); 12] = [
     ("upscaler", DType::F16),
     ("vae", DType::F16),
     ("vae-early", DType::F16),
+    ("vae-tiny", DType::F16),
 ];
 
 /// Inputs and results by name.
 type Tensors = BTreeMap<String, Tensor>;
 
-/// Any of the three networks.
+/// Any of the networks.
 enum Model {
     Condition(Box<UNet2DConditionModel>),
     Pixels(Box<UNet2DModel>),
     Autoencoder(Box<AutoencoderKL>),
+    Tiny(Box<AutoencoderTiny>),
 }
 
 impl Model {
@@ -50,6 +52,8 @@ impl Model {
         let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
         Ok(if config.contains("\"AutoencoderKL\"") {
             Self::Autoencoder(Box::new(AutoencoderKL::from_pretrained(dir, CPU, options)?))
+        } else if config.contains("\"AutoencoderTiny\"") {
+            Self::Tiny(Box::new(AutoencoderTiny::from_pretrained(dir, CPU, options)?))
         } else if config.contains("\"UNet2DModel\"") {
             Self::Pixels(Box::new(UNet2DModel::from_pretrained(dir, CPU, options)?))
         } else {
@@ -62,6 +66,7 @@ impl Model {
             Self::Condition(net) => net.weights(),
             Self::Pixels(net) => net.weights(),
             Self::Autoencoder(net) => net.weights(),
+            Self::Tiny(net) => net.weights(),
         }
     }
 
@@ -85,6 +90,9 @@ impl Model {
                 let decoded = net.decode(&inputs["z"])?;
                 vec![("mean", posterior.mean), ("logvar", posterior.logvar), ("decoded", decoded)]
             }
+            Self::Tiny(net) => {
+                vec![("latents", net.encode(&inputs["image"])?), ("decoded", net.decode(&inputs["z"])?)]
+            }
         };
         Ok(results.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
@@ -97,7 +105,7 @@ fn golden(name: &str) -> PathBuf {
 /// The inputs and PyTorch's results in a golden folder.
 fn inputs_and_results(name: &str) -> (Tensors, Tensors) {
     let io = candle_core::safetensors::load(golden(name).join("io.safetensors"), CPU).unwrap();
-    io.into_iter().partition(|(name, _)| !["out", "mean", "logvar", "decoded"].contains(&name.as_str()))
+    io.into_iter().partition(|(name, _)| !["out", "mean", "logvar", "latents", "decoded"].contains(&name.as_str()))
 }
 
 /// Some of the images.

@@ -26,7 +26,7 @@ impl Tiling {
 
     /// An error for tiles that do not cover an image, or whose edges fall between latents, which diffusers takes for an
     /// image of another size; `factor` is the pixels of a latent.
-    pub(super) fn check(self, factor: usize) -> crate::Result<()> {
+    pub(in super::super) fn check(self, factor: usize) -> crate::Result<()> {
         let (latents, kept) = (self.latents(factor), 1.0 - self.overlap);
         let step = portion(latents, kept);
         let possible = (0.0..1.0).contains(&self.overlap) && self.size <= 1 << 24 && step > 0;
@@ -53,7 +53,12 @@ impl Tiling {
     }
 
     /// `[batch, channels, height, width]` of latents to images.
-    pub(super) fn decode(self, x: &Tensor, factor: usize, run: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    pub(in super::super) fn decode(
+        self,
+        x: &Tensor,
+        factor: usize,
+        run: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let (size, overlap) = (self.latents(factor), self.overlap);
         Grid { size, step: portion(size, 1.0 - overlap), blend: portion(self.size, overlap), kept: self.size }
             .run(x, run)
