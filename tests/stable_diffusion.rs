@@ -85,6 +85,33 @@ fn the_job_for_faces_runs_to_its_end_with_a_model_of_each_generation() {
 }
 
 #[test]
+fn a_finished_run_is_read_again_without_the_weights() {
+    let root = tempfile::tempdir().unwrap();
+    faces(root.path());
+    let verbose = |more: &[&str]| {
+        let mut arguments = small("run", "sd1", more);
+        arguments.push("-v".into());
+        stderr(&run(root.path(), &as_strs(&arguments)))
+    };
+    let decoder = repository().join("tests/golden/vae-tiny").display().to_string();
+    let set = [&format!("generate.model.small_decoder={decoder}"), "generate.model.deep_cache={interval: 2}"];
+    assert!(verbose(&set).contains("loaded a model"));
+    let again = verbose(&set);
+    assert!(!again.contains("loaded a model"), "{again}");
+    let card = std::fs::read_to_string(root.path().join("out/faces/README.md")).unwrap();
+    assert!(card.contains("model + vae-tiny"), "{card}");
+    // Another way to draw is another run.
+    assert!(verbose(&[set[0], "generate.model.deep_cache={interval: 3}"]).contains("loaded a model"));
+    let other =
+        run(root.path(), &as_strs(&small("run", "sd1", &["generate.model.deep_cache={interval: 2, branch: 9}"])));
+    assert!(
+        stderr(&other).contains("`deep_cache`: branch 9 is not one of this network's, 0 to 2"),
+        "{}",
+        stderr(&other)
+    );
+}
+
+#[test]
 fn an_image_has_the_same_bytes_in_units_and_batches_of_any_size() {
     let root = tempfile::tempdir().unwrap();
     faces(root.path());
@@ -177,6 +204,8 @@ fn one_image_for_a_prompt_is_the_same_again_and_carries_its_parameters() {
             "3",
             "--sampler",
             "euler",
+            "--deep-cache",
+            "2",
         ];
         assert_eq!(succeed(root.path(), &arguments), format!("{out}\n"));
         std::fs::read(root.path().join(out)).unwrap()
@@ -187,6 +216,7 @@ fn one_image_for_a_prompt_is_the_same_again_and_carries_its_parameters() {
     assert_eq!((image.width(), image.height()), (32, 24));
     let text = String::from_utf8_lossy(&first);
     assert!(text.contains("a red coat on a beach\nSteps: 3, Sampler: euler, CFG scale: 7.5, Seed: 3, Size: 32x24"));
+    assert!(text.contains("Model: model, DeepCache: 2"), "{text}");
 }
 
 #[test]

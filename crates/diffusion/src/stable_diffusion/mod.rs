@@ -38,7 +38,7 @@ pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};
 pub use folder::ModelFolder;
-pub use model::{PromptRequest, StableDiffusion};
+pub use model::{PromptRequest, StableDiffusion, check};
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
 pub use settings::{ControlSettings, DeepCache, DrawSettings};
 pub use single_file::{FileShapes, ModelFile};

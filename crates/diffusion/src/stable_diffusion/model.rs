@@ -11,7 +11,7 @@ use evenset_nn::no_grad;
 use super::components::{Additions, Components};
 use super::draw::{Noise, Wanted, is_guided};
 use super::encode::Embedded;
-use super::facts::Family;
+use super::facts::{Family, ModelFacts};
 use super::prompt::Prompt;
 use super::settings::DrawSettings;
 use super::source::ModelSource;
@@ -88,24 +88,7 @@ impl StableDiffusion {
     /// # Errors
     /// [`DiffusionError::SchedulerSetting`](crate::DiffusionError::SchedulerSetting).
     pub fn scheduler(&self, settings: &DrawSettings, masked: bool) -> Result<Scheduler> {
-        let scheduler = self.scheduler.scheduler(settings.scheduler)?;
-        Ok(match (self.components.facts.family, masked) {
-            _ if self.components.facts.latent_consistency => scheduler.for_latent_consistency(),
-            (Family::Xl, _) => scheduler,
-            (_, true) => scheduler.for_stable_diffusion_inpaint(),
-            (_, false) => scheduler.for_stable_diffusion(),
-        })
-    }
-
-    /// Whether images can be drawn so, from noise and, at these strengths, from real images.
-    ///
-    /// # Errors
-    /// [`DiffusionError::Setting`](crate::DiffusionError::Setting) for impossible settings, steps or strengths, and what
-    /// [`scheduler`](Self::scheduler) gives.
-    pub fn check(&self, settings: &DrawSettings, strengths: &[f64]) -> Result<()> {
-        settings.validate(&self.components.facts)?;
-        let scheduler = self.scheduler(settings, false)?;
-        [1.0].iter().chain(strengths).try_for_each(|&strength| scheduler.walk(settings.steps, strength).map(drop))
+        solver(&self.scheduler, &self.components.facts, settings, masked)
     }
 
     /// One image for each request, in their order.
@@ -213,6 +196,27 @@ impl StableDiffusion {
         };
         Ok(values.chunks_exact((channels * height * width).max(1)).map(image).collect())
     }
+}
+
+/// Whether a model whose weights need not be read draws so, from noise and, at these strengths, from real images.
+///
+/// # Errors
+/// [`DiffusionError::Setting`](crate::DiffusionError::Setting) for impossible settings, steps or strengths, and what
+/// [`ModelSource::scheduler`] and [`StableDiffusion::scheduler`] give.
+pub fn check(source: &dyn ModelSource, settings: &DrawSettings, strengths: &[f64]) -> Result<()> {
+    settings.validate(source.facts())?;
+    let scheduler = solver(&source.scheduler()?, source.facts(), settings, false)?;
+    [1.0].iter().chain(strengths).try_for_each(|&strength| scheduler.walk(settings.steps, strength).map(drop))
+}
+
+fn solver(own: &SchedulerJson, facts: &ModelFacts, settings: &DrawSettings, masked: bool) -> Result<Scheduler> {
+    let scheduler = own.scheduler(settings.scheduler)?;
+    Ok(match (facts.family, masked) {
+        _ if facts.latent_consistency => scheduler.for_latent_consistency(),
+        (Family::Xl, _) => scheduler,
+        (_, true) => scheduler.for_stable_diffusion_inpaint(),
+        (_, false) => scheduler.for_stable_diffusion(),
+    })
 }
 
 /// Each kind of noise of an image has a seed of its own.

@@ -1,14 +1,18 @@
 //! A text-to-image model that others trained.
 
+use std::sync::OnceLock;
+
+use candle_core::Device;
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::{
-    DrawSettings, Prompt, PromptRequest, StableDiffusion, StableDiffusionConfig, Start,
+    self, DrawSettings, Prompt, PromptRequest, StableDiffusion, StableDiffusionConfig, Start,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, Drawn, Generator, GeneratorCard, GuidePixels, in_words};
 use crate::error::Result;
 use crate::images::Frame;
+use crate::job::Sampler;
 
 /// What is known of the model's files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,21 +23,56 @@ pub(crate) struct Weights {
     pub(crate) lora_sha256: Option<String>,
 }
 
-/// A loaded model with its settings.
+/// A model with its settings. Its weights are read when the first image is drawn: a finished run is read again without.
 pub(crate) struct Pretrained {
-    pub(crate) model: StableDiffusion,
-    pub(crate) settings: DrawSettings,
-    pub(crate) config: StableDiffusionConfig,
-    pub(crate) weights: Weights,
+    model: OnceLock<StableDiffusion>,
+    family: String,
+    /// Its own solver.
+    solver: String,
+    settings: DrawSettings,
+    config: StableDiffusionConfig,
+    weights: Weights,
+}
+
+impl Pretrained {
+    /// The model of these files, whose networks may be `loaded` already. Settings that it cannot draw with, and `strengths` at
+    /// which it cannot start from real images, are found here, before hours of training and drawing.
+    pub(crate) fn new(
+        config: &StableDiffusionConfig,
+        sampler: &Sampler,
+        strengths: &[f64],
+        weights: Weights,
+        loaded: Option<StableDiffusion>,
+    ) -> Result<Self> {
+        let source = config.source()?;
+        let settings = sampler.draw_settings(config, source.facts());
+        stable_diffusion::check(source.as_ref(), &settings, strengths)?;
+        Ok(Self {
+            model: loaded.map(OnceLock::from).unwrap_or_default(),
+            family: source.facts().family.to_string(),
+            solver: source.scheduler()?.class_name().unwrap_or_default().to_owned(),
+            settings,
+            config: config.clone(),
+            weights,
+        })
+    }
+
+    fn model(&self) -> Result<&StableDiffusion> {
+        if let Some(model) = self.model.get() {
+            return Ok(model);
+        }
+        let model = self.config.load(&Device::Cpu)?;
+        Ok(self.model.get_or_init(|| model))
+    }
 }
 
 impl Generator for Pretrained {
     fn card(&self) -> GeneratorCard {
-        let own = || self.model.solver().to_owned();
+        let own = || self.solver.clone();
         GeneratorCard {
             kind: "stable-diffusion",
             id: self.config.id(),
-            size: self.model.components().facts.family.to_string(),
+            size: self.family.clone(),
             sha256: Some(self.weights.sha256.clone()),
             lora_sha256: self.weights.lora_sha256.clone(),
             parameters: None,
@@ -42,7 +81,7 @@ impl Generator for Pretrained {
             sampler: self.settings.scheduler.map_or_else(own, |kind| kind.name().to_owned()),
             steps: Some(self.settings.steps as u64),
             guidance: Some(self.settings.guidance),
-            device: format!("cpu {}", format!("{:?}", self.model.components().dtype).to_lowercase()),
+            device: format!("cpu {}", format!("{:?}", self.config.dtype).to_lowercase()),
         }
     }
 
@@ -53,7 +92,7 @@ impl Generator for Pretrained {
 
     fn draw(&self, asked: &[Asked<'_>], progress: &dyn Progress) -> Result<Vec<Drawn>> {
         let wanted: Vec<PromptRequest> = asked.iter().map(prompt_request).collect();
-        let images = self.model.generate(&wanted, &self.settings, progress)?;
+        let images = self.model()?.generate(&wanted, &self.settings, progress)?;
         Ok(images.into_iter().map(Drawn::from).collect())
     }
 }

@@ -1,12 +1,13 @@
 //! Model: the generator that the rounds draw from, trained on the dataset itself or brought by the user.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 use evenset_core::{Fingerprint, Group, Progress, Seed};
 use evenset_data::Dataset;
 use evenset_diffusion::http::HttpConfig;
-use evenset_diffusion::stable_diffusion::StableDiffusionConfig;
+use evenset_diffusion::stable_diffusion::{StableDiffusion, StableDiffusionConfig};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, SamplerConfig, TrainingSet};
 
 use super::scan::{Row, Scan};
@@ -18,7 +19,7 @@ use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, w
 
 /// What is known of a model that others trained.
 const WEIGHTS: &str = "weights.json";
-/// The images of a hosted model.
+/// What a model that was trained here draws.
 const GRID: &str = "samples.png";
 /// The sample grid shows at most this many groups.
 const GRID_GROUPS: usize = 64;
@@ -81,7 +82,9 @@ pub struct PretrainedStage<'a> {
     /// How strongly real images that candidates start from are changed.
     pub strengths: &'a [f64],
     /// Every file that the images depend on, with its SHA-256.
-    pub files: Vec<(PathBuf, String)>,
+    files: Vec<(PathBuf, String)>,
+    /// The networks, once they have been loaded.
+    loaded: Mutex<Option<StableDiffusion>>,
 }
 
 impl<'a> PretrainedStage<'a> {
@@ -105,7 +108,7 @@ impl<'a> PretrainedStage<'a> {
             progress.advance(1);
         }
         progress.end();
-        Ok(Self { config, sampler, strengths, files })
+        Ok(Self { config, sampler, strengths, files, loaded: Mutex::default() })
     }
 
     fn weights(&self) -> Weights {
@@ -135,17 +138,17 @@ impl Stage for PretrainedStage<'_> {
     }
 
     fn run(&self, folder: &Path, _: &Context<'_>) -> Result<StageReport> {
+        // Weights that cannot be used are found now, and not behind the training of gates.
+        let model = self.config.load(&Device::Cpu)?;
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(model);
         write_json(&folder.join(WEIGHTS), &self.weights())?;
         Ok(StageReport::default())
     }
 
     fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
         let weights = read_json_of(&folder.join(WEIGHTS))?;
-        let model = self.config.load(&Device::Cpu)?;
-        let settings = self.sampler.draw_settings(self.config, &model.components().facts);
-        // Before hours of training and drawing, and not at the first image of that strength.
-        model.check(&settings, self.strengths)?;
-        Ok(Box::new(Pretrained { model, settings, config: self.config.clone(), weights }))
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(Box::new(Pretrained::new(self.config, self.sampler, self.strengths, weights, loaded)?))
     }
 }
 
