@@ -16,7 +16,7 @@ use super::start::{Latents, Start, planes};
 use crate::error::{DiffusionError, Result};
 use crate::scheduler::{Scheduler, Walk};
 
-/// Pixels of the largest image that is decoded as a whole.
+/// Pixels of the largest image that is encoded and decoded as a whole.
 const UNTILED: usize = 1 << 20;
 
 /// Which noise is asked for. All of it is standard normal, of the latents' shape.
@@ -80,7 +80,8 @@ impl Components {
             true => None,
             false => {
                 let size = (settings, self.facts.downsampling);
-                Some(Latents::of(&starts, &self.vae, size, &self.device, inpainting, noise)?)
+                let vae = in_tiles(&self.vae, settings.height * settings.width)?;
+                Some(Latents::of(&starts, &vae, size, &self.device, inpainting, noise)?)
             }
         };
         let network = Network::new(self, wanted, settings, way.guidance, latents.as_ref())?;
@@ -136,21 +137,27 @@ impl Components {
     /// What a tensor operation gives.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let Some(small) = &self.small_decoder else { return self.decode_with(&self.vae, latents) };
-        let tiling = self.in_tiles(latents)?.then_some(Tiling { size: 512, overlap: 0.25 });
+        let tiling = (self.pixels(latents)? > UNTILED).then_some(Tiling { size: 512, overlap: 0.25 });
         let small = small.clone().with_tiling(tiling)?;
         Ok(small.decode(&small.from_model(&latents.to_dtype(DType::F32)?)?)?)
     }
 
     /// The same with another autoencoder.
     pub(super) fn decode_with(&self, vae: &AutoencoderKL, latents: &Tensor) -> Result<Tensor> {
-        let vae = vae.clone().with_tiling(self.in_tiles(latents)?.then(|| Tiling::of(vae.config())))?;
+        let vae = in_tiles(vae, self.pixels(latents)?)?;
         Ok(vae.decode(&vae.from_model(&latents.to_dtype(DType::F32)?)?)?)
     }
 
-    fn in_tiles(&self, latents: &Tensor) -> Result<bool> {
+    /// Pixels of an image with these latents.
+    fn pixels(&self, latents: &Tensor) -> Result<usize> {
         let (_, _, height, width) = latents.dims4()?;
-        Ok(height * width * self.facts.downsampling.pow(2) > UNTILED)
+        Ok(height * width * self.facts.downsampling.pow(2))
     }
+}
+
+/// The autoencoder for images of so many pixels.
+fn in_tiles(vae: &AutoencoderKL, pixels: usize) -> Result<AutoencoderKL> {
+    Ok(vae.clone().with_tiling((pixels > UNTILED).then(|| Tiling::of(vae.config())))?)
 }
 
 /// What the images of a batch have in common.
