@@ -53,8 +53,11 @@ pub struct EvidenceConfig {
     pub hidden: Vec<u32>,
     /// Highest learning rate, reached after a short warm-up; it then falls to zero.
     pub learning_rate: f64,
-    /// Whether a mirrored image keeps its label, for the baseline `augment`; set it to false for text, digits, or left and
-    /// right.
+    /// Whether the training images of every arm are changed at random, as those of the baseline `augment` are, which most
+    /// people do in earnest: what balance is worth beside that is then the question.
+    pub augment: bool,
+    /// Whether a mirrored image keeps its label, where images are changed at random; set it to false for text, digits, or
+    /// left and right.
     pub flip: bool,
     /// Groups with fewer test images than this are reported, but do not count as the worst group.
     #[schemars(range(min = 1))]
@@ -96,6 +99,7 @@ impl Default for EvidenceConfig {
             width: 8,
             hidden: vec![100, 100, 100],
             learning_rate: 6e-3,
+            augment: false,
             flip: true,
             smallest_group: 10,
             validation_share: 0.1,
@@ -114,6 +118,8 @@ impl EvidenceConfig {
         let mut arms = vec![Arm::AsIs, Arm::Balanced];
         arms.extend(self.baselines.iter().map(|&baseline| Arm::from(baseline)));
         arms.extend(self.variants.iter().map(|&variant| Arm::from(variant)));
+        // Where all arms change images, that one is `as-is`.
+        arms.retain(|arm| !(self.augment && *arm == Arm::Augment));
         arms.sort_unstable();
         arms.dedup();
         arms
@@ -154,6 +160,9 @@ impl EvidenceConfig {
         if !positive(self.learning_rate) || self.learning_rate > 1.0 {
             return refuse("learning_rate", "a number above 0, at most 1");
         }
+        if self.augment && self.classifier == ClassifierKind::Linear {
+            return refuse("augment", "false with the classifier `linear`, which sees feature vectors and no pixels");
+        }
         if self.smallest_group == 0 {
             return refuse("smallest_group", "a whole number from 1");
         }
@@ -191,6 +200,8 @@ mod tests {
         let text = r#"{"baselines":["reweight","reweight"],"variants":["balanced-reweight"]}"#;
         let config: EvidenceConfig = serde_json::from_str(text).unwrap();
         assert_eq!(config.arms(), [Arm::AsIs, Arm::Reweight, Arm::Balanced, Arm::BalancedReweight]);
+        let all_change = EvidenceConfig { augment: true, ..EvidenceConfig::default() };
+        assert!(!all_change.arms().contains(&Arm::Augment) && all_change.arms().contains(&Arm::Oversample));
         assert_eq!((config.seeds, config.steps), (5, EvidenceConfig::default().steps));
         assert!(serde_json::from_str::<EvidenceConfig>(r#"{"sedes":3}"#).is_err());
     }
@@ -211,5 +222,6 @@ mod tests {
         assert!(refuse(r#"{"hidden":[]}"#).contains("`evidence.hidden`"));
         assert!(refuse(r#"{"hidden":[100,0]}"#).contains("from 1 to 4096"));
         assert!(refuse(r#"{"smallest_group":0}"#).contains("smallest_group"));
+        assert!(refuse(r#"{"augment":true,"classifier":"linear"}"#).contains("sees feature vectors"));
     }
 }

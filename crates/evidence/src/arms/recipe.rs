@@ -66,6 +66,7 @@ impl Recipe {
             };
             return Err(Error::Arm { arm, why: why.to_owned() });
         }
+        let changed = config.augment || arm == Arm::Augment;
         let short = |weights: Vec<f64>| weights.into_iter().map(|weight| weight as f32).collect();
         Ok(Self {
             sampling: match arm {
@@ -92,11 +93,11 @@ impl Recipe {
                 }
                 _ => None,
             },
-            augment: match arm {
-                Arm::Augment => Augment { flip: config.flip, ..Augment::standard(train.images.width()) },
-                _ => Augment::none(),
+            augment: match changed {
+                true => Augment { flip: config.flip, ..Augment::standard(train.images.width()) },
+                false => Augment::none(),
             },
-            rand_augment: if arm == Arm::Augment { RandAugment::moderate() } else { RandAugment::none() },
+            rand_augment: if changed { RandAugment::moderate() } else { RandAugment::none() },
             note: if arm == Arm::GeneratedOnly { missing_classes(&train, &data.classes) } else { None },
             last_layer,
             train,
@@ -201,6 +202,23 @@ mod tests {
         assert_eq!(recipe(Arm::BalancedLastLayer).last_layer.unwrap().labels.len(), 7);
         let under = recipe(Arm::Undersample).train.groups;
         assert_eq!(under, [0, 0, 1, 1, 3, 3]);
+    }
+
+    #[test]
+    fn images_are_changed_for_the_arm_augment_or_for_all() {
+        let (data, plain) = (data(), EvidenceConfig { flip: false, ..EvidenceConfig::default() });
+        let all = EvidenceConfig { augment: true, ..plain.clone() };
+        for (config, arm, changed) in [
+            (&plain, Arm::Balanced, false),
+            (&plain, Arm::Augment, true),
+            (&all, Arm::AsIs, true),
+            (&all, Arm::GeneratedOnly, true),
+        ] {
+            let recipe = Recipe::of(arm, &data, &data.generated, &[], config, Seed(3)).unwrap();
+            assert_eq!(recipe.rand_augment != RandAugment::none(), changed, "{arm}");
+            assert_eq!(recipe.augment != Augment::none(), changed, "{arm}");
+            assert!(!recipe.augment.flip);
+        }
     }
 
     #[test]
