@@ -99,7 +99,7 @@ fn a_finished_run_is_read_again_without_the_weights() {
     let again = verbose(&set);
     assert!(!again.contains("loaded a model"), "{again}");
     let card = std::fs::read_to_string(root.path().join("out/faces/README.md")).unwrap();
-    assert!(card.contains("model + vae-tiny"), "{card}");
+    assert!(card.contains("model + vae-tiny + DeepCache 2/0"), "{card}");
     // Another way to draw is another run.
     assert!(verbose(&[set[0], "generate.model.deep_cache={interval: 3}"]).contains("loaded a model"));
     let other =
@@ -216,7 +216,7 @@ fn one_image_for_a_prompt_is_the_same_again_and_carries_its_parameters() {
     assert_eq!((image.width(), image.height()), (32, 24));
     let text = String::from_utf8_lossy(&first);
     assert!(text.contains("a red coat on a beach\nSteps: 3, Sampler: euler, CFG scale: 7.5, Seed: 3, Size: 32x24"));
-    assert!(text.contains("Model: model, DeepCache: 2"), "{text}");
+    assert!(text.contains("Model: model + DeepCache 2/0"), "{text}");
 }
 
 #[test]

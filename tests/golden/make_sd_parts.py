@@ -8,12 +8,13 @@ Every result is diffusers', peft's or transformers' own, from the same base mode
 not stored: a table of names says of which tensors of the base models they are made, and is checked with diffusers'
 converters and with `from_single_file`.
 
-Needs torch, diffusers, transformers, peft and safetensors (made with torch 2.15, diffusers 0.42, transformers 5.24, peft
-0.21). The same versions give the same bytes.
+Needs torch, diffusers, transformers, peft, DeepCache and safetensors (made with torch 2.15, diffusers 0.42, transformers 5.24,
+peft 0.21, DeepCache 0.1.1). The same versions give the same bytes.
 """
-import json, pathlib, sys, tempfile
+import json, pathlib, sys, tempfile, types
 import torch
 import transformers.integrations.peft
+from DeepCache.extension.deepcache import DeepCacheSDHelper
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin
@@ -486,6 +487,26 @@ def words(root, dir):
     save_file(contiguous({"ids": ids.to(torch.int32), "last": out.last_hidden_state, "before": out.hidden_states[-2], "embeds": out.text_embeds}), dir / "io.safetensors")
 
 
+# --------------------------------------------------------------------------------------------------------------- DeepCache
+
+def deep(root, dir):
+    """A network of two levels of two layers: its result for inputs at half size, with the deep features of those at full size."""
+    io = load_file(root / "upscaler" / "io.safetensors")
+    more = {"encoder_hidden_states": io["text"], "class_labels": io["class"].long(), "timestep_cond": io["timestep_cond"]}
+    results = {}
+    for branch in range(5):
+        unet = UNet2DConditionModel.from_pretrained(root / "upscaler", torch_dtype=torch.float32)
+        times = [torch.tensor(417.0), torch.tensor(400.0)]
+        pipe = types.SimpleNamespace(unet=unet, scheduler=types.SimpleNamespace(timesteps=times))
+        cache = DeepCacheSDHelper(pipe=pipe)
+        cache.set_params(cache_interval=2, cache_branch_id=branch)
+        cache.enable()
+        with torch.no_grad():
+            pipe.unet(io["x"], times[0], **more)
+            results[str(branch)] = pipe.unet(0.5 * io["x"], times[1], **more).sample.contiguous()
+    save_file(results, dir / "deep.safetensors")
+
+
 def main(root):
     dir = root / "sd-parts"
     dir.mkdir(exist_ok=True)
@@ -502,6 +523,7 @@ def main(root):
             controlnet_conditioning_channel_order="bgr"), (32, 32))
     tiles(root, dir)
     words(root, dir / "words")
+    deep(root, dir)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ pub struct GenerateArgs {
     /// Guidance scale; default: 7.5, or none for a distilled model.
     #[arg(long, requires = "prompt")]
     pub guidance: Option<f64>,
-    /// Computes the whole network at every so manieth step alone, and takes its deep features from the step before at the
+    /// Computes the whole network at every so manieth call alone, and takes its deep features from the call before at the
     /// others (DeepCache): faster, and a little coarser.
     #[arg(long, value_name = "INTERVAL", requires = "prompt")]
     pub deep_cache: Option<usize>,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::hub::HubCache;
 use evenset_diffusion::stable_diffusion::{
-    Distilled, ModelFacts, ModelFile, ModelFolder, ModelSource, Prediction, is_control_net,
+    Distilled, ModelFacts, ModelFile, ModelFolder, ModelSource, Prediction, single_network,
 };
 use evenset_nn::models::Variant;
 use serde::Serialize;
@@ -44,9 +44,10 @@ pub fn installed(paths: &[PathBuf], check: bool, progress: &dyn Progress) -> Res
     let cache = HubCache::from_environment(|name| std::env::var_os(name));
     for id in cache.iter().flat_map(HubCache::models) {
         if let Some(cache) = &cache {
-            // What is neither a pipeline of diffusers nor a ControlNet is somebody else's: a language model, say.
+            // What is neither a pipeline of diffusers nor a network beside one is somebody else's: a language model, say.
             let folder = cache.find(&id).ok();
-            let is_ours = |folder: &PathBuf| folder.join("model_index.json").is_file() || is_control_net(folder);
+            let is_ours =
+                |folder: &PathBuf| folder.join("model_index.json").is_file() || single_network(folder).is_some();
             let Some(folder) = folder.filter(is_ours) else { continue };
             found.push((id.id(), opened(cache.open(&id, Variant::Whole)), folder));
         }
@@ -80,14 +81,18 @@ fn opened<M: ModelSource + 'static>(model: evenset_diffusion::Result<M>) -> Open
 }
 
 fn describe(name: String, opened: Opened, folder: PathBuf, check: bool) -> Result<Installed> {
-    let model = match opened {
-        Ok(model) => model,
-        Err(_) if is_control_net(&folder) => {
-            let can = vec!["makes images follow a picture (`generate.model.controls`)".to_owned()];
-            let (bytes, family) = (bytes_of_weights(&folder), Some("ControlNet".to_owned()));
+    let network = match single_network(&folder) {
+        Some("ControlNetModel") => Some(("ControlNet", "makes images follow a picture (`generate.model.controls`)")),
+        Some(_) => Some(("small decoder", "decodes faster and coarser (`generate.model.small_decoder`)")),
+        None => None,
+    };
+    let model = match (opened, network) {
+        (Ok(model), _) => model,
+        (Err(_), Some((kind, can))) => {
+            let (bytes, family, can) = (bytes_of_weights(&folder), Some(kind.to_owned()), vec![can.to_owned()]);
             return Ok(Installed { name, folder, bytes, family, can, problem: None, verified: None });
         }
-        Err(problem) => {
+        (Err(problem), None) => {
             let (bytes, family, can, verified) = (0, None, Vec::new(), None);
             return Ok(Installed { name, folder, bytes, family, can, problem: Some(problem), verified });
         }

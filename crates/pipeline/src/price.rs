@@ -102,7 +102,7 @@ fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -
     }
 }
 
-/// One step of one image, with the real weights: a step of this model takes as long whatever it draws.
+/// A few steps of one image, with the real weights: they take as long whatever is drawn.
 fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn Progress) -> Result<Rates> {
     let model = config.load(&Device::Cpu)?;
     progress.advance(2);
@@ -114,9 +114,11 @@ fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn
         model.generate(&[request], &DrawSettings { steps, ..settings.clone() }, &Silent)?;
         Ok(start.elapsed().as_secs_f64())
     };
-    // The difference of two steps and one has neither text encoder nor autoencoder in it.
-    let (one, two) = (seconds(1)?, seconds(2)?);
-    let image = one + (two - one).max(0.0) * settings.steps.saturating_sub(1) as f64;
+    // The difference has neither text encoder nor autoencoder in it. Where steps reuse features, it is of a whole turn.
+    let turn = settings.deep_cache.map_or(1, |deep| deep.interval).clamp(1, settings.steps.saturating_sub(1).max(1));
+    let (one, more) = (seconds(1)?, seconds(1 + turn)?);
+    let step = (more - one).max(0.0) / turn as f64;
+    let image = one + step * settings.steps.saturating_sub(1) as f64;
     progress.advance(1);
     Ok(Rates { training_seconds: 0.0, images_per_second: 1.0 / image.max(1e-6), memory_bytes: peak_memory() })
 }

@@ -79,9 +79,8 @@ impl Single {
         let negative =
             self.negative_prompt.iter().map(|words| format!("\nNegative prompt: {words}")).collect::<String>();
         let strength = self.image.iter().map(|(_, strength)| format!(", Denoising strength: {strength}"));
-        let deep = settings.deep_cache.iter().map(|deep| format!(", DeepCache: {}", deep.interval));
         let parameters = format!(
-            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}{}{}",
+            "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}{}",
             self.prompt,
             settings.steps,
             settings.scheduler.map_or(model.solver(), |kind| kind.name()),
@@ -91,7 +90,6 @@ impl Single {
             settings.height,
             self.model.id(),
             strength.collect::<String>(),
-            deep.collect::<String>(),
         );
         let text = [("parameters", parameters.as_str())];
         Ok(evenset_data::encode_png(image.width, image.height, image.channels, &image.pixels, &text))

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use evenset_nn::models::clip::{LearnedToken, TextAdditions};
-use evenset_nn::models::{AutoencoderKL, AutoencoderTiny, ControlNetModel, LoadOptions, UNet2DConditionModel};
+use evenset_nn::models::{AutoencoderKL, AutoencoderTiny, ControlNetModel, LoadOptions, UNet2DConditionModel, Variant};
 use evenset_nn::{LoraStack, Part};
 
 use super::encode::{Encoder, TextEncoders};
@@ -25,6 +25,8 @@ pub struct Additions {
     pub controls: Vec<PathBuf>,
     /// Folder of a small decoder that stands in for the model's own.
     pub small_decoder: Option<PathBuf>,
+    /// Which file is read where one of these folders has two.
+    pub variant: Variant,
 }
 
 /// The networks of a model. They are constants: every image is drawn with them.
@@ -74,12 +76,13 @@ impl Components {
         let second = is_xl.then(|| text(Part::TextEncoder2)).transpose()?;
         let unet = timed("unet", || source.unet(device, options, &additions.loras))?;
         let vae = timed("vae", || autoencoder(source, device, options))?;
+        let beside = options.with_variant(additions.variant);
         let control =
-            |dir: &PathBuf| timed("controlnet", || Ok(ControlNetModel::from_pretrained(dir, device, options)?));
+            |dir: &PathBuf| timed("controlnet", || Ok(ControlNetModel::from_pretrained(dir, device, beside)?));
         let controls = additions.controls.iter().map(control).collect::<Result<_>>()?;
         let small = additions.small_decoder.as_ref();
         let small =
-            small.map(|dir| timed("small decoder", || Ok(AutoencoderTiny::from_pretrained(dir, device, options)?)));
+            small.map(|dir| timed("small decoder", || Ok(AutoencoderTiny::from_pretrained(dir, device, beside)?)));
         let small_decoder = small.transpose()?;
         tracing::info!(
             model = %source.path().display(),

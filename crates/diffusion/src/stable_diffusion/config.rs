@@ -32,7 +32,8 @@ pub struct StableDiffusionConfig {
     /// Required: a folder in diffusers' layout (with `model_index.json`), a single `.safetensors` file that holds a whole
     /// model, or a model of the Hugging Face hub, `owner/name` or `owner/name@revision`, in the local hub cache.
     pub path: String,
-    /// Whether a model or ControlNet of the hub that is not in the local cache, or not whole, is fetched. Default: false.
+    /// Whether a model, ControlNet or small decoder of the hub that is not in the local cache, or not whole, is fetched.
+    /// Default: false.
     pub download: bool,
     /// What the network in a single file predicts: required for Stable Diffusion 2, whose files do not show it. Default: for
     /// 1.x and XL `epsilon`, unless the file itself says `v-prediction`. A folder says it in its `scheduler_config.json`.
@@ -60,11 +61,10 @@ pub struct StableDiffusionConfig {
     /// How far guided predictions are brought back to the contrast of unguided ones, 0 to 1. Default: 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub guidance_rescale: f64,
-    /// Takes the network's deep features at most steps from the step before: about twice as fast, and a little coarser.
-    /// Default: none.
+    /// Takes the network's deep features from the call before at most calls: faster, and a little coarser. Default: none.
     pub deep_cache: Option<DeepCache>,
     /// A small decoder (diffusers' `AutoencoderTiny`, such as `madebyollin/taesd`) that decodes in place of the model's own,
-    /// many times faster and a little coarser, for previews: a folder, or a model of the Hugging Face hub in the local
+    /// faster and a little coarser, for previews: a folder, or a model of the Hugging Face hub in the local
     /// cache. Default: none.
     pub small_decoder: Option<String>,
 }
@@ -155,6 +155,7 @@ impl StableDiffusionConfig {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return fail("guidance_rescale", format!("{} is not between 0 and 1", self.guidance_rescale));
         }
+        self.deep_cache.iter().try_for_each(DeepCache::validate)?;
         self.controls.iter().try_for_each(ControlConfig::validate)
     }
 
@@ -195,7 +196,7 @@ impl StableDiffusionConfig {
         Ok(source)
     }
 
-    /// With `download`, fetches what is missing of a model of the hub and of its ControlNets.
+    /// With `download`, fetches what is missing of a model of the hub, of its ControlNets and of its small decoder.
     ///
     /// # Errors
     /// Those of [`Hub::from_environment`] and [`Hub::fetch`].
@@ -265,18 +266,20 @@ impl StableDiffusionConfig {
             learned: self.words.iter().map(word).collect::<evenset_nn::Result<_>>()?,
             controls,
             small_decoder,
+            variant: self.variant(),
         };
         StableDiffusion::load(source, &additions, device, self.dtype.into())
     }
 
-    /// A short name for provenance columns: the hub id or the folder's or file's name, with those of LoRAs, ControlNets and a
-    /// small decoder.
+    /// A short name for provenance columns: the hub id or the folder's or file's name, with those of a small decoder, LoRAs and
+    /// ControlNets, and the interval and branch of reused features.
     pub fn id(&self) -> String {
         let stem = |path: &Path| path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let loras = self.loras.iter().map(|lora| (stem(&lora.path), lora.weight));
         let controls = self.controls.iter().map(|control| (short(&control.path), control.weight));
-        let base = short(&self.path)
-            + &self.small_decoder.iter().map(|path| format!(" + {}", short(path))).collect::<String>();
+        let small = self.small_decoder.iter().map(|path| short(path));
+        let deep = self.deep_cache.iter().map(|deep| format!("DeepCache {}/{}", deep.interval, deep.branch));
+        let base = small.chain(deep).fold(short(&self.path), |name, other| format!("{name} + {other}"));
         loras.chain(controls).fold(base, |name, (other, weight)| format!("{name} + {other} x {weight}"))
     }
 }

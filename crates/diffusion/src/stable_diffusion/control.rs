@@ -1,7 +1,5 @@
 //! ControlNets beside a model: where they lie, and whether they belong to it.
 
-use std::path::Path;
-
 use evenset_nn::models::Variant;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -88,12 +86,6 @@ impl ControlConfig {
 }
 
 const OTHER_BASE: &str = "it was made for another base model: take a ControlNet for this one's family";
-
-/// Whether a folder says of itself that it is a ControlNet's.
-pub fn is_control_net(dir: &Path) -> bool {
-    let config = read_json(&dir.join("config.json"));
-    config.is_ok_and(|config| config.get("_class_name").and_then(Value::as_str) == Some("ControlNetModel"))
-}
 
 /// Whether the network of this configuration is a copy of that UNet's way down.
 fn belongs(own: &Map<String, Value>, unet: &Map<String, Value>, model: &ModelFacts) -> std::result::Result<(), String> {

@@ -137,7 +137,7 @@ impl Components {
     /// What a tensor operation gives.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let Some(small) = &self.small_decoder else { return self.decode_with(&self.vae, latents) };
-        let tiling = (self.pixels(latents)? > UNTILED).then_some(Tiling { size: 512, overlap: 0.25 });
+        let tiling = (self.pixels(latents)? > UNTILED).then_some(Tiling::USUAL);
         let small = small.clone().with_tiling(tiling)?;
         Ok(small.decode(&small.from_model(&latents.to_dtype(DType::F32)?)?)?)
     }
@@ -328,7 +328,7 @@ impl<'a> Network<'a> {
 #[derive(Debug)]
 struct Deep {
     interval: usize,
-    /// Of the step's calls of the network, one or two.
+    /// Of the prediction with the prompt, or of both in one call; and of that without it, in a call of its own.
     features: [DeepFeatures; 2],
     /// Whether the step before was guided.
     guided: bool,

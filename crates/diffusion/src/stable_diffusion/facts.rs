@@ -94,13 +94,13 @@ pub(super) struct Configs {
 }
 
 impl Configs {
-    /// Those in the folder `dir`. Each is checked for what this crate's networks can compute.
+    /// Those in the folder `dir`; the denoising network's is checked by [`facts`](Self::facts).
     pub(super) fn read(dir: &Path, index: &Index) -> Result<Self> {
         let config = |part: &str| dir.join(part).join("config.json");
         let text = |part: &str| Ok::<_, DiffusionError>((config(part), TextConfig::read(&config(part))?));
         let (unet, vae) = (config("unet"), config("vae"));
         Ok(Self {
-            vae: check(&vae, AutoencoderKLConfig::from_json(&read_text(&vae)?))?,
+            vae: in_file(&vae, AutoencoderKLConfig::from_json(&read_text(&vae)?))?,
             text: text("text_encoder")?,
             text_2: index.xl.then(|| text("text_encoder_2")).transpose()?,
             unet: (unet.clone(), read_json(&unet)?),
@@ -109,9 +109,9 @@ impl Configs {
 
     /// What they say of a model with these noise levels, which belong to the file `path`.
     pub(super) fn facts(&self, index: &Index, path: &Path, scheduler: &Map<String, Value>) -> Result<ModelFacts> {
-        self.agree()?;
         let (unet, map) = &self.unet;
-        let network = check(unet, UNet2DConditionConfig::from_json(&Value::Object(map.clone()).to_string()))?;
+        let network = in_file(unet, UNet2DConditionConfig::from_json(&Value::Object(map.clone()).to_string()))?;
+        self.agree()?;
         let prediction = match scheduler.get("prediction_type").and_then(Value::as_str) {
             None | Some("epsilon") => Prediction::Epsilon,
             Some("v_prediction") => Prediction::V,
@@ -142,7 +142,7 @@ fn is_latent_consistency(index: &Index) -> bool {
 }
 
 /// Names the file that a configuration was read from.
-fn check<T>(path: &Path, config: evenset_nn::Result<T>) -> Result<T> {
+pub(super) fn in_file<T>(path: &Path, config: evenset_nn::Result<T>) -> Result<T> {
     Ok(config.map_err(|source| evenset_nn::Error::InFile { path: path.to_owned(), source: Box::new(source) })?)
 }
 

@@ -185,7 +185,10 @@ pub(super) fn is_pickle(path: &Path) -> bool {
 
 /// Why a pickle in a folder is refused, and what to do.
 fn converted(dir: &Path, part: &str) -> String {
-    let class = if part.is_empty() { "ControlNetModel" } else { "DiffusionPipeline" };
+    let own = || Some(read_json(&dir.join("config.json")).ok()?.get("_class_name")?.as_str()?.to_owned());
+    let class = if part.is_empty() { own() } else { None };
+    let class = class.filter(|class| class.chars().all(|c| c.is_ascii_alphanumeric()));
+    let class = class.as_deref().unwrap_or("DiffusionPipeline");
     format!(
         "a pickle is never read since it can run any program; convert the model to safetensors: python -c \"from diffusers \
          import {class}; {class}.from_pretrained('{}').save_pretrained('converted')\"",

@@ -33,12 +33,13 @@ mod start;
 
 pub use components::{Additions, Components};
 pub use config::{LoraConfig, Precision, StableDiffusionConfig, StatedPrediction, WordConfig};
-pub use control::{ControlConfig, is_control_net};
+pub use control::ControlConfig;
 pub use draw::{Noise, Noises, Wanted};
 pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};
 pub use folder::ModelFolder;
-pub use model::{PromptRequest, StableDiffusion, check};
+pub use model::{PromptRequest, StableDiffusion, check_settings};
+pub use network::single_network;
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
 pub use settings::{ControlSettings, DeepCache, DrawSettings};
 pub use single_file::{FileShapes, ModelFile};

@@ -163,6 +163,12 @@ impl StableDiffusion {
         };
         let latents = self.components.draw(scheduler, wanted, settings, &mut noise, progress)?;
         let mut images = self.pixels(&self.components.decode(&latents)?)?;
+        // A decoder may turn what is not a number into a number.
+        let values = latents.flatten_all()?.to_device(&Device::Cpu)?.to_vec1::<f32>()?;
+        let each = facts.latent_channels * height * width;
+        for (image, latents) in images.iter_mut().zip(values.chunks_exact(each.max(1))) {
+            image.finite &= latents.iter().all(|value| value.is_finite());
+        }
         if images.iter().any(|image| !image.finite) && self.components.overflows() {
             tracing::warn!("the autoencoder overflowed; it decodes in f32 from here on where it does");
             let again = self.pixels(&self.components.decode_with(self.exact()?, &latents)?)?;
@@ -203,7 +209,7 @@ impl StableDiffusion {
 /// # Errors
 /// [`DiffusionError::Setting`](crate::DiffusionError::Setting) for impossible settings, steps or strengths, and what
 /// [`ModelSource::scheduler`] and [`StableDiffusion::scheduler`] give.
-pub fn check(source: &dyn ModelSource, settings: &DrawSettings, strengths: &[f64]) -> Result<()> {
+pub fn check_settings(source: &dyn ModelSource, settings: &DrawSettings, strengths: &[f64]) -> Result<()> {
     settings.validate(source.facts())?;
     let scheduler = solver(&source.scheduler()?, source.facts(), settings, false)?;
     [1.0].iter().chain(strengths).try_for_each(|&strength| scheduler.walk(settings.steps, strength).map(drop))

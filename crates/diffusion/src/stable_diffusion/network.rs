@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use evenset_nn::models::{AutoencoderTinyConfig, Layout, Variant};
 
-use super::facts::ModelFacts;
-use super::files::{Files, read_text, unusable};
+use super::facts::{ModelFacts, in_file};
+use super::files::{Files, read_json, read_text, unusable};
 use super::hub::{self, HubCache};
 use crate::error::Result;
 
@@ -49,7 +49,7 @@ pub(super) fn small_decoder(
 ) -> Result<NetworkFolder> {
     let folder = NetworkFolder::open(name, cache, variant)?;
     let path = folder.config();
-    let config = AutoencoderTinyConfig::from_json(&read_text(&path)?).map_err(|source| in_file(&path, source))?;
+    let config = in_file(&path, AutoencoderTinyConfig::from_json(&read_text(&path)?))?;
     let (found, wanted) = (
         (config.latent_channels(), config.downsampling(), config.out_channels()),
         (facts.latent_channels, facts.downsampling, 3),
@@ -68,6 +68,9 @@ pub(super) fn small_decoder(
     }
 }
 
-fn in_file(path: &Path, source: evenset_nn::Error) -> evenset_nn::Error {
-    evenset_nn::Error::InFile { path: path.to_owned(), source: Box::new(source) }
+/// The class that a single network's folder names, where evenset takes it beside a model.
+pub fn single_network(dir: &Path) -> Option<&'static str> {
+    let config = read_json(&dir.join("config.json")).ok()?;
+    let class = config.get("_class_name")?.as_str()?;
+    ["ControlNetModel", "AutoencoderTiny"].into_iter().find(|known| *known == class)
 }

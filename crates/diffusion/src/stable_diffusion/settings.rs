@@ -31,7 +31,7 @@ pub struct DrawSettings {
     /// Whether both predictions of guidance come from one call of the network, at twice the memory, or from two. Images
     /// are the same.
     pub guided_at_once: bool,
-    /// Whether steps take the network's deep features from the step before.
+    /// Whether calls of the network take its deep features from the call before.
     pub deep_cache: Option<DeepCache>,
     /// How prompts are read.
     pub prompts: PromptOptions,
@@ -39,15 +39,16 @@ pub struct DrawSettings {
     pub controls: Vec<ControlSettings>,
 }
 
-/// Reuse of deep features between steps (DeepCache, Ma et al. 2024): faster, and a little coarser.
+/// Reuse of deep features between calls of the network (DeepCache, Ma et al. 2024): faster, and a little coarser. Solvers
+/// call it once a step, Heun twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeepCache {
-    /// The whole network is computed at every so manieth step (DeepCache's `cache_interval`), 1 to 100; 1 is every step.
+    /// The whole network is computed at every so manieth call (DeepCache's `cache_interval`), 1 to 100; 1 is every call.
     #[schemars(range(min = 1, max = 100))]
     pub interval: usize,
-    /// How many results on the way down are computed at the other steps, beside the first convolution's
-    /// (`cache_branch_id`). Default: 0, the fastest.
+    /// How many results on the way down are computed at the other calls, beside the first convolution's (with two layers a
+    /// level, as nearly all models have, DeepCache's `cache_branch_id`). Default: 0, the fastest.
     #[serde(default)]
     pub branch: usize,
 }
@@ -56,6 +57,17 @@ impl DeepCache {
     /// With the whole network at every `interval`th step, at its fastest.
     pub fn every(interval: usize) -> Self {
         Self { interval, branch: 0 }
+    }
+
+    /// Says what is impossible with any model.
+    pub(super) fn validate(&self) -> Result<()> {
+        match self.interval {
+            1..=100 => Ok(()),
+            interval => {
+                let reason = format!("an interval of {interval} is not between 1 and 100");
+                Err(DiffusionError::Setting { key: "deep_cache", reason })
+            }
+        }
     }
 }
 
@@ -137,13 +149,11 @@ impl DrawSettings {
                 return fail("controls", reason);
             }
         }
-        if let Some(DeepCache { interval, branch }) = self.deep_cache {
-            if !(1..=100).contains(&interval) {
-                return fail("deep_cache", format!("an interval of {interval} is not between 1 and 100"));
-            }
-            if branch >= facts.branches {
+        if let Some(deep) = &self.deep_cache {
+            deep.validate()?;
+            if deep.branch >= facts.branches {
                 let most = facts.branches.saturating_sub(1);
-                return fail("deep_cache", format!("branch {branch} is not one of this network's, 0 to {most}"));
+                return fail("deep_cache", format!("branch {} is not one of this network's, 0 to {most}", deep.branch));
             }
         }
         match self.guidance_interval {

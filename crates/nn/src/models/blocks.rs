@@ -19,7 +19,7 @@ pub(super) struct Context<'a> {
     pub(super) text: Option<&'a Tensor>,
 }
 
-/// What a UNet's deep layers gave at one denoising step, for the steps after it (DeepCache, Ma et al. 2024): neighbouring
+/// What a UNet's deep layers gave in one call, for the calls after it (DeepCache, Ma et al. 2024): neighbouring denoising
 /// steps agree in it, so that only the outermost layers need be computed again.
 #[derive(Clone, Debug, Default)]
 pub struct DeepFeatures {
@@ -28,13 +28,13 @@ pub struct DeepFeatures {
 }
 
 impl DeepFeatures {
-    /// Nothing yet. `branch` counts the results on the way down, from the first convolution's (0), as DeepCache's
-    /// `cache_branch_id` does: what lies below that one is kept.
+    /// Nothing yet. `branch` counts the results on the way down, from the first convolution's (0): what lies below that one is
+    /// kept. With two layers a level this is DeepCache's `cache_branch_id`.
     pub fn new(branch: usize) -> Self {
         Self { branch, kept: None }
     }
 
-    /// Has the next step compute all layers again.
+    /// Has the next call compute all layers again.
     pub fn forget(&mut self) {
         self.kept = None;
     }

@@ -90,6 +90,11 @@ impl AutoencoderTinyConfig {
         config::parse::<AutoencoderTinyJson>(text, CLASS)?.resolve()
     }
 
+    fn read(path: &Path) -> crate::Result<Self> {
+        let located = |source| crate::Error::InFile { path: path.to_owned(), source: Box::new(source) };
+        config::read::<AutoencoderTinyJson>(path, CLASS)?.resolve().map_err(located)
+    }
+
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
         self.latent_channels
@@ -127,7 +132,7 @@ impl AutoencoderTinyJson {
         if self.shift_factor != 0.0 {
             return Err(unsupported("shift_factor", &self.shift_factor, "0"));
         }
-        let levels = |key, widths: &[usize], blocks: &[usize]| {
+        let levels = |[key, blocks_key]: [&'static str; 2], widths: &[usize], blocks: &[usize]| {
             in_range(key, widths.len(), DEEPEST)?;
             if widths.len() != blocks.len() {
                 return Err(unsupported(
@@ -136,18 +141,26 @@ impl AutoencoderTinyJson {
                     format!("{} entries, one for each number of blocks", blocks.len()),
                 ));
             }
-            // Blocks have as many channels behind them as before them, and so have levels on the way down.
+            // Blocks and the convolutions between levels have as many channels behind them as before them.
             if widths.iter().any(|width| Some(width) != widths.first()) {
                 return Err(unsupported(key, &widths, "the same number for every level"));
             }
             let level = |(&width, &blocks): (&usize, &usize)| match blocks <= DEEPEST {
                 true => Ok((in_range(key, width, WIDEST)?, blocks)),
-                false => Err(unsupported(key, &blocks, format!("at most {DEEPEST} blocks of a level"))),
+                false => Err(unsupported(blocks_key, &blocks, format!("at most {DEEPEST}"))),
             };
             widths.iter().zip(blocks).map(level).collect::<crate::Result<Vec<_>>>()
         };
-        let encoder = levels("encoder_block_out_channels", &self.encoder_block_out_channels, &self.num_encoder_blocks)?;
-        let decoder = levels("decoder_block_out_channels", &self.decoder_block_out_channels, &self.num_decoder_blocks)?;
+        let encoder = levels(
+            ["encoder_block_out_channels", "num_encoder_blocks"],
+            &self.encoder_block_out_channels,
+            &self.num_encoder_blocks,
+        )?;
+        let decoder = levels(
+            ["decoder_block_out_channels", "num_decoder_blocks"],
+            &self.decoder_block_out_channels,
+            &self.num_decoder_blocks,
+        )?;
         Ok(AutoencoderTinyConfig {
             in_channels: in_range("in_channels", self.in_channels, WIDEST)?,
             out_channels: in_range("out_channels", self.out_channels, WIDEST)?,
@@ -193,9 +206,7 @@ impl AutoencoderTiny {
     /// A key or value in the configuration that is not supported; a tensor that is missing, unexpected or misshapen.
     /// Each names the file.
     pub fn from_pretrained(dir: &Path, device: &Device, options: LoadOptions) -> crate::Result<Self> {
-        let path = dir.join("config.json");
-        let config = config::read::<AutoencoderTinyJson>(&path, CLASS)?.resolve();
-        let config = config.map_err(|source| crate::Error::InFile { path, source: Box::new(source) })?;
+        let config = AutoencoderTinyConfig::read(&dir.join("config.json"))?;
         load::weights(dir, device, options, 0.0, |scope| Self::new(&config, scope))
     }
 

@@ -135,10 +135,10 @@ impl UNet2DConditionModel {
     /// [`forward`](Self::forward), with what a [`ControlNetModel`](super::ControlNetModel) says added to the results on the
     /// way down and to the middle (diffusers' `down_block_additional_residuals` and `mid_block_additional_residual`), and
     /// with the deep layers' results of a step before. What `deep` holds is not computed again; where it holds nothing, it
-    /// is filled. It belongs to one batch under one set of conditions.
+    /// is filled. It belongs to one batch under one set of conditions, which is up to the caller.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), residuals of a ControlNet for another network, and deep features of another batch.
+    /// As [`forward`](Self::forward), residuals of a ControlNet for another network, and deep features of another shape.
     pub fn forward_with(
         &self,
         latents: &Tensor,

@@ -4,6 +4,7 @@
 
 mod assemble;
 mod control;
+mod deep;
 mod lora;
 mod single;
 mod tiles;

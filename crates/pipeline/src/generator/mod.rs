@@ -10,7 +10,7 @@ use evenset_plan::Request;
 
 pub(crate) use conditional::Conditional;
 pub(crate) use hosted::Hosted;
-pub(crate) use stable_diffusion::{Pretrained, Weights};
+pub(crate) use stable_diffusion::{FileState, Pretrained, Weights, states};
 
 use crate::error::Result;
 use crate::guides::Start;

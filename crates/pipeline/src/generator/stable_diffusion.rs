@@ -1,16 +1,18 @@
 //! A text-to-image model that others trained.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use candle_core::Device;
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::{
-    self, DrawSettings, Prompt, PromptRequest, StableDiffusion, StableDiffusionConfig, Start,
+    DrawSettings, Prompt, PromptRequest, StableDiffusion, StableDiffusionConfig, Start,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, Drawn, Generator, GeneratorCard, GuidePixels, in_words};
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::images::Frame;
 use crate::job::Sampler;
 
@@ -23,7 +25,7 @@ pub(crate) struct Weights {
     pub(crate) lora_sha256: Option<String>,
 }
 
-/// A model with its settings. Its weights are read when the first image is drawn: a finished run is read again without.
+/// A model with its settings. Its weights are loaded when the first image is drawn: a finished run is read again without.
 pub(crate) struct Pretrained {
     model: OnceLock<StableDiffusion>,
     family: String,
@@ -32,21 +34,32 @@ pub(crate) struct Pretrained {
     settings: DrawSettings,
     config: StableDiffusionConfig,
     weights: Weights,
+    files: Vec<FileState>,
+}
+
+/// A file as it was when it was hashed: its length, and when it was last written.
+pub(crate) type FileState = (PathBuf, u64, Option<SystemTime>);
+
+/// How these files are now.
+pub(crate) fn states(files: Vec<PathBuf>) -> Result<Vec<FileState>> {
+    let state = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).map_err(PipelineError::io(&path))?;
+        Ok((path, metadata.len(), metadata.modified().ok()))
+    };
+    files.into_iter().map(state).collect()
 }
 
 impl Pretrained {
-    /// The model of these files, whose networks may be `loaded` already. Settings that it cannot draw with, and `strengths` at
-    /// which it cannot start from real images, are found here, before hours of training and drawing.
+    /// The model of these files, whose networks may be `loaded` already.
     pub(crate) fn new(
         config: &StableDiffusionConfig,
         sampler: &Sampler,
-        strengths: &[f64],
         weights: Weights,
+        files: Vec<FileState>,
         loaded: Option<StableDiffusion>,
     ) -> Result<Self> {
         let source = config.source()?;
         let settings = sampler.draw_settings(config, source.facts());
-        stable_diffusion::check(source.as_ref(), &settings, strengths)?;
         Ok(Self {
             model: loaded.map(OnceLock::from).unwrap_or_default(),
             family: source.facts().family.to_string(),
@@ -54,6 +67,7 @@ impl Pretrained {
             settings,
             config: config.clone(),
             weights,
+            files,
         })
     }
 
@@ -62,6 +76,12 @@ impl Pretrained {
             return Ok(model);
         }
         let model = self.config.load(&Device::Cpu)?;
+        // Gates may have been trained since: another snapshot of the hub, say, is another run's model.
+        let now = states(self.config.files()?)?;
+        if let Some((path, ..)) = now.iter().zip(&self.files).find(|(now, then)| now != then).map(|(now, _)| now) {
+            let why = "this file of the model changed after it was hashed; start the run again";
+            return Err(PipelineError::damaged(path)(why));
+        }
         Ok(self.model.get_or_init(|| model))
     }
 }

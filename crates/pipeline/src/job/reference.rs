@@ -89,7 +89,7 @@ impl Writer<'_> {
         }
         let mut rest = variant.clone();
         if let Some(properties) = rest["properties"].as_object_mut() {
-            properties.remove("type");
+            properties.shift_remove("type");
         }
         self.depth += 1;
         self.properties(path, &rest);

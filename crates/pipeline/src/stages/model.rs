@@ -7,12 +7,12 @@ use candle_core::Device;
 use evenset_core::{Fingerprint, Group, Progress, Seed};
 use evenset_data::Dataset;
 use evenset_diffusion::http::HttpConfig;
-use evenset_diffusion::stable_diffusion::{StableDiffusion, StableDiffusionConfig};
+use evenset_diffusion::stable_diffusion::{StableDiffusion, StableDiffusionConfig, check_settings};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, SamplerConfig, TrainingSet};
 
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
-use crate::generator::{Conditional, Generator, Hosted, Pretrained, Weights};
+use crate::generator::{Conditional, FileState, Generator, Hosted, Pretrained, Weights, states};
 use crate::images::{self, Frame};
 use crate::job::{Role, Sampler};
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
@@ -79,26 +79,30 @@ pub struct PretrainedStage<'a> {
     pub config: &'a StableDiffusionConfig,
     /// How images are drawn.
     pub sampler: &'a Sampler,
-    /// How strongly real images that candidates start from are changed.
-    pub strengths: &'a [f64],
     /// Every file that the images depend on, with its SHA-256.
     files: Vec<(PathBuf, String)>,
+    /// How they were when they were hashed.
+    states: Vec<FileState>,
     /// The networks, once they have been loaded.
     loaded: Mutex<Option<StableDiffusion>>,
 }
 
 impl<'a> PretrainedStage<'a> {
-    /// Finds and hashes the model's files.
+    /// Finds and hashes the model's files. Settings that it cannot draw with, and `strengths` at which it cannot start from real
+    /// images, are found before that.
     ///
     /// # Errors
-    /// What is missing or damaged, by its path.
+    /// An impossible setting by its key; what is missing or damaged, by its path.
     pub fn new(
         config: &'a StableDiffusionConfig,
         sampler: &'a Sampler,
-        strengths: &'a [f64],
+        strengths: &[f64],
         progress: &dyn Progress,
     ) -> Result<Self> {
+        let source = config.source()?;
+        check_settings(source.as_ref(), &sampler.draw_settings(config, source.facts()), strengths)?;
         let paths = config.files()?;
+        let states = states(paths.clone())?;
         progress.begin("hash the model's files", paths.len() as u64);
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
@@ -108,7 +112,7 @@ impl<'a> PretrainedStage<'a> {
             progress.advance(1);
         }
         progress.end();
-        Ok(Self { config, sampler, strengths, files, loaded: Mutex::default() })
+        Ok(Self { config, sampler, files, states, loaded: Mutex::default() })
     }
 
     fn weights(&self) -> Weights {
@@ -148,7 +152,7 @@ impl Stage for PretrainedStage<'_> {
     fn load(&self, folder: &Path) -> Result<Box<dyn Generator>> {
         let weights = read_json_of(&folder.join(WEIGHTS))?;
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(Box::new(Pretrained::new(self.config, self.sampler, self.strengths, weights, loaded)?))
+        Ok(Box::new(Pretrained::new(self.config, self.sampler, weights, self.states.clone(), loaded)?))
     }
 }
 

@@ -19,9 +19,12 @@ pub struct Tiling {
 }
 
 impl Tiling {
-    /// diffusers' own: tiles of the size the network was trained on (512 where nothing is said), a quarter overlapping.
+    /// diffusers' own where nothing is said of a size: tiles of 512 pixels, a quarter overlapping.
+    pub const USUAL: Self = Self { size: 512, overlap: 0.25 };
+
+    /// diffusers' own: tiles of the size the network was trained on.
     pub fn of(config: &AutoencoderKLConfig) -> Self {
-        Self { size: config.sample_size.unwrap_or(512), overlap: 0.25 }
+        Self { size: config.sample_size.unwrap_or(Self::USUAL.size), ..Self::USUAL }
     }
 
     /// An error for tiles that do not cover an image, or whose edges fall between latents, which diffusers takes for an
