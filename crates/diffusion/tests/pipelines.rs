@@ -242,6 +242,20 @@ fn reused_features_belong_to_one_image_and_to_one_kind_of_call() {
 }
 
 #[test]
+fn numbers_that_are_none_are_found_behind_a_decoder_that_hides_them() {
+    let folder = ModelFolder::open(&golden("prompts/sd1/model"), Variant::Whole).unwrap();
+    let additions = Additions {
+        loras: LoraStack::open([(golden("pipelines/lora.safetensors"), 1e30)]).unwrap(),
+        small_decoder: Some(golden("vae-tiny")),
+        ..Additions::default()
+    };
+    let model = StableDiffusion::load(Box::new(folder), &additions, CPU, DType::F32).unwrap();
+    let settings = DrawSettings { height: 16, width: 24, steps: 2, ..DrawSettings::of(&model.components().facts) };
+    let image = model.generate(&[request("a bag", 1)], &settings, &Silent).unwrap().remove(0);
+    assert!(!image.finite);
+}
+
+#[test]
 fn a_prompt_changes_what_a_mask_frees_alone() {
     for (family, seed) in [("sd1", 1), ("sdxl", 2)] {
         let model = load(family);

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use candle_core::{DType, Tensor};
 use evenset_nn::models::{
-    AutoencoderKLConfig, Conditions, LoadOptions, UNet2DConditionConfig, UNet2DConditionModel, UNet2DConfig,
+    AutoencoderKLConfig, AutoencoderTinyConfig, Conditions, LoadOptions, UNet2DConditionConfig, UNet2DConditionModel,
+    UNet2DConfig,
 };
 use evenset_nn::no_grad;
 use evenset_nn::ops::with_candle;
@@ -45,6 +46,7 @@ fn refusal(name: &str, changes: &Value) -> Option<String> {
     let text = Value::Object(config).to_string();
     let result = match name {
         "vae" => AutoencoderKLConfig::from_json(&text).map(drop),
+        "vae-tiny" => AutoencoderTinyConfig::from_json(&text).map(drop),
         "pixel" => UNet2DConfig::from_json(&text).map(drop),
         _ => UNet2DConditionConfig::from_json(&text).map(drop),
     };
@@ -130,6 +132,20 @@ fn keys_and_values_that_no_model_has_are_refused_by_name() {
         ("vae", json!({"latents_std": [0, 1, 1, 1], "latents_mean": [0, 0, 0, 0]})),
         ("vae", json!({"shift_factor": 0.1, "latents_std": [1, 1, 1, 1], "latents_mean": [0, 0, 0, 0]})),
         ("vae", json!({"_class_name": "AutoencoderTiny"})),
+        ("vae-tiny", json!({"colour": 3})),
+        ("vae-tiny", json!({"act_fn": "mish"})),
+        ("vae-tiny", json!({"upsample_fn": "bilinear"})),
+        ("vae-tiny", json!({"upsampling_scaling_factor": 3})),
+        ("vae-tiny", json!({"scaling_factor": 0})),
+        ("vae-tiny", json!({"shift_factor": 0.1})),
+        ("vae-tiny", json!({"latent_channels": 0})),
+        ("vae-tiny", json!({"out_channels": huge})),
+        ("vae-tiny", json!({"decoder_block_out_channels": [16]})),
+        ("vae-tiny", json!({"decoder_block_out_channels": [16, 8]})),
+        ("vae-tiny", json!({"encoder_block_out_channels": []})),
+        ("vae-tiny", json!({"encoder_block_out_channels": [huge, huge]})),
+        ("vae-tiny", json!({"num_decoder_blocks": [2, huge]})),
+        ("vae-tiny", json!({"_class_name": "AutoencoderKL"})),
     ] {
         let key = changes.as_object().unwrap().keys().next().unwrap();
         let message = refusal(name, &changes).unwrap_or_else(|| panic!("{changes}: was taken"));
@@ -147,6 +163,8 @@ fn values_in_published_files_are_taken_where_diffusers_takes_them() {
         ("sd1", json!({"transformer_layers_per_block": [0, 1], "mid_block_only_cross_attention": false})),
         ("pixel", json!({"attention_head_dim": null, "mid_block_type": null, "sample_size": 32})),
         ("vae", json!({"shift_factor": 0.1159, "latents_mean": null})),
+        // TAESD's file has neither of these two.
+        ("vae-tiny", json!({"upsample_fn": "nearest", "shift_factor": 0, "_diffusers_version": "0.20.0.dev0"})),
     ] {
         assert_eq!(refusal(name, &changes), None, "{changes}");
     }
