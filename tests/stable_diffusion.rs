@@ -210,6 +210,10 @@ fn one_image_for_a_prompt_is_the_same_again_and_carries_its_parameters() {
         assert_eq!(succeed(root.path(), &arguments), format!("{out}\n"));
         std::fs::read(root.path().join(out)).unwrap()
     };
+    let no_folder =
+        run(root.path(), &["generate", "--prompt", "a", "--model", &model("sdxl"), "--out", "nowhere/x.png"]);
+    assert_eq!(no_folder.status.code(), Some(2));
+    assert!(stderr(&no_folder).contains("name a file in a folder that is there"), "{}", stderr(&no_folder));
     let first = draw("3", "x.png");
     assert!(first == draw("3", "y.png") && first != draw("4", "z.png"));
     let image = image::load_from_memory(&first).unwrap();
@@ -271,8 +275,17 @@ fn models_are_listed_with_what_they_can_do_or_what_is_wrong_with_them() {
     assert_eq!(found.status.code(), Some(0));
     let said = String::from_utf8(found.stdout).unwrap();
     assert!(said.contains("Stable Diffusion 2") && said.contains("predicts v"), "{said}");
-    let said = String::from_utf8(list(&[&control()]).stdout).unwrap();
+    let decoder = repository().join("tests/golden/vae-tiny").display().to_string();
+    let said = String::from_utf8(list(&[&control(), &decoder]).stdout).unwrap();
     assert!(said.contains("ControlNet, ") && said.contains("follow a picture"), "{said}");
+    assert!(said.contains("small decoder, ") && said.contains("generate.model.small_decoder"), "{said}");
+    let half = root.path().join("half");
+    std::fs::create_dir_all(&half).unwrap();
+    std::fs::copy(format!("{decoder}/config.json"), half.join("config.json")).unwrap();
+    let lacking = list(&["half"]);
+    assert_eq!(lacking.status.code(), Some(1));
+    let said = String::from_utf8(lacking.stdout).unwrap();
+    assert!(said.contains("cannot be used") && said.contains("diffusion_pytorch_model.safetensors"), "{said}");
     let found = list(&[&good, "bad"]);
     assert_eq!(found.status.code(), Some(1));
     let said = String::from_utf8(found.stdout).unwrap();
@@ -331,9 +344,21 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     assert!(stderr(&missing).contains("hf download nobody/nothing"), "{}", stderr(&missing));
     // Found out before gates are trained and images drawn, and not at the first image of that strength.
     let turbo = ["generate.sampler.steps=1", "generate.guides={below: 1000, strengths: [0.4]}"];
-    let turbo = run(root.path(), &as_strs(&small("run", "sd1", &turbo)));
-    assert_eq!(turbo.status.code(), Some(1));
-    assert!(stderr(&turbo).contains("0.4 of 1 steps leaves none"), "{}", stderr(&turbo));
+    for verb in ["plan", "run"] {
+        let said = fail(root.path(), &as_strs(&small(verb, "sd1", &turbo)), 2);
+        assert!(said.contains("0.4 of 1 steps leaves none"), "{said}");
+        let said = fail(root.path(), &as_strs(&small(verb, "sd1", &["generate.model.deep_cache={interval: 0}"])), 2);
+        assert!(said.contains("an interval of 0"), "{said}");
+    }
+    let decoder = |network: &str| format!("generate.model.small_decoder={}", repository().join(network).display());
+    for (network, what) in [
+        ("tests/golden/vae", "a `AutoencoderKL`, not a `AutoencoderTiny`"),
+        ("tests/golden/vae-tiny/config.json", "a file; name the folder"),
+        ("tests/golden/prompts/sd1/model", "name the folder of the network alone"),
+    ] {
+        let said = stderr(&run(root.path(), &as_strs(&small("run", "sd1", &[&decoder(network)]))));
+        assert!(said.contains(what), "{network}: {said}");
+    }
     let stages: Vec<_> =
         std::fs::read_dir(root.path().join("runs/faces")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(stages.iter().all(|name| !name.to_string_lossy().starts_with("generate")), "{stages:?}");
@@ -698,7 +723,7 @@ fn one_image_follows_the_pictures_of_control_networks() {
     let both = draw(&[&across[..], &down[..], &["--control-weight", "0.5", "--control-weight", "0.2"]].concat());
     assert!(pixels(&both) != pixels(&one));
 
-    let said = fail(root.path(), &[&base[..], &["--controlnet", &control]].concat(), 1);
+    let said = fail(root.path(), &[&base[..], &["--controlnet", &control]].concat(), 2);
     assert!(said.contains("each network needs its picture"), "{said}");
     let said =
         fail(root.path(), &[&base[..], &["--controlnet", &control, "--control-image", "broken.png"]].concat(), 1);

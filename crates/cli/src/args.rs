@@ -106,13 +106,13 @@ pub struct GenerateArgs {
     #[arg(required_unless_present = "prompt", conflicts_with = "prompt")]
     pub job: Option<PathBuf>,
     /// Overrides a key of the job; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "prompt")]
     pub set: Vec<String>,
     /// Prints the result as JSON on standard output.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prompt")]
     pub json: bool,
     /// Measures and plans, shows what it would cost, and stops before anything is trained or generated.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "prompt")]
     pub dry_run: bool,
     /// Draws this with a Stable Diffusion model.
     #[arg(long, value_name = "WORDS", requires = "model")]
@@ -148,7 +148,7 @@ pub struct GenerateArgs {
     #[arg(long, requires = "prompt")]
     pub steps: Option<usize>,
     /// Guidance scale; default: 7.5, or none for a distilled model.
-    #[arg(long, requires = "prompt")]
+    #[arg(long, requires = "prompt", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
     /// Computes the whole network at every so manieth call alone, and takes its deep features from the call before at the
     /// others (DeepCache): faster, and a little coarser.
@@ -167,7 +167,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE", requires = "prompt")]
     pub image: Option<PathBuf>,
     /// How much of --image may change, above 0 and at most 1.
-    #[arg(long, default_value_t = 0.7, requires = "image")]
+    #[arg(long, default_value_t = 0.7, requires = "image", allow_negative_numbers = true)]
     pub strength: f64,
     /// A picture that is white where --image is to be drawn anew and black where it stays.
     #[arg(long, value_name = "FILE", requires = "image")]

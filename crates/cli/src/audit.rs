@@ -19,7 +19,7 @@ use crate::{exit, verbs};
 /// A flag that makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(String);
+pub struct UsageError(pub String);
 
 /// Audits what the arguments name, and shows it.
 pub fn run(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow};
 use evenset_pipeline::models::{Installed, installed};
 use evenset_pipeline::single::Single;
 use evenset_pipeline::{
@@ -10,12 +10,17 @@ use evenset_pipeline::{
 };
 
 use crate::args::GenerateArgs;
+use crate::audit::UsageError;
 use crate::exit;
 use crate::progress::Reporter;
 use crate::verbs::{print, print_json};
 
 /// Draws one image and writes it.
 pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8> {
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if args.out.is_dir() || !folder.is_dir() {
+        return usage(format!("`--out {}`: name a file in a folder that is there", args.out.display()));
+    }
     let single = Single {
         model: StableDiffusionConfig {
             download: args.download,
@@ -30,7 +35,7 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
                 "v-prediction" => StatedPrediction::VPrediction,
                 _ => StatedPrediction::Epsilon,
             }),
-            loras: args.lora.iter().map(|text| lora(text)).collect(),
+            loras: args.lora.iter().map(|text| lora(text)).collect::<Result<_>>()?,
             controls: controls(args)?,
             deep_cache: args.deep_cache.map(DeepCache::every),
             small_decoder: args.small_decoder.clone(),
@@ -48,7 +53,7 @@ pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8
     };
     let png = single.draw(reporter)?;
     reporter.finish();
-    std::fs::write(&args.out, png).with_context(|| args.out.display().to_string())?;
+    std::fs::write(&args.out, png).map_err(|error| anyhow!("{}: {error}", args.out.display()))?;
     print(&format!("{}\n", args.out.display()))?;
     Ok(exit::DONE)
 }
@@ -77,6 +82,7 @@ fn described(model: &Installed) -> String {
     }
     match (&model.problem, model.verified) {
         (Some(problem), _) => text.push_str(&format!("  cannot be used: {problem}\n")),
+        (None, Some(0)) => text.push_str("  whole; no file says which hash it must have\n"),
         (None, Some(files)) => text.push_str(&format!("  whole; {files} files have the hash that they must have\n")),
         (None, None) => {}
     }
@@ -87,12 +93,14 @@ fn described(model: &Installed) -> String {
 fn controls(args: &GenerateArgs) -> Result<Vec<ControlConfig>> {
     let (nets, pictures, weights) = (args.controlnet.len(), args.control_image.len(), args.control_weight.len());
     if nets != pictures {
-        bail!(
+        return usage(format!(
             "{nets} `--controlnet` and {pictures} `--control-image`; each network needs its picture, in the same order"
-        );
+        ));
     }
     if weights > 1 && weights != nets {
-        bail!("{weights} `--control-weight` for {nets} `--controlnet`; give one for all of them, or one for each");
+        return usage(format!(
+            "{weights} `--control-weight` for {nets} `--controlnet`; give one for all of them, or one for each"
+        ));
     }
     let weight = |place: usize| args.control_weight.get(place).or(args.control_weight.first()).copied().unwrap_or(1.0);
     let control = |(place, path): (usize, &String)| ControlConfig { weight: weight(place), ..ControlConfig::at(path) };
@@ -100,11 +108,19 @@ fn controls(args: &GenerateArgs) -> Result<Vec<ControlConfig>> {
 }
 
 /// A file with its weight, where one follows a colon.
-fn lora(text: &str) -> LoraConfig {
-    match text.rsplit_once(':').map(|(path, weight)| (path, weight.parse::<f64>())) {
-        Some((path, Ok(weight))) if !Path::new(text).exists() => LoraConfig { path: path.into(), weight },
-        _ => LoraConfig { path: text.into(), weight: 1.0 },
+fn lora(text: &str) -> Result<LoraConfig> {
+    match text.rsplit_once(':').filter(|_| !Path::new(text).exists()) {
+        Some((path, weight)) if weight.parse::<f64>().is_ok() || Path::new(path).is_file() => match weight.parse() {
+            Ok(weight) => Ok(LoraConfig { path: path.into(), weight }),
+            Err(_) => usage(format!("`--lora {text}`: `{weight}` is no number; write a weight such as 0.8")),
+        },
+        _ => Ok(LoraConfig { path: text.into(), weight: 1.0 }),
     }
+}
+
+/// What the command line says wrong.
+fn usage<T>(problem: String) -> Result<T> {
+    Err(UsageError(problem).into())
 }
 
 fn solver(name: &str) -> Result<SchedulerKind> {
@@ -112,7 +128,7 @@ fn solver(name: &str) -> Result<SchedulerKind> {
         Some(kind) => Ok(kind),
         None => {
             let known: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
-            bail!("`--sampler {name}` is not known; expected {}", known.join(", "))
+            usage(format!("`--sampler {name}` is not known; expected {}", known.join(", ")))
         }
     }
 }
@@ -123,8 +139,12 @@ mod tests {
 
     #[test]
     fn a_weight_follows_a_colon_and_a_solver_goes_by_its_name() {
-        assert_eq!(lora("style.safetensors:0.8"), LoraConfig { path: "style.safetensors".into(), weight: 0.8 });
-        assert_eq!(lora("C:/style.safetensors"), LoraConfig { path: "C:/style.safetensors".into(), weight: 1.0 });
+        let is =
+            |text: &str, path: &str, weight| assert_eq!(lora(text).unwrap(), LoraConfig { path: path.into(), weight });
+        is("style.safetensors:0.8", "style.safetensors", 0.8);
+        is("C:/style.safetensors", "C:/style.safetensors", 1.0);
+        let here = env!("CARGO_MANIFEST_DIR").to_owned() + "/Cargo.toml";
+        assert!(lora(&(here + ":abc")).unwrap_err().to_string().contains("`abc` is no number"));
         assert_eq!(solver("euler").unwrap(), SchedulerKind::Euler);
         assert!(solver("eular").unwrap_err().to_string().contains("expected ddim, ddpm"));
     }

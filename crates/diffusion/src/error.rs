@@ -195,6 +195,11 @@ pub enum DiffusionError {
 pub type Result<T, E = DiffusionError> = std::result::Result<T, E>;
 
 impl DiffusionError {
+    /// Whether a model is not there, or not all of it.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::NotInCache { .. } | Self::Incomplete { .. })
+    }
+
     /// For `map_err`: an I/O error at `path`.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::File { path: path.to_owned(), source }

@@ -187,6 +187,7 @@ impl PipelineError {
             | Self::NoImages(_)
             | Self::ShareColumn(_)
             | Self::Reserved(_) => true,
+            Self::Diffusion(error) => matches!(**error, evenset_diffusion::DiffusionError::Setting { .. }),
             Self::Data(error) => matches!(
                 error,
                 Data::NotFound { .. }

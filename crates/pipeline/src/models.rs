@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use evenset_core::Progress;
 use evenset_diffusion::stable_diffusion::hub::HubCache;
 use evenset_diffusion::stable_diffusion::{
-    Distilled, ModelFacts, ModelFile, ModelFolder, ModelSource, Prediction, single_network,
+    Distilled, ModelFacts, ModelFile, ModelFolder, ModelSource, Prediction, network_files, single_network,
 };
 use evenset_nn::models::Variant;
 use serde::Serialize;
@@ -31,10 +31,17 @@ pub struct Installed {
     pub verified: Option<usize>,
 }
 
-/// A model that was opened, or why it cannot be.
-type Opened = std::result::Result<Box<dyn ModelSource>, String>;
+/// A model that is whole.
+struct Whole {
+    family: String,
+    can: Vec<String>,
+    files: Vec<PathBuf>,
+}
 
-/// The pipelines of diffusers in the hub's local cache, where others lie too, and the models in `paths`, which are folders and
+/// A model that was opened, or why it cannot be.
+type Opened = std::result::Result<Whole, String>;
+
+/// The pipelines of diffusers, ControlNets and small decoders in the hub's local cache, where others lie too, and the models in `paths`, which are folders and
 /// single files. With `check`, files of the cache are hashed: there, a large file's name is its SHA-256.
 ///
 /// # Errors
@@ -49,13 +56,18 @@ pub fn installed(paths: &[PathBuf], check: bool, progress: &dyn Progress) -> Res
             let is_ours =
                 |folder: &PathBuf| folder.join("model_index.json").is_file() || single_network(folder).is_some();
             let Some(folder) = folder.filter(is_ours) else { continue };
-            found.push((id.id(), opened(cache.open(&id, Variant::Whole)), folder));
+            let opened = match single_network(&folder) {
+                Some(class) => network(&folder, class),
+                None => pipeline(cache.open(&id, Variant::Whole)),
+            };
+            found.push((id.id(), opened, folder));
         }
     }
     for path in paths {
-        let opened = match ModelFile::is_meant(path) {
-            true => opened(ModelFile::open(path, None)),
-            false => opened(ModelFolder::open(path, Variant::Whole)),
+        let opened = match (ModelFile::is_meant(path), single_network(path)) {
+            (true, _) => usable(ModelFile::open(path, None)),
+            (false, Some(class)) => network(path, class),
+            (false, None) => pipeline(ModelFolder::open(path, Variant::Whole)),
         };
         found.push((path.display().to_string(), opened, path.clone()));
     }
@@ -76,32 +88,43 @@ pub fn installed(paths: &[PathBuf], check: bool, progress: &dyn Progress) -> Res
     Ok(models)
 }
 
-fn opened<M: ModelSource + 'static>(model: evenset_diffusion::Result<M>) -> Opened {
-    model.map(|model| Box::new(model) as Box<dyn ModelSource>).map_err(|error| error.to_string())
+/// A model's folder, with a solver that is known.
+fn pipeline(model: evenset_diffusion::Result<ModelFolder>) -> Opened {
+    usable(model.and_then(|model| model.scheduler().map(|_| model)))
+}
+
+fn usable<M: ModelSource>(model: evenset_diffusion::Result<M>) -> Opened {
+    let whole = |model: M| Whole {
+        family: model.facts().family.to_string(),
+        can: abilities(model.facts()),
+        files: model.files().to_vec(),
+    };
+    model.map(whole).map_err(|error| error.to_string())
+}
+
+/// A network that stands beside a model.
+fn network(folder: &Path, class: &'static str) -> Opened {
+    let (family, can) = match class {
+        "ControlNetModel" => ("ControlNet", "makes images follow a picture (`generate.model.controls`)"),
+        _ => ("small decoder", "decodes faster and coarser (`generate.model.small_decoder`)"),
+    };
+    let whole = |files| Whole { family: family.to_owned(), can: vec![can.to_owned()], files };
+    network_files(folder, class).map(whole).map_err(|error| error.to_string())
 }
 
 fn describe(name: String, opened: Opened, folder: PathBuf, check: bool) -> Result<Installed> {
-    let network = match single_network(&folder) {
-        Some("ControlNetModel") => Some(("ControlNet", "makes images follow a picture (`generate.model.controls`)")),
-        Some(_) => Some(("small decoder", "decodes faster and coarser (`generate.model.small_decoder`)")),
-        None => None,
-    };
-    let model = match (opened, network) {
-        (Ok(model), _) => model,
-        (Err(_), Some((kind, can))) => {
-            let (bytes, family, can) = (bytes_of_weights(&folder), Some(kind.to_owned()), vec![can.to_owned()]);
-            return Ok(Installed { name, folder, bytes, family, can, problem: None, verified: None });
-        }
-        (Err(problem), None) => {
+    let whole = match opened {
+        Ok(whole) => whole,
+        Err(problem) => {
             let (bytes, family, can, verified) = (0, None, Vec::new(), None);
             return Ok(Installed { name, folder, bytes, family, can, problem: Some(problem), verified });
         }
     };
-    let bytes = model.files().iter().filter_map(|file| std::fs::metadata(file).ok()).map(|data| data.len()).sum();
+    let bytes = whole.files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|data| data.len()).sum();
     let (mut verified, mut problem) = (None, None);
     if check {
         let mut good = 0;
-        for file in model.files() {
+        for file in &whole.files {
             match expected_sha256(file) {
                 Some(expected) if evenset_data::sha256_file(file)? == expected => good += 1,
                 Some(_) => problem = Some(format!("{} is damaged: fetch the model again", file.display())),
@@ -110,15 +133,7 @@ fn describe(name: String, opened: Opened, folder: PathBuf, check: bool) -> Resul
         }
         verified = Some(good);
     }
-    let family = Some(model.facts().family.to_string());
-    Ok(Installed { name, folder, bytes, family, can: abilities(model.facts()), problem, verified })
-}
-
-fn bytes_of_weights(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    let weights = paths.filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
-    weights.filter_map(|path| std::fs::metadata(path).ok()).map(|data| data.len()).sum()
+    Ok(Installed { name, folder, bytes, family: Some(whole.family), can: whole.can, problem, verified })
 }
 
 fn abilities(facts: &ModelFacts) -> Vec<String> {

@@ -9,7 +9,9 @@ use std::time::Instant;
 use candle_core::Device;
 use evenset_core::{Group, Progress, Seed, Silent};
 use evenset_diffusion::http::Ledger;
-use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start};
+use evenset_diffusion::stable_diffusion::{
+    DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start, check_settings,
+};
 use evenset_diffusion::{AttributeVocabulary, ConditionalConfig, ConditionalModel, ImageRequest, TrainingSet};
 use evenset_plan::{Acceptance, Plan, Price, Rates};
 
@@ -50,8 +52,8 @@ pub fn price(job: &Job, finished: &Finished, progress: &dyn Progress) -> Result<
     }
     progress.begin("measure this machine", 3);
     let rates = match (rates(job, finished, plan, progress), &job.generate.model) {
-        // Who is missing is known all the same.
-        (Err(error), Model::StableDiffusion(_)) if progress.check().is_ok() => {
+        // Who is missing is known all the same. What the job says wrong is an error now, and not first when it is run.
+        (Err(error), Model::StableDiffusion(_)) if progress.check().is_ok() && !error.is_usage() => {
             progress.end();
             tracing::warn!("the price is not known: {error}");
             return Ok(None);
@@ -104,9 +106,12 @@ fn rates(job: &Job, finished: &Finished, plan: &Plan, progress: &dyn Progress) -
 
 /// A few steps of one image, with the real weights: they take as long whatever is drawn.
 fn rates_of_pretrained(config: &StableDiffusionConfig, job: &Job, progress: &dyn Progress) -> Result<Rates> {
+    let source = config.source()?;
+    let settings = job.generate.sampler.draw_settings(config, source.facts());
+    let strengths = job.generate.guides.as_ref().map_or(&[][..], |guides| &guides.strengths);
+    check_settings(source.as_ref(), &settings, strengths)?;
     let model = config.load(&Device::Cpu)?;
     progress.advance(2);
-    let settings = job.generate.sampler.draw_settings(config, &model.components().facts);
     let seconds = |steps: usize| -> Result<f64> {
         progress.check()?;
         let start = Instant::now();

@@ -6,7 +6,9 @@ use candle_core::Device;
 use evenset_core::{Progress, Seed};
 use evenset_data::Image;
 use evenset_diffusion::SchedulerKind;
-use evenset_diffusion::stable_diffusion::{DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start};
+use evenset_diffusion::stable_diffusion::{
+    DrawSettings, Prompt, PromptRequest, StableDiffusionConfig, Start, check_settings,
+};
 
 use crate::error::{PipelineError, Result};
 use crate::pictures;
@@ -44,16 +46,13 @@ impl Single {
     pub fn draw(&self, progress: &dyn Progress) -> Result<Vec<u8>> {
         self.model.validate()?;
         self.model.fetch(progress)?;
-        progress.begin("load the model", 1);
-        let model = self.model.load(&Device::Cpu)?;
-        progress.advance(1);
-        progress.end();
-        let facts = &model.components().facts;
+        let source = self.model.source()?;
+        let facts = source.facts();
         let default = self.model.settings(facts);
         let image = self.image.as_ref().map(|(path, _)| pictures::read(path)).transpose()?;
         let [width, height] = match (&image, self.model.width, self.model.height) {
-            (Some(image), None, None) => like(image, default.width * default.height),
-            _ => [default.width, default.height],
+            (Some(image), width, height) => like(image, [width, height], default.width * default.height),
+            (None, ..) => [default.width, default.height],
         };
         let settings = DrawSettings {
             width,
@@ -63,11 +62,16 @@ impl Single {
             guidance: self.guidance.unwrap_or(default.guidance),
             ..default
         };
-        settings.validate(facts)?;
+        let strength = self.image.as_ref().map(|(_, strength)| *strength);
+        check_settings(source.as_ref(), &settings, strength.as_slice())?;
         let controls = self.controls.iter().map(|path| pixels(path, &settings)).collect::<Result<_>>()?;
         let prompt = Prompt { negative: self.negative_prompt.clone(), ..Prompt::new(&self.prompt) };
         let start = self.start(&settings)?;
         let request = PromptRequest { start, controls, ..PromptRequest::new(prompt, Seed(self.seed)) };
+        progress.begin("load the model", 1);
+        let model = self.model.load(&Device::Cpu)?;
+        progress.advance(1);
+        progress.end();
         progress.begin("draw", 1);
         let image = model.generate(&[request], &settings, progress)?.pop().filter(|image| image.finite);
         progress.advance(1);
@@ -76,9 +80,17 @@ impl Single {
             let why = "the image holds numbers that are not finite; check the weights, or take `f32`";
             PipelineError::damaged(model.source().path())(why)
         })?;
-        let negative =
-            self.negative_prompt.iter().map(|words| format!("\nNegative prompt: {words}")).collect::<String>();
-        let strength = self.image.iter().map(|(_, strength)| format!(", Denoising strength: {strength}"));
+        let acts = settings.guidance > 1.0 && facts.guidance_embedding.is_none();
+        if self.negative_prompt.is_some() && !acts {
+            tracing::warn!("without guidance above 1 nothing is steered away from: `--negative` has no effect");
+        }
+        let negative = self
+            .negative_prompt
+            .iter()
+            .filter(|_| acts)
+            .map(|words| format!("\nNegative prompt: {words}"))
+            .collect::<String>();
+        let strength = strength.iter().map(|strength| format!(", Denoising strength: {strength}"));
         let parameters = format!(
             "{}{negative}\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}{}",
             self.prompt,
@@ -104,10 +116,17 @@ impl Single {
     }
 }
 
-/// Width and height of the shape of a picture with about so many pixels, multiples of 8.
-fn like(image: &Image, pixels: usize) -> [usize; 2] {
-    let scale = (pixels as f64 / (f64::from(image.width) * f64::from(image.height)).max(1.0)).sqrt();
-    [image.width, image.height].map(|side| ((f64::from(side) * scale / 8.0).round() as usize).clamp(1, 512) * 8)
+/// Width and height of the shape of a picture, multiples of 8 where they are not given: with about so many pixels, unless
+/// one of them is.
+fn like(image: &Image, given: [Option<u32>; 2], pixels: usize) -> [usize; 2] {
+    let own = [image.width, image.height].map(|side| f64::from(side.max(1)));
+    let scale = match given {
+        [Some(width), _] => f64::from(width) / own[0],
+        [None, Some(height)] => f64::from(height) / own[1],
+        [None, None] => (pixels as f64 / (own[0] * own[1])).sqrt(),
+    };
+    let free = own.map(|side| ((side * scale / 8.0).round() as usize).clamp(1, 512) * 8);
+    [given[0].map_or(free[0], |width| width as usize), given[1].map_or(free[1], |height| height as usize)]
 }
 
 /// A picture at the size of the image, RGB: its middle where it has another shape.

@@ -208,15 +208,15 @@ impl StableDiffusionConfig {
             }
             _ => Ok(()),
         };
-        fetch(&self.path, Kind::Pipeline, self.source().is_err_and(|error| is_missing(&error)))?;
+        fetch(&self.path, Kind::Pipeline, self.source().is_err_and(|error| error.is_missing()))?;
         let Ok(source) = self.source() else { return Ok(()) };
         for control in &self.controls {
             let missing =
-                control.open(source.as_ref(), Some(&cache), self.variant()).is_err_and(|error| is_missing(&error));
+                control.open(source.as_ref(), Some(&cache), self.variant()).is_err_and(|error| error.is_missing());
             fetch(&control.path, Kind::Network, missing)?;
         }
         if let Some(small) = &self.small_decoder {
-            let missing = self.small_decoder_folder(source.facts()).is_err_and(|error| is_missing(&error));
+            let missing = self.small_decoder_folder(source.facts()).is_err_and(|error| error.is_missing());
             fetch(small, Kind::Network, missing)?;
         }
         Ok(())
@@ -293,11 +293,6 @@ fn short(model: &str) -> String {
         _ => None,
     };
     name.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Whether a model is not there, or not all of it.
-fn is_missing(error: &DiffusionError) -> bool {
-    matches!(error, DiffusionError::NotInCache { .. } | DiffusionError::Incomplete { .. })
 }
 
 /// The hub's cache on this machine.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::facts::ModelFacts;
 use super::files::{read_json, unusable};
 use super::hub::HubCache;
-use super::network::NetworkFolder;
+use super::network::{CONTROL, NetworkFolder};
 use super::settings::ControlSettings;
 use super::source::ModelSource;
 use crate::error::{DiffusionError, Result};
@@ -77,7 +77,7 @@ impl ControlConfig {
         cache: Option<&HubCache>,
         variant: Variant,
     ) -> Result<NetworkFolder> {
-        let folder = NetworkFolder::open(&self.path, cache, variant)?;
+        let folder = NetworkFolder::open(&self.path, CONTROL, cache, variant)?;
         let config = folder.config();
         belongs(&read_json(&config)?, &model.unet_config()?, model.facts())
             .map_err(|reason| unusable(&config, format!("{reason}; {OTHER_BASE}")))?;
@@ -89,10 +89,6 @@ const OTHER_BASE: &str = "it was made for another base model: take a ControlNet 
 
 /// Whether the network of this configuration is a copy of that UNet's way down.
 fn belongs(own: &Map<String, Value>, unet: &Map<String, Value>, model: &ModelFacts) -> std::result::Result<(), String> {
-    let class = own.get("_class_name").and_then(Value::as_str);
-    if let Some(class) = class.filter(|class| *class != "ControlNetModel") {
-        return Err(format!("a `{class}`, not a `ControlNetModel`"));
-    }
     let number =
         |config: &Map<String, Value>, (key, default): (&str, u64)| config.get(key).map_or(Some(default), Value::as_u64);
     for shared in SHARED {

@@ -50,7 +50,7 @@ pub struct Wanted<'a> {
 
 impl Components {
     /// Latents `[batch, latent_channels, h, w]` in `f32` for images that have as many tokens, starts of one kind and
-    /// strength, and one guidance scale. `progress` is asked before each step whether to stop.
+    /// strength, and one guidance scale. `progress` is told of each call of the network, and asked before it whether to stop.
     ///
     /// # Errors
     /// [`DiffusionError::Interrupted`];
@@ -97,6 +97,7 @@ impl Components {
             &x,
             &mut |x, timestep| {
                 progress.check()?;
+                progress.note(&format!("call {} of {}", calls + 1, walk.timesteps().len()));
                 let prediction = network.predict(x, timestep, &walk, calls, deep.as_mut());
                 calls += 1;
                 prediction

@@ -39,7 +39,7 @@ pub use encode::{Conditioning, Embedded, TextEncoders};
 pub use facts::{Distilled, Family, ModelFacts, Prediction};
 pub use folder::ModelFolder;
 pub use model::{PromptRequest, StableDiffusion, check_settings};
-pub use network::single_network;
+pub use network::{network_files, single_network};
 pub use prompt::{LongPrompts, Prompt, PromptOptions};
 pub use settings::{ControlSettings, DeepCache, DrawSettings};
 pub use single_file::{FileShapes, ModelFile};

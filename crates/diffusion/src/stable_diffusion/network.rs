@@ -9,6 +9,10 @@ use super::files::{Files, read_json, read_text, unusable};
 use super::hub::{self, HubCache};
 use crate::error::Result;
 
+/// The classes of diffusers that stand beside a model.
+pub(super) const CONTROL: &str = "ControlNetModel";
+const DECODER: &str = "AutoencoderTiny";
+
 /// A network's folder that is whole, with `config.json` beside its weights.
 #[derive(Clone, Debug)]
 pub(super) struct NetworkFolder {
@@ -17,9 +21,16 @@ pub(super) struct NetworkFolder {
 }
 
 impl NetworkFolder {
-    /// The folder, or the network of this name in the hub's cache, checked to be whole without reading its weights.
-    pub(super) fn open(name: &str, cache: Option<&HubCache>, variant: Variant) -> Result<Self> {
+    /// The folder, or the network of this name in the hub's cache, checked to be whole and of this class without reading its
+    /// weights.
+    pub(super) fn open(name: &str, class: &str, cache: Option<&HubCache>, variant: Variant) -> Result<Self> {
         let (dir, within) = hub::locate(name, cache)?;
+        if dir.is_file() {
+            return Err(unusable(
+                &dir,
+                "a file; name the folder that has the network's `config.json` beside its weights",
+            ));
+        }
         if !dir.join("config.json").is_file() && dir.join("model_index.json").is_file() {
             return Err(unusable(&dir, "a whole model, not a single network; name the folder of the network alone"));
         }
@@ -30,8 +41,14 @@ impl NetworkFolder {
             Some(_) => format!("fetch them with `hf download {}`", name.split('@').next().unwrap_or_default()),
             None => format!("copy them from where it comes from (`hf download NAME --local-dir {}`)", dir.display()),
         };
-        let files = files.finish(remedy)?;
-        Ok(Self { dir, files })
+        let folder = Self { files: files.finish(remedy)?, dir };
+        match class_of(&folder.dir) {
+            Some(other) if other != class => Err(unusable(
+                &folder.config(),
+                format!("a `{other}`, not a `{class}`; name the folder of a network of that class"),
+            )),
+            _ => Ok(folder),
+        }
     }
 
     /// Its configuration.
@@ -47,7 +64,7 @@ pub(super) fn small_decoder(
     cache: Option<&HubCache>,
     variant: Variant,
 ) -> Result<NetworkFolder> {
-    let folder = NetworkFolder::open(name, cache, variant)?;
+    let folder = NetworkFolder::open(name, DECODER, cache, variant)?;
     let path = folder.config();
     let config = in_file(&path, AutoencoderTinyConfig::from_json(&read_text(&path)?))?;
     let (found, wanted) = (
@@ -70,7 +87,18 @@ pub(super) fn small_decoder(
 
 /// The class that a single network's folder names, where evenset takes it beside a model.
 pub fn single_network(dir: &Path) -> Option<&'static str> {
-    let config = read_json(&dir.join("config.json")).ok()?;
-    let class = config.get("_class_name")?.as_str()?;
-    ["ControlNetModel", "AutoencoderTiny"].into_iter().find(|known| *known == class)
+    let class = class_of(dir)?;
+    [CONTROL, DECODER].into_iter().find(|known| *known == class)
+}
+
+/// Every file of a single network, checked to be whole.
+///
+/// # Errors
+/// What is missing or damaged, by its path.
+pub fn network_files(dir: &Path, class: &str) -> Result<Vec<PathBuf>> {
+    Ok(NetworkFolder::open(&dir.to_string_lossy(), class, None, Variant::Whole)?.files)
+}
+
+fn class_of(dir: &Path) -> Option<String> {
+    Some(read_json(&dir.join("config.json")).ok()?.get("_class_name")?.as_str()?.to_owned())
 }
