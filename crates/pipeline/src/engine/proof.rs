@@ -98,6 +98,10 @@ impl Finished {
             Err(why) => self.notes.push(format!("no held-out groups: {why}")),
         }
         self.notes.extend(unlooked);
+        if config.augment {
+            let note = "the training images of every arm of the evidence were changed at random (`evidence.augment`)";
+            self.notes.push(note.into());
+        }
         Ok(())
     }
 

@@ -133,9 +133,15 @@ impl Node {
         self.find(&mut |key, _| key == Some(wanted))
     }
 
-    /// The first scalar below this node that satisfies `is`: its path from here and its position.
+    /// The only scalar below this node that satisfies `is`: its path from here and its position. None where several do.
     pub fn find_scalar(&self, is: &dyn Fn(&serde_json::Value) -> bool) -> Option<(Vec<String>, Position)> {
-        self.find(&mut |_, node| matches!(&node.value, Value::Scalar(s) if is(s)))
+        let hit = |node: &Self| matches!(&node.value, Value::Scalar(s) if is(s));
+        let mut hits = 0;
+        self.find(&mut |_, node| {
+            hits += usize::from(hit(node));
+            false
+        });
+        if hits == 1 { self.find(&mut |_, node| hit(node)) } else { None }
     }
 
     fn find(&self, hit: &mut dyn FnMut(Option<&str>, &Self) -> bool) -> Option<(Vec<String>, Position)> {

@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(
             said::<EvidenceConfig>(r#"{"sedes": 3}"#),
             "unknown key `sedes`, expected one of `seeds`, `classifier`, `baselines`, `variants`, `steps`, `batch`, \
-             `width`, `hidden`, `learning_rate`, `flip`, `smallest_group`, `validation_share`, `group_dro_step`, \
+             `width`, `hidden`, `learning_rate`, `augment`, `flip`, `smallest_group`, `validation_share`, `group_dro_step`, \
              `generated_weight`, `sweep`, `held_out_groups`; did you mean `seeds`?"
         );
         assert_eq!(
