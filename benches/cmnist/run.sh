@@ -23,23 +23,31 @@ data() { # a share, or `even`
         "$mnist" "$work/data-$1" "$1"
 }
 
-# The two classifiers: the fully connected one as the job has it, and a small convolutional one.
+# The two classifiers: the fully connected one as the job has it, and a small convolutional one; and both with the training
+# images of every arm changed at random.
 mlp=()
-cnn=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=3000 --set evidence.batch=64
-    --set evidence.learning_rate=0.006 --set "evidence.baselines=[as-is, oversample, reweight]" --set "evidence.variants=[]")
+convolutional=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=3000 --set evidence.batch=64
+    --set evidence.learning_rate=0.006)
+cnn=("${convolutional[@]}" --set "evidence.baselines=[as-is, oversample, reweight]" --set "evidence.variants=[]")
+augmented=(--set evidence.augment=true --set "evidence.variants=[]")
+mlp_augmented=("${augmented[@]}" --set "evidence.baselines=[as-is, oversample, reweight]")
+cnn_augmented=("${augmented[@]}" "${convolutional[@]}" --set "evidence.baselines=[as-is, oversample]")
+classifiers=(mlp cnn mlp_augmented cnn_augmented)
 
 prove() { # job, name of the data, classifier
     local -n settings=$3
+    local ideal=()
+    [ "$1" != even ] || ideal=(--set "evidence.baselines=[as-is]")
     # A target that was missed (exit code 3) is part of the result.
     "$evenset" run "benches/cmnist/$1.yaml" --set dataset.path="$work/data-$2" --set run="$work/run-$2" \
-        --set write.out="$work/out-$2" --overwrite ${settings[@]+"${settings[@]}"} || [ $? -eq 3 ]
-    cp "$work/run-$2/report.json" "$work/$2-$3.json"
+        --set write.out="$work/out-$2" --overwrite ${settings[@]+"${settings[@]}"} ${ideal[@]+"${ideal[@]}"} || [ $? -eq 3 ]
+    cp "$work/run-$2/report.json" "$work/$2-${3/_/-}.json"
 }
 
 data even
-for classifier in mlp cnn; do prove even even "$classifier"; done
+for classifier in "${classifiers[@]}"; do prove even even "$classifier"; done
 for share in "${shares[@]}"; do
     data "$share"
-    for classifier in mlp cnn; do prove cmnist "$share" "$classifier"; done
+    for classifier in "${classifiers[@]}"; do prove cmnist "$share" "$classifier"; done
 done
 python3 benches/cmnist/table.py "$work" | tee "$work/table.md"

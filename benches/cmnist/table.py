@@ -23,6 +23,9 @@ NAMES = {
 }
 
 
+TITLES = {"mlp": "MLP", "cnn": "CNN", "mlp-augmented": "MLP, augmented", "cnn-augmented": "CNN, augmented"}
+
+
 def arms(path):
     evidence = json.loads(path.read_text())["evidence"]
     return {arm["name"]: arm for arm in evidence["arms"]}
@@ -34,13 +37,13 @@ def cell(arm):
 
 
 def main(folder):
-    for classifier in ("mlp", "cnn"):
+    for classifier, title in TITLES.items():
         found = {path.name.removesuffix(f"-{classifier}.json"): arms(path) for path in folder.glob(f"*-{classifier}.json")}
         ideal = found.pop("even", {}).get("as-is")
         shares = sorted(found, key=float)
         if not shares:
             continue
-        print(f"\n| {classifier.upper()}, share of conflicting images |", " | ".join(f"{100 * float(s):g} %" for s in shares), "|")
+        print(f"\n| {title}, share of conflicting images |", " | ".join(f"{100 * float(s):g} %" for s in shares), "|")
         print("|---|" + "---|" * len(shares))
         for name, text in NAMES.items():
             if any(name in found[share] for share in shares):

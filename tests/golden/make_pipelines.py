@@ -6,6 +6,7 @@
   DIR/cases.json              each case: folder, pipeline, solver and settings
   DIR/images.safetensors      its images before they are clamped, [batch, 3, height, width]
   DIR/inpaint                 a denoising network of nine channels, in place of the one in prompts/sd1/model
+  DIR/lcm                     one that is told the guidance scale, likewise, as latent consistency models have it
   DIR/control                 a ControlNet for prompts/sd1/model
   DIR/lora.safetensors        a LoRA for it, in PEFT's names; its effect is added here by its definition
 
@@ -17,7 +18,8 @@ DeepCache 0.1.1). The same versions give the same bytes.
 import contextlib, json, math, pathlib, sys
 import numpy, torch
 import diffusers
-from diffusers import (AutoencoderTiny, ControlNetModel, StableDiffusionControlNetImg2ImgPipeline, StableDiffusionControlNetPipeline,
+from diffusers import (AutoencoderTiny, ControlNetModel, LatentConsistencyModelImg2ImgPipeline, LatentConsistencyModelPipeline,
+                       StableDiffusionControlNetImg2ImgPipeline, StableDiffusionControlNetPipeline,
                        StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
                        StableDiffusionXLImg2ImgPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline,
                        UNet2DConditionModel)
@@ -137,6 +139,9 @@ def cases():
     yield case("control", solver="ddim", steps=6, deep_cache=[3, 1])
     yield case("small-decoder")
     yield case("small-decoder", "image", strength=0.7, solver="ddim", batch=3)
+    yield case("lcm", guidance=8.5, batch=3)
+    yield case("lcm", guidance=1.0, steps=8)
+    yield case("lcm", "image", guidance=8.5, strength=0.6, batch=3)
 
 
 RANK, ALPHA, LORA_WEIGHT = 3, 5.0, 0.8
@@ -168,7 +173,7 @@ def add_lora(pipe, tensors):
 
 def draw(one, added):
     xl = one["folder"] == "sdxl"
-    is_sd1 = one["folder"] in ("inpaint", "control", "lora", "small-decoder")
+    is_sd1 = one["folder"] in ("inpaint", "control", "lora", "small-decoder", "lcm")
     folder = HERE / "prompts" / ("sd1" if is_sd1 else one["folder"]) / "model"
     more = {"unet": added["inpaint"]} if one["folder"] == "inpaint" else {}
     kind = PIPELINES[one["kind"], xl]
@@ -177,6 +182,11 @@ def draw(one, added):
         more = {"controlnet": [added["control"]] * 2}
     variant = "fp16" if any(folder.rglob("*.fp16.safetensors")) else None
     pipe = kind.from_pretrained(folder, torch_dtype=torch.float32, variant=variant, **more)
+    if one["folder"] == "lcm":
+        kind = {"text": LatentConsistencyModelPipeline, "image": LatentConsistencyModelImg2ImgPipeline}[one["kind"]]
+        parts = {name: getattr(pipe, name) for name in ("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor")}
+        scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+        pipe = kind(**parts, unet=added["lcm"], scheduler=scheduler, requires_safety_checker=False)
     if one["folder"] == "lora":
         add_lora(pipe, added["lora"])
     pipe.set_progress_bar_config(disable=True)
@@ -195,9 +205,11 @@ def draw(one, added):
                 "guidance_scale": one["guidance"], "output_type": "latent"}
     if one["kind"] != "image":
         settings.update(height=HEIGHT, width=WIDTH)
-    if one["kind"] == "text":
+    if one["folder"] == "lcm":
+        settings.pop("negative_prompt")
+    if one["kind"] == "text" and one["folder"] != "lcm":
         settings.update(guidance_rescale=one["rescale"])
-    else:
+    elif one["kind"] != "text":
         settings.update(image=images, strength=one["strength"])
     if one["folder"] == "control":
         pictures = torch.from_numpy(picture(batch)).permute(0, 3, 1, 2).float() / 255
@@ -219,12 +231,15 @@ def main(root):
     nine = randomised(UNet2DConditionModel.from_config({**config, "in_channels": 9}), torch.float16)
     (root / "inpaint").mkdir(exist_ok=True)
     save(nine, root / "inpaint", torch.float16, "")
+    told = randomised(UNet2DConditionModel.from_config({**config, "time_cond_proj_dim": 12}), torch.float16)
+    (root / "lcm").mkdir(exist_ok=True)
+    save(told, root / "lcm", torch.float16, "")
     control = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(HERE / "prompts/sd1/model/unet"),
                                         conditioning_channels=3, conditioning_embedding_out_channels=(4, 8))
     control = randomised(control, torch.float16)
     (root / "control").mkdir(exist_ok=True)
     save(control, root / "control", torch.float16, "")
-    added = {"inpaint": nine, "control": control, "lora": lora(StableDiffusionPipeline.from_pretrained(HERE / "prompts/sd1/model"))}
+    added = {"inpaint": nine, "lcm": told, "control": control, "lora": lora(StableDiffusionPipeline.from_pretrained(HERE / "prompts/sd1/model"))}
     save_file(added["lora"], root / "lora.safetensors")
     all_cases, images = list(cases()), {}
     for i, one in enumerate(all_cases):
