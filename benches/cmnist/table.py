@@ -23,7 +23,7 @@ NAMES = {
 }
 
 
-TITLES = {"mlp": "MLP", "cnn": "CNN", "mlp-augmented": "MLP, augmented", "cnn-augmented": "CNN, augmented"}
+TITLES = {"mlp": "MLP", "cnn": "CNN", "mlp-augmented": "MLP, augmented"}
 
 
 def arms(path):
