@@ -215,7 +215,7 @@ fn damaged_files_are_named_with_a_remedy() {
         ),
         ("model_index.json", None, "copy the file again"),
         ("scheduler/scheduler_config.json", Some("{"), "copy the file again"),
-        ("unet/config.json", Some("["), "JSON"),
+        ("unet/config.json", Some("["), "copy the file again"),
         ("text_encoder/config.json", Some("{\"a\":"), "JSON"),
     ] {
         let dir = copy("sd1");
