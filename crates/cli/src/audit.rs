@@ -14,12 +14,7 @@ use evenset_report::document::Document;
 use crate::args::AuditArgs;
 use crate::output::canvas;
 use crate::progress::Reporter;
-use crate::{exit, verbs};
-
-/// A flag that makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
+use crate::{UsageError, exit, verbs};
 
 /// Audits what the arguments name, and shows it.
 pub fn run(args: &AuditArgs, reporter: &Reporter) -> Result<u8> {

@@ -10,10 +10,9 @@ use evenset_pipeline::{
 };
 
 use crate::args::GenerateArgs;
-use crate::audit::UsageError;
-use crate::exit;
 use crate::progress::Reporter;
 use crate::verbs::{print, print_json};
+use crate::{UsageError, exit};
 
 /// Draws one image and writes it.
 pub fn draw(args: &GenerateArgs, prompt: &str, reporter: &Reporter) -> Result<u8> {
@@ -109,11 +108,12 @@ fn controls(args: &GenerateArgs) -> Result<Vec<ControlConfig>> {
 
 /// A file with its weight, where one follows a colon.
 fn lora(text: &str) -> Result<LoraConfig> {
-    match text.rsplit_once(':').filter(|_| !Path::new(text).exists()) {
-        Some((path, weight)) if weight.parse::<f64>().is_ok() || Path::new(path).is_file() => match weight.parse() {
-            Ok(weight) => Ok(LoraConfig { path: path.into(), weight }),
-            Err(_) => usage(format!("`--lora {text}`: `{weight}` is no number; write a weight such as 0.8")),
-        },
+    let parts = text.rsplit_once(':').filter(|_| !Path::new(text).exists());
+    match parts.map(|(path, weight)| (path, weight, weight.parse())) {
+        Some((path, _, Ok(weight))) => Ok(LoraConfig { path: path.into(), weight }),
+        Some((path, weight, Err(_))) if Path::new(path).is_file() => {
+            usage(format!("`--lora {text}`: `{weight}` is no number; write a weight such as 0.8"))
+        }
         _ => Ok(LoraConfig { path: text.into(), weight: 1.0 }),
     }
 }

@@ -32,6 +32,11 @@ pub(crate) mod exit {
     pub const INTERRUPTED: u8 = 130;
 }
 
+/// A flag that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
 fn main() -> ExitCode {
     // SAFETY: first thing in `main`: no other thread exists and no tensor does.
     unsafe { evenset_pipeline::stop_idle_spinning() };
@@ -60,7 +65,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(error) if error.interrupted() => exit::INTERRUPTED,
         Some(error) if error.is_usage() => exit::USAGE,
         Some(_) => exit::FAILED,
-        None if error.is::<audit::UsageError>() => exit::USAGE,
+        None if error.is::<UsageError>() => exit::USAGE,
         None => exit::FAILED,
     }
 }

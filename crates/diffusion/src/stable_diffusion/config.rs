@@ -241,7 +241,8 @@ impl StableDiffusionConfig {
     /// Every file that the images depend on: the model's, ControlNets', the small decoder's, LoRAs and learned words.
     ///
     /// # Errors
-    /// As [`source`](Self::source), of a ControlNet and a small decoder too; [`DiffusionError::Model`] for one of another base model.
+    /// As [`source`](Self::source), of a ControlNet and a small decoder too; [`DiffusionError::Model`] for one of another base
+    /// model.
     pub fn files(&self) -> Result<Vec<PathBuf>> {
         let source = self.source()?;
         let mut files = source.files().to_vec();
