@@ -83,6 +83,9 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
         let said = fail(root.path(), &as_strs(&small(verb, "sd1", &["generate.model.deep_cache={interval: 0}"])), 2);
         assert!(said.contains("an interval of 0"), "{said}");
     }
+    // Of two keys with this value, the one that is right is not blamed.
+    let said = fail(root.path(), &as_strs(&small("run", "sd1", &["generate.model.deep_cache=true"])), 2);
+    assert!(said.contains("generate.model") && !said.contains("fp16_files"), "{said}");
     let decoder = |network: &str| format!("generate.model.small_decoder={}", repository().join(network).display());
     for (network, what) in [
         ("tests/golden/vae", "a `AutoencoderKL`, not a `AutoencoderTiny`"),

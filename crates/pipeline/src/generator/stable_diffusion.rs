@@ -138,7 +138,34 @@ fn prompt_request(asked: &Asked<'_>) -> PromptRequest {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn a_file_that_changed_after_it_was_hashed_is_named_before_anything_is_drawn_with_it() {
+        fn copy(from: &Path, to: &Path) {
+            std::fs::create_dir_all(to).unwrap();
+            for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => copy(&entry.path(), &to.join(entry.file_name())),
+                    false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+                }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/prompts/sd1/model");
+        copy(Path::new(golden), dir.path());
+        let config = StableDiffusionConfig::at(dir.path().to_string_lossy());
+        let weights = Weights { sha256: String::new(), lora_sha256: None };
+        let files = states(config.files().unwrap()).unwrap();
+        let late = || Pretrained::new(&config, &Sampler::default(), weights.clone(), files.clone(), None).unwrap();
+        assert!(late().model().is_ok());
+        let index = dir.path().join("model_index.json");
+        std::fs::write(&index, std::fs::read_to_string(&index).unwrap() + "\n").unwrap();
+        let error = late().model().unwrap_err().to_string();
+        assert!(error.contains("model_index.json") && error.contains("start the run again"), "{error}");
+    }
 
     #[test]
     fn a_guide_of_full_strength_gives_a_control_network_its_pictures_and_nothing_else() {
