@@ -163,6 +163,35 @@ fn a_finished_job_is_not_done_again_and_a_changed_one_never_overwrites() {
 }
 
 #[test]
+fn another_generator_trains_no_classifier_on_real_images_again_and_changes_nothing_else() {
+    let (root, afresh) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let prove = |root: &Path, set: &[&str]| {
+        let set: Vec<&str> = set.iter().flat_map(|one| ["--set", one]).collect();
+        let said = succeed(root, &[&["evidence", "job.yaml", "--json", "--overwrite"], &set[..]].concat());
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["evidence"].clone()
+    };
+    let trained = |arm: &str| {
+        let names = std::fs::read_dir(root.path().join("runs/shapes/classifiers")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.rsplit_once('-').is_some_and(|(of, _)| of == arm)).count()
+    };
+    for root in [&root, &afresh] {
+        shapes(root.path(), 24, 20, 4, 16);
+        job(root.path(), "");
+    }
+    prove(root.path(), &[]);
+    assert_eq!((trained("as-is-0"), trained("balanced-0"), trained("oversample-0")), (1, 1, 0));
+
+    let other = ["generate.sampler.steps=4", "evidence.baselines=[oversample]"];
+    let again = prove(root.path(), &other);
+    assert_eq!((trained("as-is-0"), trained("balanced-0"), trained("oversample-0")), (1, 2, 1));
+    assert_eq!(again, prove(afresh.path(), &other), "the same as in a run of its own");
+
+    prove(root.path(), &["evidence.steps=21"]);
+    assert_eq!((trained("as-is-0"), trained("balanced-0"), trained("oversample-0")), (2, 3, 1));
+}
+
+#[test]
 fn someone_elses_folder_is_refused_before_any_work() {
     let root = tempfile::tempdir().unwrap();
     shapes(root.path(), 4, 2, 2, 16);

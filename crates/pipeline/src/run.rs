@@ -6,6 +6,7 @@
 //!   scan-1f0c3a…/                one folder a stage, named by its fingerprint
 //!     units/00000.parquet, .json a unit and its manifest
 //!     manifest.json              written last: the stage is done
+//!   classifiers/                 what each training of the evidence gave, named by what it saw
 //!   hosted/, spent.json          of a hosted model: what may have been paid for, and what was spent
 //! ```
 //!

@@ -1,8 +1,9 @@
 //! Evidence: does the balanced dataset train a better classifier, on real held-out images?
 //!
-//! Each arm with each seed is a piece of work of its own, kept in `runs/ARM-SEED.json`, so a killed stage loses one
-//! training at most. Beside the arms: a sweep over the share of generated images, and how far these lie from real ones in
-//! the verifier's features.
+//! Each arm with each seed is a piece of work of its own, so a killed stage loses one training at most. Its result is kept
+//! beside the stages in `classifiers/ARM-SEED-FINGERPRINT.json`, by a fingerprint of what this training sees and follows:
+//! another generator trains no arm on real images again, and one more arm trains that one alone. Beside the arms: a sweep
+//! over the share of generated images, and how far these lie from real ones in the verifier's features.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,6 +30,8 @@ use crate::trainings::{Training, complete_all};
 use crate::within::Within;
 
 const EVIDENCE: &str = "evidence.json";
+/// The folder of the run in which the results of trainings are kept.
+const CLASSIFIERS: &str = "classifiers";
 /// Above this share of overlapping test images a test split is no test.
 const MOST_OVERLAP: f64 = 0.05;
 
@@ -230,9 +233,11 @@ impl Stage for EvidenceStage<'_> {
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
-        let runs_folder = folder.join("runs");
-        std::fs::create_dir_all(&runs_folder).map_err(PipelineError::io(&runs_folder))?;
+        let classifiers = context.run.root.join(CLASSIFIERS);
+        std::fs::create_dir_all(&classifiers).map_err(PipelineError::io(&classifiers))?;
         let Parts { data, overlapping, unlabelled, unseen } = self.data()?;
+        let (with_generated, without) = (self.training(&data, true), self.training(&data, false));
+        let kept = |name: String, sees: &Fingerprint| classifiers.join(format!("{name}-{}.json", sees.short()));
         let (arms, skipped) = arms_for(self.config, &data);
         let shares = self.config.shares();
         let trainings = (arms.len() + shares.len()) as u64 * u64::from(self.config.seeds);
@@ -242,7 +247,7 @@ impl Stage for EvidenceStage<'_> {
         let (config, data_of_all, job_seed) = (self.config, &data, self.seed);
         for seed in 0..config.seeds {
             of_arms.extend(arms.iter().map(|&arm| Training {
-                path: runs_folder.join(format!("{arm}-{seed}.json")),
+                path: kept(format!("{arm}-{seed}"), if arm.is_baseline() { &without } else { &with_generated }),
                 note: format!("{arm}, seed {seed}"),
                 steps,
                 train: Box::new(move |inside: &Within<'_>| {
@@ -250,7 +255,7 @@ impl Stage for EvidenceStage<'_> {
                 }),
             }));
             of_shares.extend(shares.iter().map(|&share| Training {
-                path: runs_folder.join(format!("share-{share}-{seed}.json")),
+                path: kept(format!("share-{share}-{seed}"), &with_generated),
                 note: format!("{share} of the generated images, seed {seed}"),
                 steps,
                 train: Box::new(move |inside: &Within<'_>| {
@@ -323,6 +328,16 @@ impl Codes {
 }
 
 impl EvidenceStage<'_> {
+    /// What a training sees and follows, but for its arm and its number.
+    fn training(&self, data: &EvidenceData, generated: bool) -> Fingerprint {
+        let config = self.config.of_one_training();
+        let parts = (self.label, self.grouping, self.seed, self.frame, self.overlap, &data.classes, &data.groups);
+        // Feature vectors are the verifier's, which belongs to the rounds.
+        let rounds = (generated || config.classifier == ClassifierKind::Linear).then_some(self.rounds);
+        let reads: Vec<&Fingerprint> = [&self.scan.fingerprint].into_iter().chain(rounds).collect();
+        fingerprint("classifier", &(config, parts), &reads)
+    }
+
     /// Why classifiers would see no generated image, though some were accepted; `None` where they see one or none was
     /// accepted.
     pub(crate) fn unreached(&self) -> Option<Obstacle> {
