@@ -49,7 +49,7 @@ pub struct Guide {
     /// What the guide shows, where it is inverted instead of noised: the sampler is run backwards under this condition, to
     /// the noise that this very image would be drawn from (DDIM inversion), and then forwards to what was asked for. So
     /// the image changes in what was asked to change and keeps the rest (Su et al. 2023, "Dual Diffusion Implicit
-    /// Bridges"). The request's seed is not used.
+    /// Bridges"). A little of the request's own noise is added first ([`SamplerConfig::INVERTED_FROM`]).
     pub inverted: Option<Group>,
 }
 
@@ -193,19 +193,13 @@ impl ConditionalModel {
 
     /// The noise that the guides themselves would be drawn from. The sampler starts at `first` times this.
     fn inverted(&self, requests: &[&ImageRequest], way: &Way<'_>, first: f64) -> Result<Tensor> {
-        let (edm, frame) = (self.card.edm(), self.card.frame());
-        let mut clean = vec![0f32; requests.len() * frame.len()];
-        let mut codes = Vec::with_capacity(requests.len());
-        for (clean, request) in clean.chunks_exact_mut(frame.len()).zip(requests) {
-            let Some(Guide { pixels, inverted: Some(group), .. }) = &request.guide else { continue };
-            frame.load(pixels, false, clean);
-            codes.push(set::codes(&self.card.attributes, group)?);
-        }
+        let groups = requests.iter().filter_map(|request| request.guide.as_ref()?.inverted.as_ref());
+        let codes = groups.map(|group| set::codes(&self.card.attributes, group)).collect::<Result<Vec<_>>>()?;
         let inverse = way.sampler.inverse(way.skipped);
-        let clean = (self.tensor(clean, requests.len())? / inverse.first_sigma())?;
+        let start = self.noised(requests, inverse.first_sigma())?;
         // Guidance would lead to a noise that its guide cannot be drawn from without.
-        let denoiser = |x: &Tensor, sigma: f64| self.network.denoise(edm, x, sigma, &codes);
-        Ok((inverse.sample(&denoiser, &clean)? / first)?)
+        let denoiser = |x: &Tensor, sigma: f64| self.network.denoise(self.card.edm(), x, sigma, &codes);
+        Ok((inverse.sample(&denoiser, &start)? / first)?)
     }
 
     fn tensor(&self, values: Vec<f32>, images: usize) -> Result<Tensor> {

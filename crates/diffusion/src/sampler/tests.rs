@@ -131,18 +131,23 @@ fn heun(steps: u64) -> SamplerConfig {
 
 #[test]
 fn the_inverse_leads_to_the_noise_that_an_image_is_drawn_from() {
-    let image = ((noise(2) * S).unwrap() + M).unwrap();
+    let (image, seen) = (((noise(2) * S).unwrap() + M).unwrap(), noise(4).narrow(0, 2, 2).unwrap());
     let dpmpp = SamplerConfig::Dpmpp2m { steps: 200, guidance: 1.0, guidance_interval: None, guided: None };
     for config in [dpmpp, heun(200)] {
-        for skipped in [0, 120] {
+        // Of 199 steps that are left out only the lowest level is left, below the one that inversion begins at.
+        for skipped in [0, 120, 199] {
             let (inverse, sampler) = (config.inverse(skipped), config.sampler(skipped));
-            let up = inverse.sample(&denoise, &(&image / inverse.first_sigma()).unwrap()).unwrap();
             let (low, high) = (inverse.first_sigma(), sampler.first_sigma());
+            assert_eq!(skipped < 199, low >= SamplerConfig::INVERTED_FROM, "{low}");
+            let up = inverse.sample(&denoise, &((&image / low).unwrap() + &seen).unwrap()).unwrap();
+            let noisy = (&image + (&seen * low).unwrap()).unwrap();
             let grow = ((S * S + high * high) / (S * S + low * low)).sqrt();
-            let exact = (((&image - M).unwrap() * grow).unwrap() + M).unwrap();
+            let exact = (((&noisy - M).unwrap() * grow).unwrap() + M).unwrap();
             assert!(largest_difference(&up, &exact) < 4e-3 * high, "{config:?} {skipped}");
+            // What is drawn is the image that would have this noise on it, not the noise.
+            let shrunk = (((noisy - M).unwrap() * (S / (S * S + low * low).sqrt())).unwrap() + M).unwrap();
             let back = sampler.sample(&denoise, &(up / high).unwrap()).unwrap();
-            assert!(largest_difference(&back, &image) < 2e-3, "{config:?} {skipped}");
+            assert!(largest_difference(&back, &shrunk) < 2e-3, "{config:?} {skipped}");
         }
     }
 }
