@@ -19,7 +19,7 @@ pub mod scheduler;
 pub mod stable_diffusion;
 
 pub use conditional::{
-    AttributeVocabulary, ConditionalConfig, ConditionalModel, Guide, ImageRequest, Size, TrainingSet, train,
+    AttributeVocabulary, ConditionalConfig, ConditionalModel, Guide, ImageRequest, Inversion, Size, TrainingSet, train,
 };
 pub use error::{DiffusionError, Result};
 pub use http::{HttpConfig, HttpGenerator};

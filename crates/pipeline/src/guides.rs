@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenset_core::{Group, SampleId, Seed};
+use evenset_diffusion::Inversion;
 use evenset_plan::{GuideArm, GuideHistory, GuideSource, GuidesConfig, Request};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,9 @@ pub struct Start {
     pub strength: Option<f64>,
     /// The guidance scale, where it is not the sampler's.
     pub guidance: Option<f64>,
-    /// What the real image shows, where it was inverted instead of noised.
+    /// How the real image was inverted, where it was inverted instead of noised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inverted: Option<Group>,
+    pub inverted: Option<Inversion>,
 }
 
 /// The real training images that may guide candidates, by group.
@@ -82,12 +83,13 @@ impl<'a> Guides<'a> {
                 let arm = history.choose(group, &pool.open, request.seed)?;
                 let way = self.arms.get(arm)?;
                 let (of, guide) = pool.next(arm, history.of(group, arm).1).unzip();
+                let inversion = |of: &Group| Inversion { shows: of.clone(), noise: self.config.inversion_noise };
                 let start = Start {
                     arm,
                     guide: guide.map(|row| row.id),
                     strength: way.guide.map(|(_, strength)| strength),
                     guidance: way.guidance,
-                    inverted: of.filter(|_| self.config.inversion).cloned(),
+                    inverted: of.filter(|_| self.config.inversion).map(inversion),
                 };
                 Some((start, guide))
             })

@@ -39,6 +39,10 @@ pub struct GuidesConfig {
     /// Whether guides are inverted (DDIM inversion) instead of noised: the image changes in what was asked to change and
     /// keeps the rest, even at strength 1. Takes half as long again. Default: false.
     pub inversion: bool,
+    /// Noise level (sigma, 0 to 10) at which inversion begins, rounded up to the sampler's next; a guide gets that much
+    /// noise first. At 0 an image keeps most of its guide. At 0.1 a generator that was trained long draws images more like
+    /// real ones, since it was never shown an image without noise. Default: 0.
+    pub inversion_noise: f64,
     /// Column of masks that belong to the real images, white where a guide is drawn anew and black where it stays: image
     /// files in the data, or paths of some. Default: all of a guide may change.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +58,7 @@ impl Default for GuidesConfig {
             sources: vec![GuideSource::SameGroup, GuideSource::SameLabel],
             noise: true,
             inversion: false,
+            inversion_noise: 0.0,
             mask: None,
         }
     }
@@ -129,6 +134,13 @@ impl GuidesConfig {
         }
         if let Some(guidance) = self.guidances.iter().find(|&&guidance| !(0.0..=100.0).contains(&guidance)) {
             return wrong("guidances", guidance.to_string(), "numbers from 0 to 100");
+        }
+        if !(0.0..=10.0).contains(&self.inversion_noise) {
+            return wrong("inversion_noise", self.inversion_noise.to_string(), "a number from 0 to 10");
+        }
+        if self.inversion_noise > 0.0 && !self.inversion {
+            let found = format!("{} without inversion", self.inversion_noise);
+            return wrong("inversion_noise", found, "`inversion: true` beside it");
         }
         if self.arms().is_empty() {
             return wrong("strengths", "none".into(), "at least one strength and one source, or `noise: true`");
@@ -227,6 +239,11 @@ mod tests {
         assert_eq!(GuidesConfig::default().arms()[0], GuideArm { guide: None, guidance: None });
         let none = GuidesConfig { strengths: vec![], noise: false, ..Default::default() };
         assert!(none.validate().unwrap_err().to_string().contains("strengths"));
+        for (inversion, inversion_noise) in [(true, -0.1), (true, 11.0), (true, f64::NAN), (false, 0.1)] {
+            let wrong = GuidesConfig { inversion, inversion_noise, ..Default::default() };
+            assert!(wrong.validate().unwrap_err().to_string().contains("inversion_noise"), "{inversion_noise}");
+        }
+        assert!(GuidesConfig { inversion: true, inversion_noise: 0.1, ..Default::default() }.validate().is_ok());
         let wrong = GuidesConfig { strengths: vec![0.0], ..Default::default() };
         assert!(wrong.validate().is_err() && GuidesConfig::default().validate().is_ok());
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use evenset_core::{Group, Progress, Seed, Silent};
+use serde::{Deserialize, Serialize};
 
 use super::batches::Frame;
 use super::model::ConditionalModel;
@@ -35,6 +36,10 @@ impl ImageRequest {
     pub fn new(group: Group, seed: Seed) -> Self {
         Self { group, seed, guide: None, guidance: None }
     }
+
+    fn inversion(&self) -> Option<&Inversion> {
+        self.guide.as_ref()?.inverted.as_ref()
+    }
 }
 
 /// A real image that a candidate starts from (Meng et al. 2022, "SDEdit"): noise is added to it, and the sampler takes it
@@ -46,11 +51,20 @@ pub struct Guide {
     /// Above 0, at most 1: the share of the sampler's steps that are run. As in diffusers' image-to-image pipelines, little
     /// is changed near 0, and at 1 nothing but the brightest outlines of the image survive its noise.
     pub strength: f64,
-    /// What the guide shows, where it is inverted instead of noised: the sampler is run backwards under this condition, to
-    /// the noise that this very image would be drawn from (DDIM inversion), and then forwards to what was asked for. So
-    /// the image changes in what was asked to change and keeps the rest (Su et al. 2023, "Dual Diffusion Implicit
-    /// Bridges"). A little of the request's own noise is added first ([`SamplerConfig::INVERTED_FROM`]).
-    pub inverted: Option<Group>,
+    /// How the guide is inverted, where it is inverted instead of noised.
+    pub inverted: Option<Inversion>,
+}
+
+/// Runs the sampler backwards, to the noise that this very image would be drawn from (DDIM inversion), and then forwards
+/// to what was asked for. So the image changes in what was asked to change and keeps the rest (Su et al. 2023, "Dual
+/// Diffusion Implicit Bridges").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inversion {
+    /// What the guide shows: the condition under which the sampler is run backwards.
+    pub shows: Group,
+    /// The noise level to begin at, 0 to 10, rounded up to the sampler's next; that much of the request's own noise is added
+    /// to the guide first. At 0 none is, and the request's seed is not used.
+    pub noise: f64,
 }
 
 impl ConditionalModel {
@@ -78,16 +92,17 @@ impl ConditionalModel {
             requests.iter().map(|request| set::codes(&self.card.attributes, &request.group)).collect::<Result<_>>()?;
         requests.iter().try_for_each(|request| self.check_guide(request))?;
         // Images go through the network together where they take the same steps with the same guidance.
-        let mut alike = BTreeMap::<(usize, u64, bool), Vec<usize>>::new();
+        let mut alike = BTreeMap::<(usize, u64, Option<u64>), Vec<usize>>::new();
         for (i, request) in requests.iter().enumerate() {
             let skipped = request.guide.as_ref().map_or(0, |guide| sampler.skipped(guide.strength));
             let guidance = request.guidance.unwrap_or(sampler.guidance());
-            let inverted = request.guide.as_ref().is_some_and(|guide| guide.inverted.is_some());
+            let inverted = request.inversion().map(|inversion| inversion.noise.to_bits());
             alike.entry((skipped, guidance.to_bits(), inverted)).or_default().push(i);
         }
         let mut images: Vec<Option<Generated>> = vec![None; requests.len()];
         for ((skipped, guidance, inverted), places) in alike {
-            let way = Way { sampler, skipped, guidance: f64::from_bits(guidance), inverted };
+            let way =
+                Way { sampler, skipped, guidance: f64::from_bits(guidance), inverted: inverted.map(f64::from_bits) };
             for places in places.chunks(BATCH) {
                 progress.check()?;
                 let requests: Vec<&ImageRequest> = places.iter().map(|&i| &requests[i]).collect();
@@ -115,8 +130,11 @@ impl ConditionalModel {
         if !(guide.strength > 0.0 && guide.strength <= 1.0) {
             return fail("strength", format!("{} is not above 0 and at most 1", guide.strength));
         }
-        if let Some(group) = &guide.inverted {
-            set::codes(&self.card.attributes, group)?;
+        if let Some(Inversion { shows, noise }) = &guide.inverted {
+            set::codes(&self.card.attributes, shows)?;
+            if !(0.0..=10.0).contains(noise) {
+                return fail("inversion_noise", format!("{noise} is not a noise level from 0 to 10"));
+            }
         }
         Ok(())
     }
@@ -165,8 +183,8 @@ impl ConditionalModel {
         };
         let sampler = way.sampler.sampler(way.skipped);
         let noise = match way.inverted {
-            true => self.inverted(requests, way, sampler.first_sigma())?,
-            false => self.noised(requests, sampler.first_sigma())?,
+            Some(from) => self.inverted(requests, way, from, sampler.first_sigma())?,
+            None => self.noised(requests, sampler.first_sigma())?,
         };
         let images = sampler.sample(&denoiser, &noise)?.to_device(&Device::Cpu)?.flatten_all()?;
         let image = |values: &[f32]| {
@@ -191,15 +209,29 @@ impl ConditionalModel {
         self.tensor(noise, requests.len())
     }
 
-    /// The noise that the guides themselves would be drawn from. The sampler starts at `first` times this.
-    fn inverted(&self, requests: &[&ImageRequest], way: &Way<'_>, first: f64) -> Result<Tensor> {
-        let groups = requests.iter().filter_map(|request| request.guide.as_ref()?.inverted.as_ref());
-        let codes = groups.map(|group| set::codes(&self.card.attributes, group)).collect::<Result<Vec<_>>>()?;
-        let inverse = way.sampler.inverse(way.skipped);
-        let start = self.noised(requests, inverse.first_sigma())?;
+    /// The noise that the guides themselves would be drawn from, beginning at the noise level `from`. The sampler starts at
+    /// `first` times this.
+    fn inverted(&self, requests: &[&ImageRequest], way: &Way<'_>, from: f64, first: f64) -> Result<Tensor> {
+        let shown = requests.iter().filter_map(|request| Some(&request.inversion()?.shows));
+        let codes = shown.map(|group| set::codes(&self.card.attributes, group)).collect::<Result<Vec<_>>>()?;
+        let inverse = way.sampler.inverse(way.skipped, from);
+        let low = inverse.first_sigma();
+        let start = if from > 0.0 { self.noised(requests, low)? } else { (self.clean(requests)? / low)? };
         // Guidance would lead to a noise that its guide cannot be drawn from without.
         let denoiser = |x: &Tensor, sigma: f64| self.network.denoise(self.card.edm(), x, sigma, &codes);
         Ok((inverse.sample(&denoiser, &start)? / first)?)
+    }
+
+    /// The guides, as the network sees images.
+    fn clean(&self, requests: &[&ImageRequest]) -> Result<Tensor> {
+        let frame = self.card.frame();
+        let mut clean = vec![0f32; requests.len() * frame.len()];
+        let guides = requests.iter().filter_map(|request| request.guide.as_ref());
+        clean
+            .chunks_exact_mut(frame.len())
+            .zip(guides)
+            .for_each(|(clean, guide)| frame.load(&guide.pixels, false, clean));
+        self.tensor(clean, requests.len())
     }
 
     fn tensor(&self, values: Vec<f32>, images: usize) -> Result<Tensor> {
@@ -236,8 +268,8 @@ struct Way<'a> {
     /// Steps at the beginning that are left out, since the images start from guides.
     skipped: usize,
     guidance: f64,
-    /// Whether the guides are inverted.
-    inverted: bool,
+    /// The noise level to begin at, where the guides are inverted.
+    inverted: Option<f64>,
 }
 
 /// Cells of one size in rows of `columns`, with white gaps between them.

@@ -17,7 +17,7 @@ mod set;
 mod train;
 
 pub use config::{ConditionalConfig, Size};
-pub use generate::{Guide, ImageRequest};
+pub use generate::{Guide, ImageRequest, Inversion};
 pub use model::ConditionalModel;
 pub use set::{AttributeVocabulary, TrainingSet};
 pub use train::train;

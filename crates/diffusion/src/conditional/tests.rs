@@ -53,6 +53,10 @@ fn config(steps: u64) -> ConditionalConfig {
     }
 }
 
+fn inverted(shows: &str, noise: f64) -> Option<Inversion> {
+    Some(Inversion { shows: shows.parse().unwrap(), noise })
+}
+
 fn requests(groups: &[&str]) -> Vec<ImageRequest> {
     let request = |(i, group): (usize, &&str)| ImageRequest::new(group.parse().unwrap(), Seed(i as u64));
     groups.iter().enumerate().map(request).collect()
@@ -270,7 +274,7 @@ fn training_lowers_the_loss_and_gives_a_combination_it_never_saw_its_colour() {
     let guide = set.pixels[..set.image_len()].to_vec();
     let sampler = SamplerConfig::Dpmpp2m { steps: 40, guidance: 1.0, guidance_interval: None, guided: None };
     let turned_into = |group: &str| {
-        let guide = Guide { pixels: guide.clone(), strength: 1.0, inverted: Some(shown.parse().unwrap()) };
+        let guide = Guide { pixels: guide.clone(), strength: 1.0, inverted: inverted(shown, 0.0) };
         let request = ImageRequest { guide: Some(guide), ..requests(&[group])[0].clone() };
         model.generate(&[request], &sampler, &Silent).unwrap().remove(0).pixels
     };
@@ -316,7 +320,9 @@ fn guides_strengths_and_guidances_do_not_change_the_images_beside_them() {
     all.push(all[0].clone());
     all[1].guide = Some(guide.clone());
     all[2].guidance = Some(3.0);
-    all[3].guide = Some(Guide { inverted: Some("shape=plain & colour=red".parse().unwrap()), ..guide });
+    all[3].guide = Some(Guide { inverted: inverted("shape=plain & colour=red", 0.0), ..guide.clone() });
+    all.push(all[0].clone());
+    all[4].guide = Some(Guide { inverted: inverted("shape=plain & colour=red", 0.1), ..guide });
     let together = model.generate(&all, &sampler, &Silent).unwrap();
     for (request, image) in all.iter().zip(&together) {
         assert_eq!(model.generate(std::slice::from_ref(request), &sampler, &Silent).unwrap()[0], *image);
@@ -326,8 +332,10 @@ fn guides_strengths_and_guidances_do_not_change_the_images_beside_them() {
     assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("5 bytes for an image of 8x8x3"));
     let wrong = Guide { strength: 1.5, ..all[1].guide.clone().unwrap() };
     assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("1.5 is not above 0"));
-    let wrong = Guide { inverted: Some("shape=knots".parse().unwrap()), ..all[1].guide.clone().unwrap() };
+    let wrong = Guide { inverted: inverted("shape=knots", 0.0), ..all[1].guide.clone().unwrap() };
     assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("knots"));
+    let wrong = Guide { inverted: inverted("shape=plain", -1.0), ..all[1].guide.clone().unwrap() };
+    assert!(said(ImageRequest { guide: Some(wrong), ..all[0].clone() }).contains("-1 is not a noise level"));
 }
 
 #[test]

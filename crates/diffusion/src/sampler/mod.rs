@@ -94,10 +94,6 @@ impl SamplerConfig {
     /// Steps of Heun's method where none are given.
     pub const HEUN_STEPS: u64 = 18;
 
-    /// The noise level from which images are inverted. A real image without noise is nothing that a network was trained to
-    /// see: inverted from none at all, digits end in noise of half the strength that it was drawn with.
-    pub const INVERTED_FROM: f64 = 0.1;
-
     /// The name that the configuration gives it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -166,13 +162,14 @@ impl SamplerConfig {
         self.over(self.sigmas(skipped))
     }
 
-    /// The solver that walks the same noise levels upwards, from the first that is [`SamplerConfig::INVERTED_FROM`] or
-    /// more: from an image with noise of that level, divided by it ([`Sampler::first_sigma`]), to the noise (times the
-    /// sampler's first level) from which the sampler draws that image. Known as DDIM inversion (Song et al. 2021).
-    pub fn inverse(&self, skipped: usize) -> Box<dyn Sampler> {
+    /// The solver that walks the same noise levels upwards, beginning at the first that is `from` or more: from an image
+    /// with noise of that level, or from the image itself where `from` is 0, divided by the level
+    /// ([`Sampler::first_sigma`]), to the noise (times the sampler's first level) from which the sampler draws that image.
+    /// Known as DDIM inversion (Song et al. 2021).
+    pub fn inverse(&self, skipped: usize, from: f64) -> Box<dyn Sampler> {
         let mut sigmas = self.sigmas(skipped);
-        let first = sigmas.first().copied().unwrap_or_default();
-        sigmas.retain(|&sigma| sigma >= Self::INVERTED_FROM.min(first));
+        let from = from.min(sigmas.first().copied().unwrap_or_default());
+        sigmas.retain(|&sigma| sigma > 0.0 && sigma >= from);
         sigmas.reverse();
         self.over(sigmas)
     }
