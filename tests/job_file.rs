@@ -83,6 +83,8 @@ fn yes_and_no_are_texts_and_are_refused_where_true_or_false_is_expected() {
     let expected = "the text `yes`; expected true or false";
     let text = format!("{DATASET}generate:\n  guides:\n    inversion: yes\n");
     refused(&text, &["job.yaml:4: `generate.guides.inversion`", expected]);
+    let text = format!("{DATASET}generate:\n  guides:\n    inversion_noise: 0.1\n");
+    refused(&text, &["job.yaml:4: `generate.guides.inversion_noise`", "add `inversion: true`"]);
     let text = format!("{DATASET}verify:\n  gates:\n    - {{type: attributes,\n       flip: yes}}\n");
     refused(&text, &["job.yaml:5: `verify.gates.0.flip`", expected]);
 }

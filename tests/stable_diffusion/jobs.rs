@@ -70,7 +70,8 @@ fn what_cannot_be_drawn_is_said_before_any_work() {
     faces(root.path());
     let refused = |more: &[&str]| fail(root.path(), &as_strs(&small("run", "sd1", more)), 2);
     assert!(refused(&["plan.prompts=null"]).contains("plan.prompts"));
-    assert!(refused(&["generate.guides.inversion=true"]).contains("generate.guides.inversion"));
+    assert!(refused(&["generate.guides.inversion=true"]).contains("`generate.guides.inversion`"));
+    assert!(refused(&["generate.guides.inversion_noise=0.1"]).contains("`generate.guides.inversion_noise`: only a"));
     assert!(refused(&["generate.sampler.type=eular"]).contains("generate.sampler.type"));
     let missing = run(root.path(), &as_strs(&small("run", "sd1", &["generate.model.path=nobody/nothing"])));
     assert_eq!(missing.status.code(), Some(1));

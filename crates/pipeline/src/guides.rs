@@ -72,7 +72,7 @@ impl<'a> Guides<'a> {
     }
 
     /// How each request is started, in their order, and the real image where there is one. No image guides a group twice in
-    /// the same way before all others have: an inverted guide would give the same image again.
+    /// the same way before all others have: a guide that is inverted without noise would give the same image again.
     pub fn starts(&self, requests: &[Request], history: &GuideHistory) -> Vec<Option<(Start, Option<&'a Row>)>> {
         let mut known: BTreeMap<&Group, Pool<'_, 'a>> = BTreeMap::new();
         requests

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A stage whose folder is finished is skipped; another configuration has another fingerprint and so another folder, so
-//! nothing is ever overwritten and going back to an earlier job finds its work still there.
+//! nothing is ever overwritten and going back to an earlier job finds its work still there. Fingerprints know this version,
+//! not each change of its code: who changes the code starts with an empty folder.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -39,8 +39,8 @@ pub struct GuidesConfig {
     /// Whether guides are inverted (DDIM inversion) instead of noised: the image changes in what was asked to change and
     /// keeps the rest, even at strength 1. Takes half as long again. Default: false.
     pub inversion: bool,
-    /// Noise level (sigma, 0 to 10) at which inversion begins, rounded up to the sampler's next; a guide gets that much
-    /// noise first. At 0 an image keeps most of its guide. At 0.1 a generator that was trained long draws images more like
+    /// Noise level (sigma, 0 to 10) at which inversion begins, the nearest of the sampler's; a guide gets that much noise
+    /// first. At 0 an image keeps most of its guide. At 0.1 a generator that was trained long draws images more like
     /// real ones, since it was never shown an image without noise. Default: 0.
     pub inversion_noise: f64,
     /// Column of masks that belong to the real images, white where a guide is drawn anew and black where it stays: image
@@ -137,10 +137,6 @@ impl GuidesConfig {
         }
         if !(0.0..=10.0).contains(&self.inversion_noise) {
             return wrong("inversion_noise", self.inversion_noise.to_string(), "a number from 0 to 10");
-        }
-        if self.inversion_noise > 0.0 && !self.inversion {
-            let found = format!("{} without inversion", self.inversion_noise);
-            return wrong("inversion_noise", found, "`inversion: true` beside it");
         }
         if self.arms().is_empty() {
             return wrong("strengths", "none".into(), "at least one strength and one source, or `noise: true`");
@@ -239,11 +235,10 @@ mod tests {
         assert_eq!(GuidesConfig::default().arms()[0], GuideArm { guide: None, guidance: None });
         let none = GuidesConfig { strengths: vec![], noise: false, ..Default::default() };
         assert!(none.validate().unwrap_err().to_string().contains("strengths"));
-        for (inversion, inversion_noise) in [(true, -0.1), (true, 11.0), (true, f64::NAN), (false, 0.1)] {
-            let wrong = GuidesConfig { inversion, inversion_noise, ..Default::default() };
-            assert!(wrong.validate().unwrap_err().to_string().contains("inversion_noise"), "{inversion_noise}");
+        for (inversion_noise, fits) in [(0.0, true), (10.0, true), (-0.1, false), (11.0, false), (f64::NAN, false)] {
+            let config = GuidesConfig { inversion_noise, ..Default::default() };
+            assert_eq!(config.validate().is_ok(), fits, "{inversion_noise}");
         }
-        assert!(GuidesConfig { inversion: true, inversion_noise: 0.1, ..Default::default() }.validate().is_ok());
         let wrong = GuidesConfig { strengths: vec![0.0], ..Default::default() };
         assert!(wrong.validate().is_err() && GuidesConfig::default().validate().is_ok());
     }

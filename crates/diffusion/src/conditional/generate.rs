@@ -62,8 +62,8 @@ pub struct Guide {
 pub struct Inversion {
     /// What the guide shows: the condition under which the sampler is run backwards.
     pub shows: Group,
-    /// The noise level to begin at, 0 to 10, rounded up to the sampler's next; that much of the request's own noise is added
-    /// to the guide first. At 0 none is, and the request's seed is not used.
+    /// The noise level to begin at, 0 to 10, the nearest of those that the strength leaves; that much of the request's own
+    /// noise is added to the guide first. At 0 none is, and the request's seed is not used.
     pub noise: f64,
 }
 
@@ -91,7 +91,8 @@ impl ConditionalModel {
         let codes: Vec<Vec<u32>> =
             requests.iter().map(|request| set::codes(&self.card.attributes, &request.group)).collect::<Result<_>>()?;
         requests.iter().try_for_each(|request| self.check_guide(request))?;
-        // Images go through the network together where they take the same steps with the same guidance.
+        // Images go through the network together where they take the same steps with the same guidance, and were inverted
+        // from the same level.
         let mut alike = BTreeMap::<(usize, u64, Option<u64>), Vec<usize>>::new();
         for (i, request) in requests.iter().enumerate() {
             let skipped = request.guide.as_ref().map_or(0, |guide| sampler.skipped(guide.strength));

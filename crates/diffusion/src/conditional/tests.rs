@@ -324,6 +324,13 @@ fn guides_strengths_and_guidances_do_not_change_the_images_beside_them() {
     all.push(all[0].clone());
     all[4].guide = Some(Guide { inverted: inverted("shape=plain & colour=red", 0.1), ..guide });
     let together = model.generate(&all, &sampler, &Silent).unwrap();
+    assert!(together[4] != together[3] && together[3] != together[1]);
+    // Without noise an inversion knows no seed.
+    let other_seed = |i: usize| {
+        let request = ImageRequest { seed: Seed(99), ..all[i].clone() };
+        model.generate(&[request], &sampler, &Silent).unwrap().remove(0)
+    };
+    assert!(other_seed(3) == together[3] && other_seed(4) != together[4]);
     for (request, image) in all.iter().zip(&together) {
         assert_eq!(model.generate(std::slice::from_ref(request), &sampler, &Silent).unwrap()[0], *image);
     }

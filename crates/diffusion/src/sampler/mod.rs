@@ -162,14 +162,16 @@ impl SamplerConfig {
         self.over(self.sigmas(skipped))
     }
 
-    /// The solver that walks the same noise levels upwards, beginning at the first that is `from` or more: from an image
-    /// with noise of that level, or from the image itself where `from` is 0, divided by the level
-    /// ([`Sampler::first_sigma`]), to the noise (times the sampler's first level) from which the sampler draws that image.
-    /// Known as DDIM inversion (Song et al. 2021).
+    /// The solver that walks the same noise levels upwards, beginning at the one nearest to `from`: from an image with noise
+    /// of that level, or from the image itself where `from` is 0, divided by the level ([`Sampler::first_sigma`]), to the
+    /// noise (times the sampler's first level) from which the sampler draws that image. Known as DDIM inversion (Song et
+    /// al. 2021).
     pub fn inverse(&self, skipped: usize, from: f64) -> Box<dyn Sampler> {
         let mut sigmas = self.sigmas(skipped);
-        let from = from.min(sigmas.first().copied().unwrap_or_default());
-        sigmas.retain(|&sigma| sigma > 0.0 && sigma >= from);
+        sigmas.retain(|&sigma| sigma > 0.0);
+        let distance = |sigma: &f64| (sigma - from).abs();
+        let nearest = sigmas.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or_default();
+        sigmas.retain(|&sigma| sigma >= nearest);
         sigmas.reverse();
         self.over(sigmas)
     }

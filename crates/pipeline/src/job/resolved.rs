@@ -435,9 +435,17 @@ fn check_generate(generate: &WrittenGenerate, plan: Option<&Plan>, tree: &Node) 
                        `prompts: {template: \"a photo of a {garment}\"}`";
         return Err(invalid(tree, "generate.model", message));
     }
-    if reads_prompts && generate.guides.as_ref().is_some_and(|guides| guides.inversion) {
-        let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
-        return Err(invalid(tree, "generate.guides.inversion", message));
+    if let Some(guides) = &generate.guides {
+        let noise = guides.inversion_noise > 0.0;
+        if reads_prompts && (guides.inversion || noise) {
+            let key = if guides.inversion { "generate.guides.inversion" } else { "generate.guides.inversion_noise" };
+            let message = "only a conditional model, which knows what a real image shows, inverts it; remove it";
+            return Err(invalid(tree, key, message));
+        }
+        if noise && !guides.inversion {
+            let message = "guides are not inverted; add `inversion: true`, or remove it";
+            return Err(invalid(tree, "generate.guides.inversion_noise", message));
+        }
     }
     check_pictures(generate, tree)?;
     if let Model::Http(_) = &generate.model {

@@ -80,7 +80,8 @@ impl Stage for HeldOutStage<'_> {
 
     fn fingerprint(&self) -> Fingerprint {
         let models = (self.model, self.sampler, self.gates, &self.outside);
-        let config = (self.config, models, self.grouping, self.seed, self.frame, self.overlap);
+        let trainings = (self.config.of_one_training(), self.config.seeds, self.config.held_out_groups);
+        let config = (trainings, models, self.grouping, self.seed, self.frame, self.overlap);
         fingerprint("held-out", &config, &[&self.scan.fingerprint])
     }
 

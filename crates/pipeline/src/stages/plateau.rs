@@ -71,7 +71,8 @@ impl Stage for PlateauStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint(&self.name(), &(self.config, self.open, self.seed), &[self.after])
+        let config = (self.config.of_one_training(), self.config.seeds, self.open, self.seed);
+        fingerprint(&self.name(), &config, &[self.after])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
