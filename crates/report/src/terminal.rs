@@ -66,7 +66,11 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
     }
     say(evidence.sentence.clone());
     if let Some((gain, p)) = evidence.gain.as_ref().and_then(|gain| Some((gain, gain.p?))) {
-        say(format!("balanced against {} in the worst group, by a paired permutation test: {}", gain.over, p_value(p)));
+        let over = &gain.over;
+        let p = p_value(p);
+        say(format!(
+            "balanced against {over} in the worst group, by the test images alone (paired permutation test): {p}"
+        ));
     }
     if let Some(arm) = evidence.arm("generated-only") {
         let interval = arm.accuracy_interval.map(|i| format!(" ({})", percent_interval(i))).unwrap_or_default();

@@ -348,7 +348,7 @@ fn the_headline_names_the_gain_its_interval_and_what_it_is_compared_with() {
         helped.sentence,
         "It helped: accuracy in the worst group is 40 % with the generated images and 30 % without them."
     );
-    let gain = "+19 points over “as-is” (95 % interval +12 to +26, p = 0.002)";
+    let gain = "+19 points over “as-is” (95 % interval +12 to +26)";
     assert!(helped.detail.contains(gain), "{}", helped.detail);
     assert!(helped.detail.contains("3 trainings of each kind"), "{}", helped.detail);
 

@@ -174,9 +174,8 @@ fn finding(evidence: &Evidence) -> String {
         return evidence.sentence.clone();
     };
     let told = |gain: &Gain| {
-        let p = gain.p.map(|p| format!(", {}", p_value(p))).unwrap_or_default();
         let interval = signed_interval(gain.interval);
-        format!("{} points in the worst group (95 % interval {interval}{p})", signed_points(gain.worst_group))
+        format!("{} points in the worst group (95 % interval {interval})", signed_points(gain.worst_group))
     };
     let mut text = format!(
         "What counts is “{}” against “{}”, the best arm without generated images: {}.",
@@ -184,6 +183,9 @@ fn finding(evidence: &Evidence) -> String {
         gain.over,
         told(gain)
     );
+    if let Some(p) = gain.p {
+        text.push_str(&format!(" By the test images alone, leaving out the luck of training: {}.", p_value(p)));
+    }
     if let Some(as_is) = evidence.gain_as_is.as_ref().filter(|as_is| as_is.over != gain.over) {
         text.push_str(&format!(" Against the data as it was: {}.", told(as_is)));
     }
@@ -385,13 +387,13 @@ mod tests {
         assert_eq!(
             finding(&evidence),
             "What counts is “balanced” against “mixup”, the best arm without generated images: +20 points in the \
-             worst group (95 % interval +10 to +20, p < 0.001). Against the data as it was: +30 points in the worst \
-             group (95 % interval +20 to +30). “balanced-discount” reaches 62 %, but the verdict rests on “balanced”, \
-             which was chosen beforehand."
+             worst group (95 % interval +10 to +20). By the test images alone, leaving out the luck of training: p < \
+             0.001. Against the data as it was: +30 points in the worst group (95 % interval +20 to +30). \
+             “balanced-discount” reaches 62 %, but the verdict rests on “balanced”, which was chosen beforehand."
         );
         evidence.gain_as_is = Some(gain("mixup", 0.2, None));
         evidence.arms.pop();
-        assert!(finding(&evidence).ends_with("p < 0.001)."), "the same comparison is not told twice");
+        assert!(finding(&evidence).ends_with("training: p < 0.001."), "the same comparison is not told twice");
     }
 
     #[test]

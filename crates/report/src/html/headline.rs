@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{ratio, spoken, unbroken};
 use crate::ReportData;
 use crate::data::{Arm, Evidence, Verdict};
-use crate::text::{count, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
+use crate::text::{count, percent, percent_interval, plural, points, signed_interval, signed_points};
 use crate::words::{instead, sees_generated};
 
 /// The verdict in words.
@@ -109,7 +109,6 @@ fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
     let on = format!("measured on {images}, {trainings} of each kind.");
     match (&evidence.gain, balanced.worst_group_interval) {
         (Some(gain), _) => {
-            let p = gain.p.map(|p| format!(", {}", p_value(p))).unwrap_or_default();
             let baselines = evidence.arms.iter().filter(|arm| !sees_generated(&arm.name)).count() as u64;
             let best = if baselines > 1 {
                 format!(", the best of {} ways without generated images", count(baselines))
@@ -117,7 +116,7 @@ fn certainty(evidence: &Evidence, balanced: &Arm) -> String {
                 String::new()
             };
             format!(
-                "That is {} points over “{}” (95 % interval {}{p}){best}; {on}{}",
+                "That is {} points over “{}” (95 % interval {}){best}; {on}{}",
                 signed_points(gain.worst_group),
                 gain.over,
                 signed_interval(gain.interval),
