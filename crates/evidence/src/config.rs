@@ -128,8 +128,14 @@ impl EvidenceConfig {
     /// What one training follows: the settings without those that say which trainings there are.
     #[must_use]
     pub fn of_one_training(&self) -> Self {
-        let none = Self { seeds: 1, baselines: Vec::new(), variants: Vec::new(), sweep: Vec::new(), ..self.clone() };
-        Self { held_out_groups: 0, ..none }
+        Self {
+            seeds: 1,
+            baselines: Vec::new(),
+            variants: Vec::new(),
+            sweep: Vec::new(),
+            held_out_groups: 0,
+            ..self.clone()
+        }
     }
 
     /// The shares of the sweep, from the smallest, each once.

@@ -236,8 +236,8 @@ impl Stage for EvidenceStage<'_> {
         let classifiers = context.run.root.join(CLASSIFIERS);
         std::fs::create_dir_all(&classifiers).map_err(PipelineError::io(&classifiers))?;
         let Parts { data, overlapping, unlabelled, unseen } = self.data()?;
-        let (with_generated, without) = (self.training(&data, true), self.training(&data, false));
-        let kept = |name: String, sees: &Fingerprint| classifiers.join(format!("{name}-{}.json", sees.short()));
+        let (with_generated, without) = (self.seen(&data, true), self.seen(&data, false));
+        let kept = |name: String, seen: &Fingerprint| classifiers.join(format!("{name}-{}.json", seen.short()));
         let (arms, skipped) = arms_for(self.config, &data);
         let shares = self.config.shares();
         let trainings = (arms.len() + shares.len()) as u64 * u64::from(self.config.seeds);
@@ -329,7 +329,7 @@ impl Codes {
 
 impl EvidenceStage<'_> {
     /// What a training sees and follows, but for its arm and its number.
-    fn training(&self, data: &EvidenceData, generated: bool) -> Fingerprint {
+    fn seen(&self, data: &EvidenceData, generated: bool) -> Fingerprint {
         let config = self.config.of_one_training();
         let parts = (self.label, self.grouping, self.seed, self.frame, self.overlap, &data.classes, &data.groups);
         // Feature vectors are the verifier's, which belongs to the rounds.
