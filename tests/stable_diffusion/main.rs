@@ -11,7 +11,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::{contents, picture};
+use support::{contents, picture, succeed};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -23,6 +23,15 @@ fn model(family: &str) -> String {
 
 fn control() -> String {
     repository().join("tests/golden/pipelines/control").display().to_string()
+}
+
+/// Draws one image of a small model for a prompt, with these flags, and gives the bytes of its file.
+fn draw_one(root: &Path, family: &str, prompt: &str, flags: &str, out: &str) -> Vec<u8> {
+    let model = model(family);
+    let mut arguments = vec!["generate", "--prompt", prompt, "--model", &model, "--out", out];
+    arguments.extend(flags.split_whitespace());
+    assert_eq!(succeed(root, &arguments), format!("{out}\n"));
+    std::fs::read(root.join(out)).unwrap()
 }
 
 /// A folder of stand-ins for faces: 12 or 2 of each occupation, gender and skin tone.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::{fail, run, stderr, succeed};
-use crate::{Candidate, as_strs, candidates, control, drawn, faces, lines, model, repository, small};
+use crate::{Candidate, as_strs, candidates, control, draw_one, drawn, faces, lines, model, repository, small};
 
 /// Gives training images a picture each in a column of their own; `of` says which, by their number.
 fn add_pictures(root: &Path, column: &str, of: impl Fn(u32) -> Option<image::RgbImage>) {
@@ -89,35 +89,12 @@ fn with_masks_only_the_white_part_of_a_real_image_is_drawn_anew() {
     image::RgbImage::new(16, 16).save(root.path().join("black.png")).unwrap();
     let kept = |candidate: &Candidate| {
         let number = if candidate.group.contains("nurse") { NURSE } else { SCIENTIST };
-        let (guide, seed) = (format!("faces/train/{number:03}.png"), candidate.seed.to_string());
-        let (model, size) = (model("sd2"), ["24", "16"]);
-        let arguments = [
-            "generate",
-            "--prompt",
-            "x",
-            "--model",
-            &model,
-            "--width",
-            size[0],
-            "--height",
-            size[1],
-            "--steps",
-            "3",
-            "--image",
-            &guide,
-            "--mask",
-            "black.png",
-            "--strength",
-            "1",
-            "--seed",
-            &seed,
-            "--out",
-            "kept.png",
-            "--dtype",
-            "f16",
-        ];
-        succeed(root.path(), &arguments);
-        image::open(root.path().join("kept.png")).unwrap().to_rgb8()
+        let flags = format!(
+            "--width 24 --height 16 --steps 3 --image faces/train/{number:03}.png --mask black.png --strength 1 --seed {} \
+             --dtype f16",
+            candidate.seed
+        );
+        image::load_from_memory(&draw_one(root.path(), "sd2", "x", &flags, "kept.png")).unwrap().to_rgb8()
     };
     for (candidate, unmasked) in masked.iter().zip(&whole).step_by(9) {
         let kept = kept(candidate);

@@ -3,44 +3,21 @@
 use std::path::Path;
 
 use crate::support::{evenset, fail, picture, run, stderr, succeed};
-use crate::{control, lines, model, repository};
+use crate::{control, draw_one, lines, model, repository};
 
 #[test]
 fn one_image_for_a_prompt_is_the_same_again_and_carries_its_parameters() {
     let root = tempfile::tempdir().unwrap();
-    let draw = |seed: &str, out: &str| {
-        let model = model("sdxl");
-        let prompt = "a red coat on a beach";
-        let arguments = [
-            "generate",
-            "--prompt",
-            prompt,
-            "--model",
-            &model,
-            "--seed",
-            seed,
-            "--out",
-            out,
-            "--width",
-            "32",
-            "--height",
-            "24",
-            "--steps",
-            "3",
-            "--sampler",
-            "euler",
-            "--deep-cache",
-            "2",
-        ];
-        assert_eq!(succeed(root.path(), &arguments), format!("{out}\n"));
-        std::fs::read(root.path().join(out)).unwrap()
+    let draw = |seed: u64, out: &str| {
+        let flags = format!("--seed {seed} --width 32 --height 24 --steps 3 --sampler euler --deep-cache 2");
+        draw_one(root.path(), "sdxl", "a red coat on a beach", &flags, out)
     };
     let no_folder =
         run(root.path(), &["generate", "--prompt", "a", "--model", &model("sdxl"), "--out", "nowhere/x.png"]);
     assert_eq!(no_folder.status.code(), Some(2));
     assert!(stderr(&no_folder).contains("name a file in a folder that is there"), "{}", stderr(&no_folder));
-    let first = draw("3", "x.png");
-    assert!(first == draw("3", "y.png") && first != draw("4", "z.png"));
+    let first = draw(3, "x.png");
+    assert!(first == draw(3, "y.png") && first != draw(4, "z.png"));
     let image = image::load_from_memory(&first).unwrap();
     assert_eq!((image.width(), image.height()), (32, 24));
     let text = String::from_utf8_lossy(&first);
@@ -55,31 +32,9 @@ fn a_picture_and_a_mask_are_where_an_image_starts_from() {
     image::RgbImage::from_fn(32, 32, |x, _| image::Rgb([if x < 16 { 0 } else { 255 }; 3]))
         .save(root.path().join("mask.png"))
         .unwrap();
-    let model = model("sd1");
     let draw = |prompt: &str| {
-        let arguments = [
-            "generate",
-            "--prompt",
-            prompt,
-            "--model",
-            &model,
-            "--width",
-            "32",
-            "--height",
-            "32",
-            "--steps",
-            "4",
-            "--image",
-            "start.png",
-            "--mask",
-            "mask.png",
-            "--strength",
-            "1",
-            "--out",
-            "x.png",
-        ];
-        succeed(root.path(), &arguments);
-        image::open(root.path().join("x.png")).unwrap().to_rgb8()
+        let flags = "--width 32 --height 32 --steps 4 --image start.png --mask mask.png --strength 1";
+        image::load_from_memory(&draw_one(root.path(), "sd1", prompt, flags, "x.png")).unwrap().to_rgb8()
     };
     let (coat, bag) = (draw("a red coat"), draw("a blue bag"));
     let differ = |from: u32, to: u32| (from..to).any(|x| (0..32).any(|y| coat.get_pixel(x, y) != bag.get_pixel(x, y)));
