@@ -26,7 +26,7 @@ data() { # a share, or `even`
 # The two classifiers: the fully connected one as the job has it, and a small convolutional one; and the first with the
 # training images of every arm changed at random.
 mlp=()
-cnn=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=3000 --set evidence.batch=64
+cnn=(--set evidence.classifier=cnn --set evidence.width=12 --set evidence.steps=6000 --set evidence.batch=64
     --set evidence.learning_rate=0.006 --set "evidence.baselines=[as-is, oversample, reweight]" --set "evidence.variants=[]")
 mlp_augmented=(--set evidence.augment=true --set "evidence.baselines=[as-is, oversample, reweight]"
     --set "evidence.variants=[]")
