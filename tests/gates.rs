@@ -73,7 +73,9 @@ fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
         assert!(error.contains("sh -c") && error.contains(expected), "{script}: {error}");
     }
     let gate = "verify.gates=[{type: command, run: [sh, -c, 'exit 7'], on_error: keep}]";
-    succeed(root.path(), &["verify", "job.yaml", "--set", gate]);
+    let output = run(root.path(), &["verify", "job.yaml", "--set", gate]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("images are kept unchecked (`on_error: keep`)"), "{}", stderr(&output));
 }
 
 /// The stages of the run that have a folder, with their fingerprints.
@@ -209,6 +211,32 @@ fn groups_that_do_not_fix_the_label_prove_nothing() {
     let reason = found["reason"].as_str().unwrap();
     assert!(found["evidence"].is_null() && reason.contains("do not fix the label `shape`"), "{found}");
     assert!(reason.contains("`plan.grouping: [shape, colour]`") && found["notes"][0] == found["reason"], "{found}");
+}
+
+#[test]
+fn what_a_test_split_cannot_show_is_said_beside_the_verdict() {
+    let root = tempfile::tempdir().unwrap();
+    let dataset = shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let metadata = dataset.join("test/metadata.jsonl");
+    let rows = std::fs::read_to_string(&metadata).unwrap();
+    let discs: String = rows.lines().filter(|row| row.contains("\"disc\"")).map(|row| format!("{row}\n")).collect();
+    std::fs::write(&metadata, discs).unwrap();
+    for entry in std::fs::read_dir(dataset.join("test")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("square") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let said = succeed(root.path(), &["evidence", "job.yaml"]);
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("No test image shows \u{201c}square\u{201d}: the figures say nothing of that."), "{said}");
+    assert!(said.contains("No group has 10 test images (`evidence.smallest_group`)"), "{said}");
+    // The run is not at its report yet.
+    let error = fail(root.path(), &["report", "runs/shapes"], 2);
+    assert!(error.contains("has no report yet") && error.contains("evenset report JOB"), "{error}");
+    let report = succeed(root.path(), &["report", "job.yaml", "--json"]);
+    assert!(report.contains("\"untested\"") && report.contains("\"all_below\": 10"), "{report}");
 }
 
 #[test]

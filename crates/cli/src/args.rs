@@ -215,7 +215,8 @@ pub struct AuditArgs {
     /// Column that says how many rows a row stands for.
     #[arg(long, value_name = "COLUMN")]
     pub count: Option<String>,
-    /// A word that stands for a missing value, beside empty cells, NaN and null. May be given several times.
+    /// A word that stands for a missing value, beside null and, in CSV, empty cells and NaN; '' for an empty text. May be
+    /// given several times.
     #[arg(long, value_name = "WORD")]
     pub missing: Vec<String>,
     /// Look at the images of a dataset too: size, brightness, near-duplicates, diversity. (A job does unless it says

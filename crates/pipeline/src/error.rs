@@ -96,6 +96,13 @@ pub enum PipelineError {
         /// What is wrong with it.
         why: String,
     },
+    /// A run that is not finished, or a folder that is no run.
+    #[error(
+        "`{}` has no report yet; `evenset report JOB` finishes the job and makes it, and `evenset status` says how far the \
+         run is",
+        .0.display()
+    )]
+    NoReport(PathBuf),
     /// The dataset is not what the scan saw.
     #[error("the dataset changed while it was read: {0}; run the same command again to scan it anew")]
     Changed(String),
@@ -180,7 +187,12 @@ impl PipelineError {
     pub fn is_usage(&self) -> bool {
         use evenset_data::DataError as Data;
         match self {
-            Self::Job(_) | Self::OutputExists(_) | Self::Audit(_) | Self::Plan(_) | Self::Prompts(_) => true,
+            Self::Job(_)
+            | Self::OutputExists(_)
+            | Self::NoReport(_)
+            | Self::Audit(_)
+            | Self::Plan(_)
+            | Self::Prompts(_) => true,
             Self::NoAttributes { .. }
             | Self::Count { .. }
             | Self::NoReference { .. }

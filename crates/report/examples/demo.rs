@@ -561,6 +561,8 @@ fn evidence(groups: &[GroupRow]) -> Evidence {
         overlapping: 12,
         unlabelled: 7,
         unseen: 0,
+        untested: Vec::new(),
+        all_below: None,
         validation_seen: true,
         held_out: Some(HeldOut {
             groups: groups

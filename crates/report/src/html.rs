@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub(crate) use checks::biased;
 pub(crate) use counts::step;
-pub(crate) use evidence::{composed, left_out, plateau};
+pub(crate) use evidence::{composed, plateau, test_images};
 pub use headline::{Headline, headline};
 pub(crate) use likeness::{found, too_small};
 

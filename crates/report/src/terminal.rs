@@ -12,7 +12,7 @@ pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
 use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
-use crate::html::{biased, composed, found, left_out, plateau, too_small};
+use crate::html::{biased, composed, found, plateau, test_images, too_small};
 use crate::text::{
     count, images_interval, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points,
     significant,
@@ -92,9 +92,9 @@ pub fn evidence_text(evidence: &Evidence, width: usize, color: bool) -> String {
     for note in evidence.arms.iter().filter_map(|arm| arm.note.as_ref().map(|note| format!("{}: {note}", arm.name))) {
         say(note);
     }
-    let left_out = left_out(evidence);
-    if !left_out.is_empty() {
-        say(left_out);
+    let test_images = test_images(evidence);
+    if !test_images.is_empty() {
+        say(test_images);
     }
     text
 }
@@ -397,6 +397,8 @@ mod tests {
             skipped: vec![crate::SkippedArm { name: "augment".into(), why: "features are given".into() }],
             overlapping: 2,
             unseen: 1,
+            untested: vec!["square".into()],
+            all_below: Some(10),
             distances: vec![
                 distance(None, 0.5, 0.1),
                 distance(Some("red"), 0.2, 0.1),
@@ -413,6 +415,8 @@ mod tests {
             "not run: augment (features are given)",
             "2 test images were left out",
             "1 test image was left out because no training image has the class",
+            "No test image shows \u{201c}square\u{201d}: the figures say nothing of that.",
+            "No group has 10 test images",
             "kernel distance of generated to real images 0.5 ± 0.1, of real test images 0.1 ± 0.1",
             "within 2 groups, their mean: 0.4 of generated, 0.2 of real test images",
         ] {

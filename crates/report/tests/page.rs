@@ -127,6 +127,8 @@ fn full(attributes: usize, values: usize, text: &str) -> ReportData {
             overlapping: 1,
             unlabelled: 2,
             unseen: 2,
+            untested: vec![text.into()],
+            all_below: Some(10),
             validation_seen: true,
             sweep: Some(Sweep {
                 seeds: 3,

@@ -79,7 +79,8 @@ pub struct WrittenDataset {
     pub attributes: Vec<String>,
     /// Column that says how many rows a row of a table of labels stands for. Default: one.
     pub count: Option<String>,
-    /// Words that stand for a missing value, beside empty cells, `NaN` and `null`.
+    /// Words that stand for a missing value, beside `null` and, in CSV, empty cells and `NaN`. An empty text in JSON or
+    /// Parquet is a value unless `''` is one of them.
     #[serde(default)]
     pub missing: Vec<String>,
     /// Role (`train`, `validation`, `test`) to the split's name in the data. Default: the splits that are found.

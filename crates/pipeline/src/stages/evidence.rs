@@ -87,6 +87,12 @@ pub struct Proof {
     /// Test images that were left out because no training image has their class.
     #[serde(default)]
     pub unseen: u64,
+    /// Classes that are trained on and that no test image shows.
+    #[serde(default)]
+    pub untested: Vec<String>,
+    /// How many test images a group needs to count as the worst one, where no group has as many: then all count.
+    #[serde(default)]
+    pub all_below: Option<u32>,
     /// Whether the best step of each training was chosen by training images, which generator and gates learned from.
     #[serde(default)]
     pub validation_seen: bool,
@@ -275,6 +281,9 @@ impl Stage for EvidenceStage<'_> {
             overlapping,
             unlabelled,
             unseen,
+            untested: untested(&data),
+            all_below: (largest_tested(&data) < self.config.smallest_group as usize)
+                .then_some(self.config.smallest_group),
             validation_seen: data.validation.is_none() && self.config.validation_share > 0.0,
         };
         write_json(&folder.join(EVIDENCE), &proof)?;
@@ -284,6 +293,19 @@ impl Stage for EvidenceStage<'_> {
     fn load(&self, folder: &Path) -> Result<Proof> {
         read_json_of(&folder.join(EVIDENCE))
     }
+}
+
+/// The classes that no test image shows.
+fn untested(data: &EvidenceData) -> Vec<String> {
+    let tested: BTreeSet<u32> = data.test.labels.iter().copied().collect();
+    (0..).zip(&data.classes).filter(|(class, _)| !tested.contains(class)).map(|(_, name)| name.clone()).collect()
+}
+
+/// How many test images the group has that has most.
+fn largest_tested(data: &EvidenceData) -> usize {
+    let mut images = BTreeMap::new();
+    data.test.groups.iter().for_each(|group| *images.entry(group).or_insert(0) += 1);
+    images.into_values().max().unwrap_or(0)
 }
 
 /// The images, and how many test images were left out.

@@ -15,7 +15,7 @@ use super::scan::Row;
 use crate::engine::Finished;
 use crate::error::{PipelineError, Result};
 use crate::job::{Job, Role};
-use crate::run::{Context, Stage, StageReport, fingerprint, read_json_of, write_json};
+use crate::run::{Context, Stage, StageReport, fingerprint, read_json, write_json};
 
 mod found;
 
@@ -94,9 +94,9 @@ impl Stage for ReportStage<'_> {
 /// What the report of a finished run says.
 ///
 /// # Errors
-/// Where the run has no report yet.
+/// [`PipelineError::NoReport`] where the run has no report yet.
 pub fn read(run: &Path) -> Result<ReportData> {
-    read_json_of(&run.join(DATA))
+    read_json(&run.join(DATA))?.ok_or_else(|| PipelineError::NoReport(run.to_owned()))
 }
 
 impl ReportStage<'_> {

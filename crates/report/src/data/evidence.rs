@@ -32,6 +32,12 @@ pub struct Evidence {
     pub unlabelled: u64,
     /// Test images left out because no training image has their class.
     pub unseen: u64,
+    /// Classes that are trained on and that no test image shows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub untested: Vec<String>,
+    /// How many test images a group needs to count as the worst one, where no group has as many: then all count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub all_below: Option<u32>,
     /// Whether the best step of each training was chosen by training images, which generator and gates learned from.
     pub validation_seen: bool,
     /// How `balanced` fares with fewer or more generated images, where the job asks for it.

@@ -9,6 +9,9 @@ use crate::data::{Arm, Evidence, Gain, HeldOut, HeldOutGroup, Interval, SkippedA
 use crate::text::{count, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points};
 use crate::words::{arm_explained, sees_generated};
 
+/// Classes without a test image that are named.
+const UNTESTED_NAMED: usize = 5;
+
 /// The evidence as it is shown.
 #[derive(Serialize)]
 pub struct EvidenceView {
@@ -20,7 +23,7 @@ pub struct EvidenceView {
     measured: Vec<MeasuredRow>,
     notes: Vec<ArmNote>,
     skipped: Vec<SkippedArm>,
-    left_out: String,
+    test_images: String,
     sweep: Option<SweepView>,
     held_out: Option<HeldOutView>,
     groups: Option<Groups>,
@@ -161,7 +164,7 @@ pub fn evidence(evidence: &Evidence) -> Option<EvidenceView> {
         measured: evidence.arms.iter().map(measured).collect(),
         notes: evidence.arms.iter().filter_map(note).collect(),
         skipped: evidence.skipped.clone(),
-        left_out: left_out(evidence),
+        test_images: test_images(evidence),
         sweep: evidence.sweep.as_ref().map(sweep),
         held_out: evidence.held_out.as_ref().map(held_out_view),
         groups: groups(evidence),
@@ -225,8 +228,9 @@ fn measured(arm: &Arm) -> MeasuredRow {
     }
 }
 
-/// Test images that no arm was tried on; empty where there are none.
-pub(crate) fn left_out(evidence: &Evidence) -> String {
+/// What must be known of the test images: which no arm was tried on, and what they do not show; empty where there is
+/// nothing to say.
+pub(crate) fn test_images(evidence: &Evidence) -> String {
     let because = |images: u64, why: &str| {
         (images > 0).then(|| format!("{} left out because {why}", plural(images, "test image was", "test images were")))
     };
@@ -234,8 +238,29 @@ pub(crate) fn left_out(evidence: &Evidence) -> String {
         because(evidence.overlapping, "the same image, or nearly the same, stands in another split too"),
         because(evidence.unlabelled, "a value of the label or of an attribute is missing"),
         because(evidence.unseen, "no training image has the class"),
+        untested(&evidence.untested),
+        evidence.all_below.map(|limit| {
+            format!(
+                "No group has {limit} test images (`evidence.smallest_group`), so all of them count as the worst group, \
+                 though in so few images it is mostly luck"
+            )
+        }),
     ];
     parts.into_iter().flatten().map(|part| format!("{part}.")).collect::<Vec<_>>().join(" ")
+}
+
+/// That no test image shows these classes.
+fn untested(classes: &[String]) -> Option<String> {
+    let (first, more) = classes.split_at(classes.len().min(UNTESTED_NAMED));
+    let named = first.iter().map(|class| format!("\u{201c}{class}\u{201d}")).collect::<Vec<_>>().join(", ");
+    match (first, more) {
+        ([], _) => None,
+        (_, []) => Some(format!("No test image shows {named}: the figures say nothing of that")),
+        _ => Some(format!(
+            "No test image shows {named} and {} more classes: the figures say nothing of them",
+            more.len()
+        )),
+    }
 }
 
 fn held_out_view(held_out: &HeldOut) -> HeldOutView {

@@ -113,7 +113,13 @@ impl ProgramGate {
         };
         let unanswered = match self.config.on_error {
             OnError::Fail => return Err(self.failed(what, printed)),
-            OnError::Keep => Outcome::keep(UNANSWERED),
+            OnError::Keep => {
+                let (gate, images) = (self.name(), batch.len());
+                tracing::warn!(
+                    "gate {gate}: the program {what}; {images} images are kept unchecked (`on_error: keep`)"
+                );
+                Outcome::keep(UNANSWERED)
+            }
             OnError::Drop => Outcome::drop(UNANSWERED, format!("{}: the program {what}", self.name())),
         };
         Ok(vec![unanswered; batch.len()])

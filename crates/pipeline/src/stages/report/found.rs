@@ -32,6 +32,8 @@ pub fn evidence(proof: &Proof, held_out: Option<&HeldOut>) -> page::Evidence {
         overlapping: proof.overlapping,
         unlabelled: proof.unlabelled,
         unseen: proof.unseen,
+        untested: proof.untested.clone(),
+        all_below: proof.all_below,
         validation_seen: proof.validation_seen,
         sweep: proof.sweep.as_ref().map(sweep),
         held_out: held_out.map(unseen),
