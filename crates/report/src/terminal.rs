@@ -415,7 +415,7 @@ mod tests {
             "not run: augment (features are given)",
             "2 test images were left out",
             "1 test image was left out because no training image has the class",
-            "No test image shows \u{201c}square\u{201d}: the figures say nothing of that.",
+            "No test image shows \u{201c}square\u{201d}",
             "No group has 10 test images",
             "kernel distance of generated to real images 0.5 ± 0.1, of real test images 0.1 ± 0.1",
             "within 2 groups, their mean: 0.4 of generated, 0.2 of real test images",
