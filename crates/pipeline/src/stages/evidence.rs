@@ -282,8 +282,7 @@ impl Stage for EvidenceStage<'_> {
             unlabelled,
             unseen,
             untested: untested(&data),
-            all_below: (largest_tested(&data) < self.config.smallest_group as usize)
-                .then_some(self.config.smallest_group),
+            all_below: all_below(&runs, self.config.smallest_group),
             validation_seen: data.validation.is_none() && self.config.validation_share > 0.0,
         };
         write_json(&folder.join(EVIDENCE), &proof)?;
@@ -301,11 +300,10 @@ fn untested(data: &EvidenceData) -> Vec<String> {
     (0..).zip(&data.classes).filter(|(class, _)| !tested.contains(class)).map(|(_, name)| name.clone()).collect()
 }
 
-/// How many test images the group has that has most.
-fn largest_tested(data: &EvidenceData) -> usize {
-    let mut images = BTreeMap::new();
-    data.test.groups.iter().for_each(|group| *images.entry(group).or_insert(0) += 1);
-    images.into_values().max().unwrap_or(0)
+/// `smallest` where groups count as the worst though they have fewer test images, since no group has as many.
+fn all_below(runs: &[ArmRun], smallest: u32) -> Option<u32> {
+    let mut groups = runs.iter().flat_map(|run| &run.groups);
+    groups.any(|group| group.counts && group.predictions.len() < smallest as usize).then_some(smallest)
 }
 
 /// The images, and how many test images were left out.
