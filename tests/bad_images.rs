@@ -65,7 +65,8 @@ fn four_broken_files_are_four_rejected_rows_and_the_rest_is_counted() {
     let folder = std::fs::read_dir(root.path().join("runs/bad")).unwrap().flatten();
     let scan = folder.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("scan-")).unwrap();
     assert!(scan.join("rejected.parquet").is_file(), "the rejected rows are kept with their reasons");
-    assert!(succeed(root.path(), &["audit", "job.yaml"]).contains("red"));
+    let audit = succeed(root.path(), &["audit", "job.yaml"]);
+    assert!(audit.contains("red") && audit.contains("4 rows were rejected"), "{audit}");
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
     let output = run(root.path(), &["verify", "job.yaml", "--set", gate]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("images are kept unchecked (`on_error: keep`)"), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("accepted images were not checked by the gate `command`"), "{said}");
 }
 
 /// The stages of the run that have a folder, with their fingerprints.
@@ -98,12 +100,22 @@ fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
         ("[{type: safety, model: no/checker}]", "no/checker"),
         (clip, "did you mean `colour`"),
     ] {
-        let error = fail(root.path(), &["run", "job.yaml", "--set", &format!("verify.gates={gates}")], 1);
+        let gates = format!("verify.gates={gates}");
+        let error = fail(root.path(), &["run", "job.yaml", "--set", &gates], 2);
         assert!(error.contains(expected), "{error}");
         assert!(!stages(root.path()).iter().any(|name| name.starts_with("model")), "{:?}", stages(root.path()));
+        let planned = succeed(root.path(), &["plan", "job.yaml", "--set", &gates]);
+        let planned = planned.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(planned.contains("`run` would end before it generates") && planned.contains(expected), "{planned}");
     }
-    let error = fail(root.path(), &["run", "job.yaml", "--set", "verify.gates=[{type: safety}]"], 2);
-    assert!(error.contains("verify.gates.0") && error.contains("needs one model"), "{error}");
+    for (gates, expected) in [
+        ("[decode, {type: safety}]", "verify.gates.1`: the gate `safety` needs one model"),
+        ("[novelty, decode, novelty]", "verify.gates.2`: the gate `novelty` stands twice"),
+        ("[{type: attributes, only: [color]}]", "`only` color, and the attributes are shape, colour"),
+    ] {
+        let error = fail(root.path(), &["plan", "job.yaml", "--set", &format!("verify.gates={gates}")], 2);
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
@@ -250,7 +262,7 @@ fn what_stands_in_the_way_of_evidence_is_said_before_any_work_unless_the_job_doe
     assert!(planned.contains(ahead) && planned.contains("`evidence: false`"), "{planned}");
     // It is said although the run ends soon after.
     let early = ["--set", "verify.gates=[{type: command, run: [no-such-program-anywhere]}]"];
-    let said = fail(root.path(), &[&["run", "job.yaml"], &early[..]].concat(), 1);
+    let said = fail(root.path(), &[&["run", "job.yaml"], &early[..]].concat(), 2);
     assert!(said.contains(ahead) && said.contains("dataset.splits"), "{said}");
 
     let without = ["--set", "evidence=false"];
@@ -296,6 +308,63 @@ fn evidence_without_a_plan_says_that_there_is_none() {
     assert!(said.contains("no evidence: the job has no `plan`"), "{said}");
 }
 
+/// Settings with which a whole run takes seconds.
+const QUICK: [&str; 12] = [
+    "--set",
+    "generate.model.steps=2",
+    "--set",
+    "generate.sampler.steps=2",
+    "--set",
+    "verify.gates=[decode]",
+    "--set",
+    "verify.rounds=1",
+    "--set",
+    "evidence=false",
+    "--set",
+    "audit.images=false",
+];
+
+#[test]
+fn an_output_of_other_settings_is_refused_before_anything_is_drawn() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let write = [&["write", "job.yaml"], &QUICK[..]].concat();
+    let first = run(root.path(), &write);
+    assert!(root.path().join("out").is_dir(), "{}", stderr(&first));
+    let again = run(root.path(), &[&write[..], &["--set", "generate.unit=3"]].concat());
+    assert_eq!(again.status.code(), first.status.code(), "{}", stderr(&again));
+    let before = stages(root.path());
+    let error = fail(root.path(), &[&write[..], &["--set", "seed=5"]].concat(), 2);
+    assert!(error.contains("not made by this job as it stands") && error.contains("--overwrite"), "{error}");
+    assert_eq!(stages(root.path()), before, "it is found out before any work");
+    let replaced = run(root.path(), &[&write[..], &["--set", "seed=5", "--overwrite"]].concat());
+    assert_eq!(replaced.status.code(), first.status.code(), "{}", stderr(&replaced));
+}
+
+#[test]
+fn the_report_at_the_top_of_a_run_is_that_of_the_job_as_it_was_asked_last() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let page = || std::fs::read_to_string(root.path().join("runs/shapes/report.html")).unwrap();
+    let report = |unit: &str| {
+        let output = run(root.path(), &[&["report", "job.yaml"], &QUICK[..], &["--set", unit]].concat());
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    };
+    let candidates = || {
+        let data = std::fs::read(root.path().join("runs/shapes/report.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&data).unwrap()["acceptance"]["candidates"].clone()
+    };
+    report("generate.unit=3");
+    let (first, drawn) = (page(), candidates());
+    report("generate.unit=64");
+    assert_ne!(page(), first, "the page shows the job");
+    assert_eq!(candidates(), drawn, "those that were drawn in small units are all there");
+    report("generate.unit=3");
+    assert_eq!(page(), first, "a report that was made before lies at the top again");
+}
+
 #[test]
 fn a_useless_generator_is_not_said_to_help() {
     // Three steps of training draw noise; without gates all of it fills the targets.
@@ -324,6 +393,7 @@ fn a_finished_run_can_be_asked_for_more_evidence() {
     let shares = found["evidence"]["sweep"]["shares"].as_array().unwrap();
     let images: Vec<u64> = shares.iter().map(|share| share["generated_images"].as_u64().unwrap()).collect();
     assert_eq!(images, [0, 8, 16]);
+    assert!(found["notes"].to_string().contains("shows how the run was before"), "{}", found["notes"]);
     let held_out = &found["held_out"];
     assert_eq!(held_out["groups"].as_array().unwrap().len(), 1);
     assert_eq!(held_out["test_images"], 12, "judged on the test images of that group alone");
@@ -331,6 +401,8 @@ fn a_finished_run_can_be_asked_for_more_evidence() {
     assert!(kept.as_u64() <= shown.as_u64() && shown.as_u64() > Some(20), "{held_out}");
 
     succeed(root.path(), &[&["run", "job.yaml"], &more[..]].concat());
+    let said = succeed(root.path(), &[&["evidence", "job.yaml"], &more[..]].concat());
+    assert!(!said.contains("shows how the run was before"), "{said}");
     let page = std::fs::read_to_string(root.path().join("runs/shapes/report.html")).unwrap();
     assert!(page.contains("How many generated images are enough?") && page.contains("Groups that nobody had seen"));
     let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);

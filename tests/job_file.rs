@@ -95,6 +95,8 @@ fn impossible_values_are_refused() {
     refused(&format!("{DATASET}plan: {{target: {{type: at-least, images: 0}}}}\n"), &["plan.target"]);
     refused(&format!("{DATASET}write: {{out: shapes/out}}\n"), &["write.out", "inside the dataset"]);
     refused("dataset: {path: shapes}\n", &["dataset", "label"]);
+    let text = "dataset:\n  path: shapes\n  label: shape\n  splits:\n    train: a\n    test: a\n";
+    refused(text, &["job.yaml:6", "dataset.splits.test", "`a` is the `train` split already"]);
     for (evidence, expected) in [
         ("{seeds: 0}", ["evidence.seeds", "0; expected a whole number from 1 to 100"]),
         ("{sweep: [0.5, 4]}", ["evidence.sweep", "expected a list of numbers from 0 to 3"]),

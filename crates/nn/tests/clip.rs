@@ -10,7 +10,8 @@ use candle_core::{DType, Device, Tensor};
 use evenset_nn::classifier::ImageSet;
 use evenset_nn::models::LoadOptions;
 use evenset_nn::models::clip::{
-    ClipModel, ClipTextEncoder, Family, Filter, ImageProcessor, SafetyChecker, Tokenizer, Tokens, resample,
+    ClipModel, ClipTextEncoder, Family, Filter, ImageProcessor, SafetyChecker, TextConfig, Tokenizer, Tokens,
+    VisionConfig, resample,
 };
 use evenset_nn::no_grad;
 use evenset_nn::ops::with_candle;
@@ -336,6 +337,17 @@ fn a_configuration_that_no_model_has_is_refused_by_its_key() {
     fs::write(&path, text).unwrap();
     let message = refusal(dir.path());
     assert!(message.contains("model.safetensors") && message.contains("tensor"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_no_models_configuration_says_which_part_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    fs::write(&path, "{}").unwrap();
+    let (vision, text) = (VisionConfig::read(&path).unwrap_err(), TextConfig::read(&path).unwrap_err());
+    for (error, part) in [(vision.to_string(), "vision_config"), (text.to_string(), "text_config")] {
+        assert!(error.contains(&format!("`{part}`: null is not supported; supported: a map")), "{error}");
+    }
 }
 
 #[test]

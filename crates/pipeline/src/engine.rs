@@ -24,6 +24,7 @@ use crate::labels;
 use crate::pictures;
 use crate::rounds::{Accepted, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
+use crate::stages;
 use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::checks::Checks;
 use crate::stages::evidence::{Obstacle, Proof, obstacle};
@@ -243,6 +244,9 @@ fn images(
         notes: view.notes().to_vec(),
     };
     let training = finished.scan.output.role(Role::Train).count();
+    if goal > Goal::Scan {
+        finished.notes.extend(finished.scan.output.summary.rejected_note());
+    }
     finished.notes.extend(pictures::note(&finished.scan.output.summary.unfit, training));
     if goal >= Goal::Audit {
         finished.audit(&context)?;
@@ -267,6 +271,11 @@ fn images(
     }
     if goal >= Goal::Plan && job.plan.is_some() {
         finished.plan(&context)?;
+        if goal == Goal::Plan && finished.plan.iter().any(|plan| plan.output.groups.iter().any(|group| group.add > 0)) {
+            // The plan itself needs no gates: it may be made where their models are not.
+            let unusable = finished.check_gates(job).err();
+            finished.notes.extend(unusable.map(|error| format!("`run` would end before it generates: {error}")));
+        }
         if goal >= Goal::Generate {
             let last = finished.rounds(&context, goal)?;
             if goal >= Goal::Verify {
@@ -281,9 +290,15 @@ fn images(
             finished.hook(&context)?;
         }
     }
-    if goal >= Goal::Report {
-        let stage = ReportStage { job, finished: &finished };
-        finished.report = Some(context.complete(&stage)?.output);
+    let report = ReportStage { job, finished: &finished };
+    match goal {
+        Goal::Report => finished.report = Some(context.complete(&report)?.output),
+        // Only here is everything done that a report shows.
+        Goal::Evidence if report.is_outdated(&context)? => finished.notes.push(format!(
+            "`{}` shows how the run was before; `evenset report JOB` draws it anew",
+            run.root.join(stages::report::PAGE).display()
+        )),
+        _ => {}
     }
     Ok(finished)
 }

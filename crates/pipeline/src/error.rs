@@ -186,6 +186,7 @@ impl PipelineError {
     /// Whether the job or the command line is wrong, and not the machine or the data's bytes.
     pub fn is_usage(&self) -> bool {
         use evenset_data::DataError as Data;
+        use evenset_verify::VerifyError as Verify;
         match self {
             Self::Job(_)
             | Self::OutputExists(_)
@@ -200,6 +201,8 @@ impl PipelineError {
             | Self::ShareColumn(_)
             | Self::Reserved(_) => true,
             Self::Diffusion(error) => matches!(**error, evenset_diffusion::DiffusionError::Setting { .. }),
+            // What the job says of its gates does not fit the machine or the data.
+            Self::Verify(error) => matches!(error, Verify::Model { .. } | Verify::CannotStart { .. }),
             Self::Data(error) => matches!(
                 error,
                 Data::NotFound { .. }

@@ -66,11 +66,14 @@ pub(crate) fn map(
     Ok(total)
 }
 
-/// The rows of all units of a finished stage, in order.
-pub(crate) fn read(folder: &Path, units: usize) -> Result<Vec<RecordBatch>> {
-    let mut batches = Vec::new();
-    for index in 0..units {
-        batches.extend(read_one(folder, index)?);
+/// The first `rows` rows of a finished stage, in order. Its units may have been of another size than this job's, and an
+/// earlier try with smaller ones may have left more of them.
+pub(crate) fn read(folder: &Path, rows: usize) -> Result<Vec<RecordBatch>> {
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    let mut unit = 0;
+    while batches.iter().map(RecordBatch::num_rows).sum::<usize>() < rows {
+        batches.extend(read_one(folder, unit)?);
+        unit += 1;
     }
     Ok(batches)
 }

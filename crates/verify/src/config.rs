@@ -8,9 +8,9 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::VerifyError;
-use crate::gates::SafetyConfig;
+use crate::gates::{SafetyConfig, UNANSWERED};
 use crate::recognise::{RecogniserConfig, Vote};
+use crate::{Verdict, VerifyError};
 
 /// One gate of the cascade: its name, or a map with `type` and settings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -296,6 +296,30 @@ impl GateConfig {
         match self {
             Self::Decode(_) | Self::Safety(_) | Self::Command(_) | Self::Shortcut(_) => false,
             Self::Attributes(_) | Self::InDistribution(_) | Self::Novelty(_) | Self::Diversity(_) => true,
+        }
+    }
+
+    /// Whether this gate kept a candidate that it did not look at: its program failed, and the job says `on_error: keep`.
+    /// A program that answers with the score -1 itself is taken for one that failed.
+    pub fn kept_unchecked(&self, verdict: &Verdict) -> bool {
+        matches!(self, Self::Command(CommandConfig { on_error: OnError::Keep, .. }))
+            && verdict.scores.get(self.name()) == Some(&UNANSWERED)
+    }
+
+    /// Checks a gate that is asked together with the ones `before` it, about images with these attributes.
+    ///
+    /// # Errors
+    /// What [`check`](Self::check) says, [`VerifyError::Repeated`] where it stands twice, and [`VerifyError::Only`] where
+    /// it is to check what is no attribute.
+    pub fn check_among(&self, before: &[Self], attributes: &[String]) -> Result<(), VerifyError> {
+        self.check()?;
+        if before.iter().any(|other| other.name() == self.name()) {
+            return Err(VerifyError::Repeated(self.name().to_owned()));
+        }
+        let Self::Attributes(AttributesConfig { only, .. }) = self else { return Ok(()) };
+        match only.iter().find(|name| !attributes.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(VerifyError::Only { name: name.clone(), known: attributes.join(", ") }),
         }
     }
 

@@ -87,14 +87,12 @@ impl Verifier {
     /// program is looked for.
     ///
     /// # Errors
-    /// [`VerifyError::Setting`] and [`VerifyError::Repeated`] for impossible gates, [`VerifyError::Model`],
+    /// What [`GateConfig::check_among`] says of impossible gates, [`VerifyError::Model`],
     /// [`VerifyError::File`] and [`VerifyError::Classifier`] for a model that is not there or does not fit, naming the
     /// file, [`VerifyError::CannotStart`] for a program that is not there.
     pub fn preflight(gates: &[GateConfig], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
-        let gates = cascade_order(gates)?;
-        let config = attributes_config(&gates);
-        known_names(&config.only, attributes)?;
-        Council::open(&config, attributes)?;
+        let gates = cascade_order(gates, attributes)?;
+        Council::open(&attributes_config(&gates), attributes)?;
         for gate in gates {
             match gate {
                 GateConfig::Safety(config) => drop(Safety::open(&config)?),
@@ -109,7 +107,7 @@ impl Verifier {
     /// folder, writes the verifier there. Gates are asked in the order of their cost, whatever the order in the job.
     ///
     /// # Errors
-    /// [`VerifyError::Setting`] and [`VerifyError::Repeated`] for impossible gates, [`VerifyError::TooFew`],
+    /// What [`GateConfig::check_among`] says of impossible gates, [`VerifyError::TooFew`],
     /// [`VerifyError::Rows`] and [`VerifyError::NoAttributes`] for impossible images, [`VerifyError::File`] where the
     /// folder cannot be written, [`VerifyError::Classifier`] where training fails or is interrupted.
     pub fn train(
@@ -119,7 +117,7 @@ impl Verifier {
         folder: Option<&Path>,
         progress: &dyn Progress,
     ) -> Result<Self, VerifyError> {
-        let gates = cascade_order(gates)?;
+        let gates = cascade_order(gates, &real.attributes)?;
         real.check()?;
         let (learn, held_out) = real.split(seed.derive("held out"));
         let mut stored = Stored {
@@ -141,7 +139,6 @@ impl Verifier {
         let mut trained = None;
         if stored.gates.iter().any(GateConfig::needs_sight) {
             let config = attributes_config(&stored.gates);
-            known_names(&config.only, &real.attributes)?;
             let seed = seed.derive("classifier");
             let (mut sight, recognised) = Sight::train(real, &learn, &held_out, &config, seed, progress)?;
             stored.calibration.attributes = recognised;
@@ -482,33 +479,18 @@ fn in_order<'a>(
 }
 
 /// The gates from the cheapest to the dearest; `decode` is always there, since the others need images of the right size.
-fn cascade_order(gates: &[GateConfig]) -> Result<Vec<GateConfig>, VerifyError> {
-    let mut ordered: Vec<GateConfig> = Vec::with_capacity(gates.len() + 1);
-    for gate in gates {
-        gate.check()?;
-        if ordered.iter().any(|other| other.name() == gate.name()) {
-            return Err(VerifyError::Repeated(gate.name().to_owned()));
-        }
-        ordered.push(gate.clone());
+fn cascade_order(gates: &[GateConfig], attributes: &[(String, Vec<String>)]) -> Result<Vec<GateConfig>, VerifyError> {
+    let names: Vec<String> = attributes.iter().map(|(name, _)| name.clone()).collect();
+    for (place, gate) in gates.iter().enumerate() {
+        gate.check_among(&gates[..place], &names)?;
     }
+    let mut ordered = gates.to_vec();
     if !ordered.iter().any(|gate| matches!(gate, GateConfig::Decode(_))) {
         ordered.push(GateConfig::Decode(DecodeConfig::default()));
     }
     // Programs keep the order in which the job names them.
     ordered.sort_by_key(GateConfig::place);
     Ok(ordered)
-}
-
-/// That every attribute which the gate `attributes` should check is there.
-fn known_names(only: &[String], attributes: &[(String, Vec<String>)]) -> Result<(), VerifyError> {
-    let known = |name: &&String| attributes.iter().any(|(known, _)| known == *name);
-    match only.iter().find(|name| !known(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let known: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
-            Err(VerifyError::Only { name: name.clone(), known: known.join(", ") })
-        }
-    }
 }
 
 fn decode_config(gates: &[GateConfig]) -> DecodeConfig {

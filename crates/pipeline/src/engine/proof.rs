@@ -2,6 +2,7 @@
 
 use evenset_core::Fingerprint;
 use evenset_evidence::{ClassifierKind, Error as EvidenceError, EvidenceConfig};
+use evenset_verify::GateConfig;
 
 use super::Finished;
 use crate::error::{PipelineError, Result};
@@ -34,13 +35,28 @@ impl Finished {
         if !bias.is_empty() && job.verify.on_bias == OnBias::Fail {
             return Err(PipelineError::BiasedGates(bias.join("; ")));
         }
+        let unchecked: Vec<String> = job.verify.gates.iter().filter_map(|gate| self.unchecked(gate)).collect();
         self.notes.extend(bias);
+        self.notes.extend(unchecked);
         self.notes.extend(verifier.output.shortages());
         if let Some(shortcut) = checks.output.shortcut.as_ref().filter(|shortcut| shortcut.found) {
             self.notes.push(shortcut.sentence.clone());
         }
         self.checks = Some(checks);
         Ok(())
+    }
+
+    /// What a reader must know where a program failed and its images were kept.
+    fn unchecked(&self, gate: &GateConfig) -> Option<String> {
+        let accepted = self.rounds.iter().flat_map(|round| &round.verdicts).filter(|verdict| verdict.accepted);
+        let unchecked = accepted.filter(|verdict| gate.kept_unchecked(verdict)).count();
+        (unchecked > 0).then(|| {
+            format!(
+                "{unchecked} accepted images were not checked by the gate `{}`: its program failed on them, and the job says \
+                 `on_error: keep` (they have the score -1)",
+                gate.name()
+            )
+        })
     }
 
     pub(super) fn evidence_stage<'a>(

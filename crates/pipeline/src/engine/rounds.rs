@@ -28,6 +28,12 @@ impl Finished {
         guided::check(job, guides(job, &self.scan.output).as_ref(), missing, needs_model)
     }
 
+    /// Refuses a job with a gate that cannot be used: whose model or program is not there, or does not fit the values.
+    pub(super) fn check_gates(&self, job: &Job) -> Result<()> {
+        let Some(plan) = &job.plan else { return Ok(()) };
+        verifier::preflight(&job.verify.gates, &self.scan.output, &plan.grouping)
+    }
+
     /// Generates and verifies in rounds; gives the fingerprint of the last one.
     pub(super) fn rounds(&mut self, context: &Context<'_>, goal: Goal) -> Result<Fingerprint> {
         let job = context.job;
@@ -124,10 +130,7 @@ impl Finished {
         let (job, dataset, scan) = (context.job, &self.dataset, &self.scan);
         let sampler = &job.generate.sampler;
         // Gates that cannot be used are not found out after hours of training.
-        let preflight = || match &job.plan {
-            Some(plan) if goal >= Goal::Verify => verifier::preflight(&job.verify.gates, &scan.output, &plan.grouping),
-            _ => Ok(()),
-        };
+        let preflight = || if goal >= Goal::Verify { self.check_gates(job) } else { Ok(()) };
         match &job.generate.model {
             Model::Conditional(config) => {
                 let planned = self.plan.iter().flat_map(|plan| &plan.output.groups);

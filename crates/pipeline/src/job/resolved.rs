@@ -334,8 +334,11 @@ fn resolve(written: WrittenJob, stem: &str, tree: Node) -> Result<Job, JobError>
         return bad("generate.unit", format!("{unit} images per unit; expected 1 to 65536"));
     }
     check_generate(&generate, plan.as_ref(), &tree)?;
-    for (i, gate) in written.verify.gates.iter().enumerate() {
-        gate.check().map_err(|error| invalid(&tree, &format!("verify.gates.{i}"), error.to_string()))?;
+    let asked = plan.as_ref().map_or(&columns, |plan| &plan.grouping);
+    let gates = &written.verify.gates;
+    for (place, gate) in gates.iter().enumerate() {
+        gate.check_among(&gates[..place], asked)
+            .map_err(|error| invalid(&tree, &format!("verify.gates.{place}"), error.to_string()))?;
     }
     if let Some(guides) = &generate.guides {
         guides.validate().map_err(|error| invalid(&tree, "generate.guides", error.to_string()))?;
@@ -540,6 +543,12 @@ fn resolve_dataset(written: written::WrittenDataset, tree: &Node) -> Result<Data
     }
     if !dataset.splits.is_empty() && !dataset.splits.contains_key(&Role::Train) {
         return Err(invalid(tree, "dataset.splits", "no `train` split; expected `train: NAME`"));
+    }
+    for (role, name) in &dataset.splits {
+        if let Some((other, _)) = dataset.splits.iter().find(|(other, same)| *other < role && *same == name) {
+            let message = format!("`{name}` is the `{}` split already; a split has one role", other.name());
+            return Err(invalid(tree, &format!("dataset.splits.{}", role.name()), message));
+        }
     }
     Ok(dataset)
 }

@@ -98,20 +98,16 @@ impl Stage for GenerateStage<'_> {
     }
 
     fn load(&self, folder: &Path) -> Result<Vec<Candidate>> {
-        let mut candidates = Vec::new();
         let requests = self.requests()?;
-        for batch in units::read(folder, requests.chunks(self.unit).len())? {
-            let reader = Reader { batch: &batch, path: folder };
-            let pngs = reader.blobs("png")?;
-            let flaws = reader.texts("flaw")?;
-            let starts = reader.texts("start")?.into_iter().map(|start| match start {
-                Some(start) => serde_json::from_str(&start).map(Some).map_err(PipelineError::damaged(folder)),
-                None => Ok(None),
-            });
-            let rows = read_requests(&reader)?.into_iter().zip(pngs).zip(flaws).zip(starts);
-            for (((request, png), flaw), start) in rows {
-                candidates.push(Candidate { request, png, flaw, start: start? });
-            }
+        let mut candidates = Vec::with_capacity(requests.len());
+        for batch in units::read(folder, requests.len())? {
+            read_candidates(&Reader { batch: &batch, path: folder }, &mut candidates)?;
+        }
+        let drawn = candidates.iter().map(|candidate| &candidate.request.id);
+        if !drawn.eq(requests.iter().map(|request| &request.id)) {
+            return Err(PipelineError::damaged(&folder.join(REQUESTS))(
+                "the candidates beside it are of other requests",
+            ));
         }
         Ok(candidates)
     }
@@ -223,6 +219,18 @@ fn request_columns(requests: &[Request]) -> Vec<(&'static str, arrow_array::Arra
 /// Requests as a table.
 pub(crate) fn request_table(requests: &[Request]) -> Result<RecordBatch> {
     columns::table(request_columns(requests))
+}
+
+fn read_candidates(reader: &Reader<'_>, candidates: &mut Vec<Candidate>) -> Result<()> {
+    let (pngs, flaws) = (reader.blobs("png")?, reader.texts("flaw")?);
+    let starts = reader.texts("start")?.into_iter().map(|start| match start {
+        Some(start) => serde_json::from_str(&start).map(Some).map_err(PipelineError::damaged(reader.path)),
+        None => Ok(None),
+    });
+    for (((request, png), flaw), start) in read_requests(reader)?.into_iter().zip(pngs).zip(flaws).zip(starts) {
+        candidates.push(Candidate { request, png, flaw, start: start? });
+    }
+    Ok(())
 }
 
 fn read_requests(reader: &Reader<'_>) -> Result<Vec<Request>> {

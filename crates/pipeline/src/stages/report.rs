@@ -67,6 +67,15 @@ impl Stage for ReportStage<'_> {
         fingerprint("report", &self.job.to_yaml(), &reads)
     }
 
+    /// Whether what lies at the top of the run is this report, and not one of the job with other settings.
+    fn intact(&self, folder: &Path) -> bool {
+        let same = |name| {
+            let copies = [folder, &self.job.run].map(|folder: &Path| std::fs::read(folder.join(name)).ok());
+            copies[0] == copies[1]
+        };
+        [PAGE, DATA, AUDIT_PAGE].into_iter().all(same)
+    }
+
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let data = self.data()?;
         write_json(&folder.join(DATA), &data)?;
@@ -100,6 +109,11 @@ pub fn read(run: &Path) -> Result<ReportData> {
 }
 
 impl ReportStage<'_> {
+    /// Whether the run has a report that shows something else.
+    pub fn is_outdated(&self, context: &Context<'_>) -> Result<bool> {
+        Ok(context.run.root.join(PAGE).exists() && !context.finished(self)?)
+    }
+
     fn data(&self) -> Result<ReportData> {
         let (job, finished) = (self.job, self.finished);
         let grouping = job.plan.as_ref().map_or_else(|| job.dataset.columns(), |plan| plan.grouping.clone());
@@ -133,7 +147,8 @@ impl ReportStage<'_> {
         let checks = self.finished.checks.as_ref().map(|checks| &checks.output);
         let bias = checks.into_iter().flat_map(|checks| &checks.bias).map(|warning| &warning.sentence);
         let shortcut = checks.and_then(|checks| checks.shortcut.as_ref()).map(|shortcut| &shortcut.sentence);
-        let worded: Vec<&String> = bias.chain(shortcut).collect();
+        let rejected = self.finished.scan.output.summary.rejected_note();
+        let worded: Vec<&String> = bias.chain(shortcut).chain(&rejected).collect();
         self.finished.notes.iter().filter(|note| !worded.contains(note)).map(Note::warning).collect()
     }
 

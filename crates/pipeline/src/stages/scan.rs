@@ -86,6 +86,20 @@ pub struct ScanSummary {
     pub leaked: u64,
 }
 
+impl ScanSummary {
+    /// What a reader must know where rows were rejected.
+    pub(crate) fn rejected_note(&self) -> Option<String> {
+        let rows: u64 = self.rejected.iter().map(|reason| reason.rows).sum();
+        let mut reasons: Vec<String> =
+            self.rejected.iter().take(3).map(|reason| format!("{} ({})", reason.reason, reason.rows)).collect();
+        if self.rejected.len() > reasons.len() {
+            reasons.push("and others".into());
+        }
+        let were = if rows == 1 { "1 row was".to_owned() } else { format!("{rows} rows were") };
+        (rows > 0).then(|| format!("{were} rejected: {}; `evenset scan JOB` names them", reasons.join(", ")))
+    }
+}
+
 /// Rows that were rejected for one reason.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RejectedReason {

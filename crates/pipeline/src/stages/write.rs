@@ -100,19 +100,44 @@ struct Marker {
     evenset: String,
     job: String,
     fingerprint: Fingerprint,
+    /// The [`settings`] that it was made with.
+    #[serde(default)]
+    settings: Option<Fingerprint>,
+}
+
+/// What of a job shows in its output, as far as that is known before the data is read.
+fn settings(job: &Job) -> Fingerprint {
+    let data = (&job.name, job.seed, &job.dataset, &job.derive, &job.filters, &job.plan);
+    let drawn = (&job.generate.model, &job.generate.sampler, &job.generate.guides);
+    let verify = &job.verify;
+    let rounds = (&verify.gates, verify.rounds, &verify.ask, verify.floor, verify.stop_at_plateau);
+    // The evidence asks for more images than the plan, and may end the rounds.
+    let sweep = job.evidence.iter().flat_map(|evidence| &evidence.sweep).collect::<Vec<_>>();
+    let asked = verify.stop_at_plateau.then_some(&job.evidence);
+    fingerprint("settings", &(data, drawn, rounds, sweep, asked, formats(job)), &[])
+}
+
+/// How a job's output is written.
+fn formats(job: &Job) -> impl Serialize {
+    let write = &job.write;
+    (&job.name, &write.formats, &write.license, &write.out, write.match_real)
 }
 
 /// Refuses, before any long work, an output folder that this job could not have made.
 ///
-/// An output of this very job is told apart from another's by its fingerprint only when the rounds are over; here an
-/// existing folder without a marker, or one of another job's name, is enough to stop.
+/// Only when the rounds are over does the fingerprint of an output tell whether it is this job's, since the data counts in
+/// it; here an existing folder without a marker, or one of another name or other settings, is enough to stop.
 pub fn check_output(job: &Job, overwrite: bool) -> Result<()> {
     let out = &job.write.out;
     if overwrite || is_empty_or_absent(out)? {
         return Ok(());
     }
     match read_json::<Marker>(&out.join(MARKER)) {
-        Ok(Some(marker)) if marker.job == job.name => Ok(()),
+        Ok(Some(Marker { job: name, settings: made_with, .. }))
+            if name == job.name && made_with.as_ref().is_none_or(|made_with| *made_with == settings(job)) =>
+        {
+            Ok(())
+        }
         _ => Err(PipelineError::OutputExists(out.clone())),
     }
 }
@@ -133,9 +158,7 @@ impl Stage for WriteStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let write = &self.job.write;
-        let config = (&self.job.name, &write.formats, &write.license, &write.out, write.match_real);
-        fingerprint("write", &config, &[&self.scan.fingerprint, self.plan, self.rounds])
+        fingerprint("write", &formats(self.job), &[&self.scan.fingerprint, self.plan, self.rounds])
     }
 
     fn intact(&self, _folder: &Path) -> bool {
@@ -152,8 +175,12 @@ impl Stage for WriteStage<'_> {
         for (name, text) in (self.companions)(&written)? {
             evenset_data::atomic::write_file(&building.path().join(name), text.as_bytes())?;
         }
-        let marker =
-            Marker { evenset: crate::VERSION.into(), job: self.job.name.clone(), fingerprint: self.fingerprint() };
+        let marker = Marker {
+            evenset: crate::VERSION.into(),
+            job: self.job.name.clone(),
+            fingerprint: self.fingerprint(),
+            settings: Some(settings(self.job)),
+        };
         write_json(&building.path().join(MARKER), &marker)?;
         // The record first: a kill between the two leaves an output without a record, which is written again.
         write_json(&folder.join(RECORD), &written)?;

@@ -23,7 +23,7 @@ const BATCH: usize = 256;
 const ANSWER: usize = 4096;
 const ON_TOP: usize = 65_536;
 /// The score of an image about which there is no answer.
-const UNANSWERED: f64 = -1.0;
+pub(crate) const UNANSWERED: f64 = -1.0;
 /// Characters of an answer that an error quotes.
 const QUOTED: usize = 80;
 

@@ -15,6 +15,7 @@ mod thresholds;
 pub use attributes::Attributes;
 pub(crate) use attributes::{Wish, wishes};
 pub use command::ProgramGate;
+pub(crate) use command::UNANSWERED;
 pub use decode::{Decode, DecodeLimits};
 pub(crate) use diversity::members;
 pub use diversity::{Diversity, DiversityLimit};

@@ -219,6 +219,14 @@ fn part(whole: &Map<String, Value>, name: &'static str) -> Result<Written> {
     Written::parse(Value::Object(values))
 }
 
+/// A part that must be there: without it this would be any file's configuration.
+fn written_part(whole: &Map<String, Value>, name: &'static str) -> Result<Written> {
+    match whole.get(name) {
+        None => Err(unsupported(name, &Value::Null, "a map, as a `CLIPModel` has it")),
+        Some(_) => part(whole, name),
+    }
+}
+
 /// The map in a file.
 fn whole(path: &Path) -> Result<Map<String, Value>> {
     read(path, "CLIPModel")
@@ -304,10 +312,8 @@ impl TextConfig {
         let whole = whole(path)?;
         let parse = || match kind(&whole) {
             "clip_text_model" => Written::parse(Value::Object(whole.clone()))?.text(Family::Clip, None),
-            "clip" if whole.contains_key("text_config") => {
-                part(&whole, "text_config")?.text(Family::Clip, Some(projection(&whole)?.unwrap_or(512)))
-            }
-            other => Err(unsupported("model_type", other, "\"clip_text_model\", or \"clip\" with a `text_config`")),
+            "clip" => written_part(&whole, "text_config")?.text(Family::Clip, Some(projection(&whole)?.unwrap_or(512))),
+            other => Err(unsupported("model_type", other, "\"clip_text_model\" or \"clip\"")),
         };
         located(path, parse())
     }
@@ -321,10 +327,10 @@ impl VisionConfig {
     pub fn read(path: &Path) -> Result<Self> {
         let whole = whole(path)?;
         let parse = || match kind(&whole) {
-            "clip" if whole.contains_key("vision_config") => {
-                part(&whole, "vision_config")?.vision(Family::Clip, Some(projection(&whole)?.unwrap_or(512)))
+            "clip" => {
+                written_part(&whole, "vision_config")?.vision(Family::Clip, Some(projection(&whole)?.unwrap_or(512)))
             }
-            other => Err(unsupported("model_type", other, "\"clip\" with a `vision_config`")),
+            other => Err(unsupported("model_type", other, "\"clip\"")),
         };
         located(path, parse())
     }
