@@ -77,7 +77,7 @@ fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("images are kept unchecked (`on_error: keep`)"), "{}", stderr(&output));
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("accepted images were not checked by the gate `command`"), "{said}");
+    assert!(said.contains("accepted without a check by the gate `command`"), "{said}");
 }
 
 /// The stages of the run that have a folder, with their fingerprints.
@@ -97,7 +97,9 @@ fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
     let clip = "[{type: attributes, recognisers: [{type: clip, path: no/clip, prompts: {color: 'a {value} shape'}}]}]";
     for (gates, expected) in [
         ("[{type: command, run: [no-such-program-anywhere]}]", "no-such-program-anywhere"),
+        ("[{type: command, run: [sh, no/judge.sh]}]", "there is no `no/judge.sh`"),
         ("[{type: safety, model: no/checker}]", "no/checker"),
+        (&clip.replace("color", "colour"), "no CLIP or SigLIP model here"),
         (clip, "did you mean `colour`"),
     ] {
         let gates = format!("verify.gates={gates}");
@@ -108,10 +110,15 @@ fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
         let planned = planned.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(planned.contains("`run` would end before it generates") && planned.contains(expected), "{planned}");
     }
+    // Nor does a generator that is there already draw for them.
+    run(root.path(), &["generate", "job.yaml"]);
+    let before = stages(root.path());
+    fail(root.path(), &["run", "job.yaml", "--set", "verify.gates=[{type: command, run: [sh, no/judge.sh]}]"], 2);
+    assert_eq!(stages(root.path()), before);
     for (gates, expected) in [
         ("[decode, {type: safety}]", "verify.gates.1`: the gate `safety` needs one model"),
         ("[novelty, decode, novelty]", "verify.gates.2`: the gate `novelty` stands twice"),
-        ("[{type: attributes, only: [color]}]", "`only` color, and the attributes are shape, colour"),
+        ("[{type: attributes, only: [color]}]", "`only` color, and images are asked for by shape, colour"),
     ] {
         let error = fail(root.path(), &["plan", "job.yaml", "--set", &format!("verify.gates={gates}")], 2);
         assert!(error.contains(expected), "{error}");
@@ -324,6 +331,12 @@ const QUICK: [&str; 12] = [
     "audit.images=false",
 ];
 
+/// The stages that train and draw.
+fn drawing(root: &Path) -> Vec<String> {
+    let all = stages(root).into_iter();
+    all.filter(|name| ["model", "verif", "generate"].iter().any(|stage| name.starts_with(stage))).collect()
+}
+
 #[test]
 fn an_output_of_other_settings_is_refused_before_anything_is_drawn() {
     let root = tempfile::tempdir().unwrap();
@@ -331,15 +344,21 @@ fn an_output_of_other_settings_is_refused_before_anything_is_drawn() {
     job(root.path(), "");
     let write = [&["write", "job.yaml"], &QUICK[..]].concat();
     let first = run(root.path(), &write);
-    assert!(root.path().join("out").is_dir(), "{}", stderr(&first));
-    let again = run(root.path(), &[&write[..], &["--set", "generate.unit=3"]].concat());
-    assert_eq!(again.status.code(), first.status.code(), "{}", stderr(&again));
-    let before = stages(root.path());
-    let error = fail(root.path(), &[&write[..], &["--set", "seed=5"]].concat(), 2);
-    assert!(error.contains("not made by this job as it stands") && error.contains("--overwrite"), "{error}");
-    assert_eq!(stages(root.path()), before, "it is found out before any work");
+    let written = || std::fs::read_to_string(root.path().join("out/shapes/evenset.json")).unwrap();
+    let (mark, before) = (written(), drawing(root.path()));
+    for same in ["generate.unit=3", "dataset.path=./shapes", "audit.groupings=[[colour]]", "verify.keep_rejected=3"] {
+        let again = run(root.path(), &[&write[..], &["--set", same]].concat());
+        assert_eq!(again.status.code(), first.status.code(), "{same}: {}", stderr(&again));
+    }
+    for other in ["seed=5", "generate.sampler.steps=3", "verify.gates=[decode, novelty]", "plan.target.images=25"] {
+        let error = fail(root.path(), &[&write[..], &["--set", other]].concat(), 2);
+        assert!(error.contains("not made by this job as it stands") && error.contains("--overwrite"), "{error}");
+    }
+    assert_eq!(drawing(root.path()), before, "no model or gate was trained, and nothing drawn");
+    assert_eq!(written(), mark);
     let replaced = run(root.path(), &[&write[..], &["--set", "seed=5", "--overwrite"]].concat());
     assert_eq!(replaced.status.code(), first.status.code(), "{}", stderr(&replaced));
+    assert_ne!(written(), mark);
 }
 
 #[test]
@@ -393,7 +412,7 @@ fn a_finished_run_can_be_asked_for_more_evidence() {
     let shares = found["evidence"]["sweep"]["shares"].as_array().unwrap();
     let images: Vec<u64> = shares.iter().map(|share| share["generated_images"].as_u64().unwrap()).collect();
     assert_eq!(images, [0, 8, 16]);
-    assert!(found["notes"].to_string().contains("shows how the run was before"), "{}", found["notes"]);
+    assert!(found["notes"].to_string().contains("as it was before"), "{}", found["notes"]);
     let held_out = &found["held_out"];
     assert_eq!(held_out["groups"].as_array().unwrap().len(), 1);
     assert_eq!(held_out["test_images"], 12, "judged on the test images of that group alone");
@@ -402,7 +421,7 @@ fn a_finished_run_can_be_asked_for_more_evidence() {
 
     succeed(root.path(), &[&["run", "job.yaml"], &more[..]].concat());
     let said = succeed(root.path(), &[&["evidence", "job.yaml"], &more[..]].concat());
-    assert!(!said.contains("shows how the run was before"), "{said}");
+    assert!(!said.contains("as it was before"), "{said}");
     let page = std::fs::read_to_string(root.path().join("runs/shapes/report.html")).unwrap();
     assert!(page.contains("How many generated images are enough?") && page.contains("Groups that nobody had seen"));
     let report = succeed(root.path(), &["report", "runs/shapes", "--json"]);

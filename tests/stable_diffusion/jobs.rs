@@ -23,7 +23,7 @@ fn a_finished_run_is_read_again_without_the_weights() {
     faces(root.path());
     let verbose = |more: &[&str]| {
         let mut arguments = small("run", "sd1", more);
-        arguments.extend(["-v".into(), "--overwrite".into()]);
+        arguments.push("-v".into());
         stderr(&run(root.path(), &as_strs(&arguments)))
     };
     let decoder = repository().join("tests/golden/vae-tiny").display().to_string();
@@ -39,8 +39,11 @@ fn a_finished_run_is_read_again_without_the_weights() {
     );
     let card = std::fs::read_to_string(root.path().join("out/faces/README.md")).unwrap();
     assert!(card.contains("model + vae-tiny + DeepCache 2/0"), "{card}");
-    // Another way to draw is another run.
-    assert!(verbose(&[set[0], "generate.model.deep_cache={interval: 3}"]).contains("loaded a model"));
+    // Another way to draw is another run, which does not begin where its images could not be written.
+    let other = [set[0], "generate.model.deep_cache={interval: 3}"];
+    let said = verbose(&other);
+    assert!(said.contains("was not made by this job") && !said.contains("loaded a model"), "{said}");
+    assert!(verbose(&[&other[..], &["write.out=out/other"]].concat()).contains("loaded a model"));
     let other = verbose(&["generate.model.deep_cache={interval: 2, branch: 9}"]);
     assert!(other.contains("`deep_cache`: branch 9 is not one of this network's, 0 to 2"), "{other}");
 }

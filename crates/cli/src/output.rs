@@ -143,10 +143,11 @@ pub fn plan(job: &Job, plan: &Plan, price: Option<&Price>, notes: &[String]) -> 
 }
 
 /// A plan for machines.
-pub fn plan_json(plan: &Plan, price: Option<&Price>) -> Result<Value> {
+pub fn plan_json(plan: &Plan, price: Option<&Price>, notes: &[String]) -> Result<Value> {
     let mut value = serde_json::to_value(plan)?;
-    if let (Some(object), Some(price)) = (value.as_object_mut(), price) {
-        object.insert("price".into(), serde_json::to_value(price)?);
+    if let Some(object) = value.as_object_mut() {
+        object.extend(price.map(serde_json::to_value).transpose()?.map(|price| ("price".to_owned(), price)));
+        object.insert("notes".into(), notes.into());
     }
     Ok(value)
 }

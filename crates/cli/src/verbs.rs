@@ -62,6 +62,9 @@ pub fn run(args: &Args) -> Result<u8> {
         print(&format!("{}\n", engine::would_read(&resolved, &reporter)?))?;
         return Ok(exit::DONE);
     }
+    if job.dry_run && goal >= Goal::Write {
+        stages::write::check_output(&resolved, job.overwrite)?;
+    }
     let goal = if job.dry_run { Goal::Plan } else { goal };
     let outcome = engine::run(&resolved, goal, job.overwrite, &reporter)?;
     let price = match &outcome {
@@ -92,7 +95,7 @@ fn show_plan(job: &Job, plan: Option<&Plan>, price: Option<&Price>, notes: &[Str
         return Ok(exit::DONE);
     };
     if args.json {
-        print_json(&output::plan_json(plan, price)?)?;
+        print_json(&output::plan_json(plan, price, notes)?)?;
     } else {
         print(&output::plan(job, plan, price, notes))?;
         if args.dry_run {

@@ -24,7 +24,6 @@ use crate::labels;
 use crate::pictures;
 use crate::rounds::{Accepted, Progress as RoundsProgress};
 use crate::run::{Context, Done, Run};
-use crate::stages;
 use crate::stages::audit::{AuditStage, Counts, Rows};
 use crate::stages::checks::Checks;
 use crate::stages::evidence::{Obstacle, Proof, obstacle};
@@ -33,9 +32,9 @@ use crate::stages::held_out::HeldOut;
 use crate::stages::hook::{HookFailure, HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::plan::PlanStage;
-use crate::stages::report::ReportStage;
+use crate::stages::report::{self, ReportStage};
 use crate::stages::scan::{Scan, ScanStage};
-use crate::stages::write::{self, WriteStage, Written};
+use crate::stages::write::{self, MadeFrom, WriteStage, Written};
 use crate::surplus::{LeftOut, left_out};
 
 pub use opened::would_read;
@@ -107,6 +106,8 @@ pub struct Finished {
     looked_at: Option<u64>,
     /// Training rows that the plan leaves out of the balanced dataset.
     pub(crate) left_out: LeftOut,
+    /// The stages that drew and judged the generated images.
+    pub(crate) made_from: MadeFrom,
     /// The balanced dataset.
     pub written: Option<Done<Written>>,
     /// The user's trainer.
@@ -194,7 +195,13 @@ fn labelled(
     let plan = match &job.plan {
         Some(plan) if goal >= Goal::Plan => {
             let plan = &labels::with_shares(plan, progress)?;
-            Some(context.complete(&PlanStage { job: plan, seed: job.seed, ask: &job.verify.ask, counts: &counts })?)
+            Some(context.complete(&PlanStage {
+                job: plan,
+                seed: job.seed,
+                ask: &job.verify.ask,
+                counts: &counts,
+                scan: None,
+            })?)
         }
         _ => None,
     };
@@ -234,6 +241,7 @@ fn images(
         overlap: BTreeSet::new(),
         looked_at: None,
         left_out: LeftOut::new(),
+        made_from: MadeFrom::new(),
         written: None,
         hook: None,
         hook_failure: None,
@@ -271,10 +279,9 @@ fn images(
     }
     if goal >= Goal::Plan && job.plan.is_some() {
         finished.plan(&context)?;
-        if goal == Goal::Plan && finished.plan.iter().any(|plan| plan.output.groups.iter().any(|group| group.add > 0)) {
-            // The plan itself needs no gates: it may be made where their models are not.
-            let unusable = finished.check_gates(job).err();
-            finished.notes.extend(unusable.map(|error| format!("`run` would end before it generates: {error}")));
+        if goal == Goal::Plan {
+            let unusable = finished.unusable_gates(&context);
+            finished.notes.extend(unusable);
         }
         if goal >= Goal::Generate {
             let last = finished.rounds(&context, goal)?;
@@ -290,13 +297,13 @@ fn images(
             finished.hook(&context)?;
         }
     }
-    let report = ReportStage { job, finished: &finished };
+    let page = ReportStage { job, finished: &finished };
     match goal {
-        Goal::Report => finished.report = Some(context.complete(&report)?.output),
+        Goal::Report => finished.report = Some(context.complete(&page)?.output),
         // Only here is everything done that a report shows.
-        Goal::Evidence if report.is_outdated(&context)? => finished.notes.push(format!(
-            "`{}` shows how the run was before; `evenset report JOB` draws it anew",
-            run.root.join(stages::report::PAGE).display()
+        Goal::Evidence if page.is_outdated(&context)? => finished.notes.push(format!(
+            "`{}` shows the run with other settings, or as it was before; `evenset report` with these settings draws it anew",
+            run.root.join(report::PAGE).display()
         )),
         _ => {}
     }
@@ -329,8 +336,8 @@ impl Finished {
     fn plan(&mut self, context: &Context<'_>) -> Result<()> {
         if let (Some(job), Some(counts)) = (&context.job.plan, &self.counts) {
             let job = &labels::with_shares(job, context.progress)?;
-            let plan =
-                context.complete(&PlanStage { job, seed: context.job.seed, ask: &context.job.verify.ask, counts })?;
+            let (seed, ask, scan) = (context.job.seed, &context.job.verify.ask, Some(&self.scan.fingerprint));
+            let plan = context.complete(&PlanStage { job, seed, ask, counts, scan })?;
             self.left_out = left_out(&self.scan.output, &plan.output, &job.grouping, context.job.seed);
             self.plan = Some(plan);
         }
@@ -350,6 +357,7 @@ impl Finished {
             model: self.model.as_ref(),
             plan: &plan.fingerprint,
             rounds: last,
+            made_from: &self.made_from,
             companions: &companions,
         })?;
         if written.output.unmatched > 0 {

@@ -66,13 +66,14 @@ pub(crate) fn map(
     Ok(total)
 }
 
-/// The first `rows` rows of a finished stage, in order. Its units may have been of another size than this job's, and an
+/// The units of a finished stage, in order, until there are `rows` rows. They may be of another size than this job's, and an
 /// earlier try with smaller ones may have left more of them.
 pub(crate) fn read(folder: &Path, rows: usize) -> Result<Vec<RecordBatch>> {
-    let mut batches: Vec<RecordBatch> = Vec::new();
-    let mut unit = 0;
-    while batches.iter().map(RecordBatch::num_rows).sum::<usize>() < rows {
-        batches.extend(read_one(folder, unit)?);
+    let (mut batches, mut unit, mut found) = (Vec::new(), 0, 0);
+    while found < rows {
+        let read = read_one(folder, unit)?;
+        found += read.iter().map(RecordBatch::num_rows).sum::<usize>();
+        batches.extend(read);
         unit += 1;
     }
     Ok(batches)

@@ -8,7 +8,7 @@ use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::gates::{SafetyConfig, UNANSWERED};
+use crate::gates::SafetyConfig;
 use crate::recognise::{RecogniserConfig, Vote};
 use crate::{Verdict, VerifyError};
 
@@ -188,9 +188,9 @@ pub enum OnError {
     /// The run stops with what the program did wrong.
     #[default]
     Fail,
-    /// All images of the batch are kept, with the score -1.
+    /// All images of the batch are kept without a score, and the report says how many.
     Keep,
-    /// All images of the batch are dropped, with the score -1 and what the program did wrong as the reason.
+    /// All images of the batch are dropped without a score, with what the program did wrong as the reason.
     Drop,
 }
 
@@ -300,10 +300,9 @@ impl GateConfig {
     }
 
     /// Whether this gate kept a candidate that it did not look at: its program failed, and the job says `on_error: keep`.
-    /// A program that answers with the score -1 itself is taken for one that failed.
     pub fn kept_unchecked(&self, verdict: &Verdict) -> bool {
-        matches!(self, Self::Command(CommandConfig { on_error: OnError::Keep, .. }))
-            && verdict.scores.get(self.name()) == Some(&UNANSWERED)
+        let keeps = matches!(self, Self::Command(CommandConfig { on_error: OnError::Keep, .. }));
+        keeps && verdict.accepted && !verdict.scores.contains_key(self.name())
     }
 
     /// Checks a gate that is asked together with the ones `before` it, about images with these attributes.

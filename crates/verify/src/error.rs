@@ -51,11 +51,13 @@ pub enum VerifyError {
         expected: &'static str,
     },
     /// The gate `attributes` is to check what is no attribute.
-    #[error("the gate `attributes` has `only` {name}, and the attributes are {known}; name those that it should check")]
+    #[error(
+        "the gate `attributes` has `only` {name}, and images are asked for by {known}; name those that it should check"
+    )]
     Only {
         /// The name.
         name: String,
-        /// The attributes that there are, the label first.
+        /// The attributes that requests fix, the label first.
         known: String,
     },
     /// A command gate names no program.

@@ -55,6 +55,15 @@ pub(crate) fn obstacle(_program: &str) -> Option<String> {
     None
 }
 
+/// That an argument names a script that is not there: an interpreter would say so only once it is started.
+pub(crate) fn missing_script(argument: &str) -> Option<String> {
+    let path = Path::new(argument);
+    let extension = path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    let script = ["py", "sh", "pl", "rb", "js", "R", "jl"].contains(&extension);
+    let one_word = !argument.contains(char::is_whitespace) && !argument.starts_with('-');
+    (script && one_word && !path.exists()).then(|| format!("there is no `{argument}`"))
+}
+
 /// Starts the program, gives it `input` and returns what it wrote to standard output, at most `most` bytes.
 pub(crate) fn ask(
     run: &[String],

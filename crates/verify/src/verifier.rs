@@ -393,7 +393,7 @@ fn record(verdicts: &mut [Verdict], order: Vec<usize>, gate: &str, outcomes: Vec
 
 /// Writes what a gate says about a candidate into its verdict.
 fn enter(verdict: &mut Verdict, gate: &str, outcome: Outcome) {
-    verdict.scores.insert(gate.to_owned(), outcome.score);
+    verdict.scores.extend(outcome.score.map(|score| (gate.to_owned(), score)));
     if let Ruling::Drop(reason) = outcome.ruling {
         verdict.accepted = false;
         verdict.gate = Some(gate.to_owned());

@@ -139,7 +139,7 @@ fn what_is_not_to_be_checked_is_neither_dropped_nor_corrected() {
     let color = AttributesConfig { only: vec!["color".into()], ..Default::default() };
     let attributes = real().attributes;
     let error = Verifier::preflight(&[GateConfig::Attributes(color)], &attributes).unwrap_err().to_string();
-    assert!(error.contains("`only` color, and the attributes are shape, colour"), "{error}");
+    assert!(error.contains("`only` color, and images are asked for by shape, colour"), "{error}");
 }
 
 #[test]

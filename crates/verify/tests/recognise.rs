@@ -121,9 +121,9 @@ fn the_safety_gate_judges_each_candidate_by_itself() {
         for (outcome, candidate) in all.iter().zip(&candidates) {
             assert_eq!(check(vec![candidate])[0], *outcome);
             match &outcome.ruling {
-                Ruling::Keep => assert!(outcome.score <= 0.0),
+                Ruling::Keep => assert!(outcome.score.unwrap() <= 0.0),
                 Ruling::Drop(reason) => {
-                    assert!(outcome.score > 0.0 && reason.starts_with("safety: near unsafe concept"))
+                    assert!(outcome.score.unwrap() > 0.0 && reason.starts_with("safety: near unsafe concept"))
                 }
             }
         }

@@ -48,12 +48,12 @@ impl Finished {
 
     /// What a reader must know where a program failed and its images were kept.
     fn unchecked(&self, gate: &GateConfig) -> Option<String> {
-        let accepted = self.rounds.iter().flat_map(|round| &round.verdicts).filter(|verdict| verdict.accepted);
-        let unchecked = accepted.filter(|verdict| gate.kept_unchecked(verdict)).count();
+        let verdicts = self.rounds.iter().flat_map(|round| &round.verdicts);
+        let unchecked = verdicts.filter(|verdict| gate.kept_unchecked(verdict)).count();
         (unchecked > 0).then(|| {
             format!(
-                "{unchecked} accepted images were not checked by the gate `{}`: its program failed on them, and the job says \
-                 `on_error: keep` (they have the score -1)",
+                "accepted without a check by the gate `{}`, since its program failed and the job says `on_error: keep`: \
+                 {unchecked} images",
                 gate.name()
             )
         })

@@ -10,7 +10,7 @@ use crate::guided;
 use crate::guides::Guides;
 use crate::job::{Job, Model, Role};
 use crate::rounds::{Accepted, GroupProgress, Progress as RoundsProgress};
-use crate::run::{Context, Done};
+use crate::run::{Context, Done, Stage};
 use crate::stages::evidence::{EvidenceStage, unlearnable};
 use crate::stages::generate::{Candidate, GenerateStage};
 use crate::stages::model::{HostedStage, ModelStage, PretrainedStage};
@@ -19,6 +19,7 @@ use crate::stages::plateau::{Judged, PlateauStage};
 use crate::stages::scan::Scan;
 use crate::stages::verifier::{self, VerifierStage};
 use crate::stages::verify::VerifyStage;
+use crate::stages::write::{self, MadeFrom};
 
 impl Finished {
     /// Refuses, before anything is drawn, a job some of whose candidates would lack a guide that they need.
@@ -28,10 +29,27 @@ impl Finished {
         guided::check(job, guides(job, &self.scan.output).as_ref(), missing, needs_model)
     }
 
-    /// Refuses a job with a gate that cannot be used: whose model or program is not there, or does not fit the values.
-    pub(super) fn check_gates(&self, job: &Job) -> Result<()> {
-        let Some(plan) = &job.plan else { return Ok(()) };
-        verifier::preflight(&job.verify.gates, &self.scan.output, &plan.grouping)
+    /// What a reader of the plan must know where a run that is not that far would end at its gates. The plan itself needs
+    /// none: it may be made where their models are not.
+    pub(super) fn unusable_gates(&self, context: &Context<'_>) -> Option<String> {
+        self.plan.as_ref()?.output.groups.iter().find(|group| group.add > 0)?;
+        let (gates, grouping) = (&context.job.verify.gates, &context.job.plan.as_ref()?.grouping);
+        let error = verifier::preflight(gates, &self.scan.output, grouping).err()?;
+        let trained = self.verifier_stage(context.job, grouping).and_then(|stage| context.finished(&stage));
+        (!trained.unwrap_or(false)).then(|| format!("`run` would end before it generates: {error}"))
+    }
+
+    fn verifier_stage<'a>(&'a self, job: &'a Job, grouping: &'a [String]) -> Result<VerifierStage<'a>> {
+        let gates = &job.verify.gates;
+        Ok(VerifierStage {
+            gates,
+            outside: verifier::outside(gates)?,
+            seed: job.seed,
+            dataset: &self.dataset,
+            scan: &self.scan,
+            frame: self.frame,
+            grouping,
+        })
     }
 
     /// Generates and verifies in rounds; gives the fingerprint of the last one.
@@ -45,18 +63,19 @@ impl Finished {
             return Ok(last);
         }
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
-        let gates = &job.verify.gates;
-        let grouping = &plan_job.grouping;
         if let Model::StableDiffusion(config) = &job.generate.model {
             config.fetch(context.progress)?;
         }
         self.check_guides(job, true)?;
         let sampler = &job.generate.sampler;
-        let model = self.generator(context, goal)?;
+        let grouping = &plan_job.grouping;
+        let mut ahead =
+            Ahead { context, goal, scan: &scan.output, grouping, usable: false, made_from: MadeFrom::new() };
+        let model = self.generator(&mut ahead)?;
         let mut verifier = None;
         if goal >= Goal::Verify {
-            let outside = verifier::outside(gates)?;
-            let stage = VerifierStage { gates, outside, seed, dataset, scan, frame, grouping };
+            let stage = self.verifier_stage(job, grouping)?;
+            ahead.look(&stage)?;
             verifier = Some(context.complete(&stage)?);
         }
         let prompts = prompts(plan_job, &plan.output)?;
@@ -79,6 +98,7 @@ impl Finished {
                 guides: guides.as_ref().map(|guides| (guides, dataset)),
                 controls: job.generate.model.controls().iter().map(|control| control.column.as_str()).collect(),
             };
+            ahead.look(&stage)?;
             let candidates = context.complete(&stage)?;
             let Some(verifier) = &verifier else { break };
             let before: Vec<Candidate> = accepted.iter().map(|accepted| accepted.candidate.clone()).collect();
@@ -90,6 +110,7 @@ impl Finished {
                 keep_rejected: job.verify.keep_rejected,
                 frame,
             };
+            ahead.look(&stage)?;
             let verdicts = context.complete(&stage)?;
             so_far.count(&candidates.output, &verdicts.output);
             so_far.give_up(job.verify.floor);
@@ -121,35 +142,35 @@ impl Finished {
             }
         }
         (self.accepted, self.further) = so_far.fill(accepted);
+        self.made_from = ahead.made_from;
         (self.model, self.verifier, self.progress) = (Some(model), verifier, so_far);
         Ok(last)
     }
 
     /// What the rounds draw from.
-    fn generator(&self, context: &Context<'_>, goal: Goal) -> Result<Done<Box<dyn Generator>>> {
+    fn generator(&self, ahead: &mut Ahead<'_>) -> Result<Done<Box<dyn Generator>>> {
+        let context = ahead.context;
         let (job, dataset, scan) = (context.job, &self.dataset, &self.scan);
         let sampler = &job.generate.sampler;
-        // Gates that cannot be used are not found out after hours of training.
-        let preflight = || if goal >= Goal::Verify { self.check_gates(job) } else { Ok(()) };
         match &job.generate.model {
             Model::Conditional(config) => {
                 let planned = self.plan.iter().flat_map(|plan| &plan.output.groups);
                 let groups: Vec<Group> = planned.map(|group| group.values.clone()).collect();
                 let sampler = &sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
                 let stage = ModelStage { config, sampler, seed: job.seed, dataset, scan, frame: self.frame, groups };
-                if !context.finished(&stage)? {
-                    preflight()?;
-                }
+                ahead.look(&stage)?;
                 context.complete(&stage)
             }
             Model::StableDiffusion(config) => {
-                preflight()?;
                 let strengths = job.generate.guides.as_ref().map_or(&[][..], |guides| &guides.strengths);
-                context.complete(&PretrainedStage::new(config, sampler, strengths, context.progress)?)
+                let stage = PretrainedStage::new(config, sampler, strengths, context.progress)?;
+                ahead.look(&stage)?;
+                context.complete(&stage)
             }
             Model::Http(config) => {
-                preflight()?;
-                context.complete(&HostedStage { config, run: &context.run.root })
+                let stage = HostedStage { config, run: &context.run.root };
+                ahead.look(&stage)?;
+                context.complete(&stage)
             }
         }
     }
@@ -179,6 +200,34 @@ impl Finished {
         let data = || stage.images();
         let stage = PlateauStage { round, config, data: &data, open, after, seed: job.seed };
         Ok(context.complete(&stage)?.output)
+    }
+}
+
+/// What is found out before a stage of the rounds begins, and not behind its hours of work.
+struct Ahead<'a> {
+    context: &'a Context<'a>,
+    goal: Goal,
+    scan: &'a Scan,
+    grouping: &'a [String],
+    /// Whether the gates were looked at, and can be used.
+    usable: bool,
+    /// The stages so far.
+    made_from: MadeFrom,
+}
+
+impl Ahead<'_> {
+    /// Refuses work on candidates that no gate could judge, or that could not be written.
+    fn look<S: Stage>(&mut self, stage: &S) -> Result<()> {
+        let Context { job, overwrite, .. } = *self.context;
+        if self.goal >= Goal::Write {
+            write::check_made_from(job, overwrite, stage)?;
+        }
+        if self.goal >= Goal::Verify && !self.usable && !self.context.finished(stage)? {
+            verifier::preflight(&job.verify.gates, self.scan, self.grouping)?;
+            self.usable = true;
+        }
+        self.made_from.insert(stage.name(), stage.fingerprint());
+        Ok(())
     }
 }
 

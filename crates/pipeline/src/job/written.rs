@@ -83,7 +83,8 @@ pub struct WrittenDataset {
     /// Parquet is a value unless `''` is one of them.
     #[serde(default)]
     pub missing: Vec<String>,
-    /// Role (`train`, `validation`, `test`) to the split's name in the data. Default: the splits that are found.
+    /// Role (`train`, `validation`, `test`) to the split's name in the data, each split in one role. Default: the splits
+    /// that are found.
     #[serde(default)]
     pub splits: BTreeMap<Role, String>,
     /// Column of the image. Default: the first image column.

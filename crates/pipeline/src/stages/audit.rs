@@ -8,7 +8,7 @@ use evenset_data::{LabelTable, ResolvedView};
 
 use super::looks::Looked;
 use super::scan::Scan;
-use crate::error::Result;
+use crate::error::{PipelineError, Result};
 use crate::job::{Job, Role};
 use crate::labels;
 use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
@@ -43,6 +43,8 @@ pub struct Counts {
     pub cube: Cube,
     /// What they say.
     pub audit: Audit,
+    /// The fingerprint of the counts alone: what else an audit is asked for makes no other plan.
+    pub counted: Fingerprint,
 }
 
 impl Stage for AuditStage<'_> {
@@ -84,7 +86,13 @@ impl Stage for AuditStage<'_> {
     }
 
     fn load(&self, folder: &Path) -> Result<Counts> {
-        Ok(Counts { cube: read_json_of(&folder.join(CUBE))?, audit: read_json_of(&folder.join(AUDIT))? })
+        let path = folder.join(CUBE);
+        let cube = std::fs::read(&path).map_err(PipelineError::io(&path))?;
+        Ok(Counts {
+            counted: Fingerprint::of([("cube", cube.as_slice())]),
+            cube: serde_json::from_slice(&cube).map_err(PipelineError::damaged(&path))?,
+            audit: read_json_of(&folder.join(AUDIT))?,
+        })
     }
 }
 

@@ -105,9 +105,7 @@ impl Stage for GenerateStage<'_> {
         }
         let drawn = candidates.iter().map(|candidate| &candidate.request.id);
         if !drawn.eq(requests.iter().map(|request| &request.id)) {
-            return Err(PipelineError::damaged(&folder.join(REQUESTS))(
-                "the candidates beside it are of other requests",
-            ));
+            return Err(PipelineError::damaged(&folder.join("units"))("its images are of other requests"));
         }
         Ok(candidates)
     }

@@ -29,6 +29,8 @@ pub struct PlanStage<'a> {
     pub ask: &'a AskPolicy,
     /// The counts.
     pub counts: &'a Done<Counts>,
+    /// The fingerprint of the images, where there are any: whatever is drawn by this plan may start from them.
+    pub scan: Option<&'a Fingerprint>,
 }
 
 /// What the requests of a plan say in words, checked against its groups.
@@ -45,7 +47,8 @@ impl Stage for PlanStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("plan", &(self.job, self.seed, self.ask), &[&self.counts.fingerprint])
+        let reads: Vec<&Fingerprint> = self.scan.into_iter().chain([&self.counts.output.counted]).collect();
+        fingerprint("plan", &(self.job, self.seed, self.ask), &reads)
     }
 
     fn run(&self, folder: &Path, _context: &Context<'_>) -> Result<StageReport> {

@@ -96,7 +96,7 @@ impl ScanSummary {
             reasons.push("and others".into());
         }
         let were = if rows == 1 { "1 row was".to_owned() } else { format!("{rows} rows were") };
-        (rows > 0).then(|| format!("{were} rejected: {}; `evenset scan JOB` names them", reasons.join(", ")))
+        (rows > 0).then(|| format!("{were} rejected: {}; `evenset scan JOB` shows the first, and `scan-*/rejected.parquet` in the run has all", reasons.join(", ")))
     }
 }
 

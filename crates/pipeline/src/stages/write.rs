@@ -3,6 +3,7 @@
 //! Real images pass through byte for byte. That generated images go to `train` and nowhere else is in the types: a
 //! candidate has no split, and `Writers::generated` is the only function that writes one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct WriteStage<'a> {
     pub plan: &'a Fingerprint,
     /// The fingerprint of the last round.
     pub rounds: &'a Fingerprint,
+    /// The stages that drew and judged the generated images.
+    pub made_from: &'a MadeFrom,
     /// Text files that stand beside the data: name and content, given what was written.
     pub companions: &'a Companions<'a>,
     /// Training rows that the plan leaves out.
@@ -100,45 +103,34 @@ struct Marker {
     evenset: String,
     job: String,
     fingerprint: Fingerprint,
-    /// The [`settings`] that it was made with.
+    /// What the generated images come from: the stages that drew and judged them.
     #[serde(default)]
-    settings: Option<Fingerprint>,
+    made_from: MadeFrom,
 }
 
-/// What of a job shows in its output, as far as that is known before the data is read.
-fn settings(job: &Job) -> Fingerprint {
-    let data = (&job.name, job.seed, &job.dataset, &job.derive, &job.filters, &job.plan);
-    let drawn = (&job.generate.model, &job.generate.sampler, &job.generate.guides);
-    let verify = &job.verify;
-    let rounds = (&verify.gates, verify.rounds, &verify.ask, verify.floor, verify.stop_at_plateau);
-    // The evidence asks for more images than the plan, and may end the rounds.
-    let sweep = job.evidence.iter().flat_map(|evidence| &evidence.sweep).collect::<Vec<_>>();
-    let asked = verify.stop_at_plateau.then_some(&job.evidence);
-    fingerprint("settings", &(data, drawn, rounds, sweep, asked, formats(job)), &[])
-}
+/// Stages by name, each with its fingerprint.
+pub type MadeFrom = BTreeMap<String, Fingerprint>;
 
-/// How a job's output is written.
-fn formats(job: &Job) -> impl Serialize {
-    let write = &job.write;
-    (&job.name, &write.formats, &write.license, &write.out, write.match_real)
-}
-
-/// Refuses, before any long work, an output folder that this job could not have made.
-///
-/// Only when the rounds are over does the fingerprint of an output tell whether it is this job's, since the data counts in
-/// it; here an existing folder without a marker, or one of another name or other settings, is enough to stop.
+/// Refuses, before any work, an output folder that another job made, or nobody knows who.
 pub fn check_output(job: &Job, overwrite: bool) -> Result<()> {
     let out = &job.write.out;
     if overwrite || is_empty_or_absent(out)? {
         return Ok(());
     }
     match read_json::<Marker>(&out.join(MARKER)) {
-        Ok(Some(Marker { job: name, settings: made_with, .. }))
-            if name == job.name && made_with.as_ref().is_none_or(|made_with| *made_with == settings(job)) =>
-        {
-            Ok(())
-        }
+        Ok(Some(marker)) if marker.job == job.name => Ok(()),
         _ => Err(PipelineError::OutputExists(out.clone())),
+    }
+}
+
+/// Refuses, before the work of a stage, an output whose images come from the same stage with other settings or other data.
+/// What is written has the fingerprints of all that it was made from in its own, so it would be refused in the end.
+pub fn check_made_from<S: Stage>(job: &Job, overwrite: bool, stage: &S) -> Result<()> {
+    let out = &job.write.out;
+    let marker = if overwrite { None } else { read_json::<Marker>(&out.join(MARKER)).ok().flatten() };
+    match marker.as_ref().and_then(|marker| marker.made_from.get(&stage.name())) {
+        Some(before) if *before != stage.fingerprint() => Err(PipelineError::OutputExists(out.clone())),
+        _ => Ok(()),
     }
 }
 
@@ -158,7 +150,9 @@ impl Stage for WriteStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("write", &formats(self.job), &[&self.scan.fingerprint, self.plan, self.rounds])
+        let write = &self.job.write;
+        let config = (&self.job.name, &write.formats, &write.license, &write.out, write.match_real);
+        fingerprint("write", &config, &[&self.scan.fingerprint, self.plan, self.rounds])
     }
 
     fn intact(&self, _folder: &Path) -> bool {
@@ -179,7 +173,7 @@ impl Stage for WriteStage<'_> {
             evenset: crate::VERSION.into(),
             job: self.job.name.clone(),
             fingerprint: self.fingerprint(),
-            settings: Some(settings(self.job)),
+            made_from: self.made_from.clone(),
         };
         write_json(&building.path().join(MARKER), &marker)?;
         // The record first: a kill between the two leaves an output without a record, which is written again.

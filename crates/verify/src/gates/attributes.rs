@@ -136,6 +136,6 @@ mod tests {
         for (probabilities, class) in [([f32::NAN; 2], 0), ([0.0; 2], 0), ([0.4, 0.6], 1)] {
             assert!(matches!(judged(probabilities, class).ruling, Ruling::Drop(_)), "{probabilities:?}");
         }
-        assert_eq!(judged([f32::NAN; 2], 0).score, 0.0);
+        assert_eq!(judged([f32::NAN; 2], 0).score, Some(0.0));
     }
 }

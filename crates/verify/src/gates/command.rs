@@ -13,8 +13,8 @@ use evenset_core::{Group, Progress};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Outcome;
-use crate::program::{Failure, ask, obstacle};
+use super::{Outcome, Ruling};
+use crate::program::{Failure, ask, missing_script, obstacle};
 use crate::{Candidate, CommandConfig, OnError, VerifyError};
 
 /// Images that a program is asked about at a time.
@@ -22,8 +22,6 @@ const BATCH: usize = 256;
 /// Bytes of answer for each image, and for all together on top.
 const ANSWER: usize = 4096;
 const ON_TOP: usize = 65_536;
-/// The score of an image about which there is no answer.
-pub(crate) const UNANSWERED: f64 = -1.0;
 /// Characters of an answer that an error quotes.
 const QUOTED: usize = 80;
 
@@ -67,9 +65,10 @@ impl ProgramGate {
     /// Looks for the program without starting it.
     ///
     /// # Errors
-    /// [`VerifyError::CannotStart`] where it is not there or may not be executed.
+    /// [`VerifyError::CannotStart`] where it, or a script that it is to read, is not there or may not be executed.
     pub(crate) fn look_for(&self) -> Result<(), VerifyError> {
-        match self.config.run.first().and_then(|program| obstacle(program)) {
+        let (program, arguments) = self.config.run.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        match obstacle(program).or_else(|| arguments.iter().find_map(|argument| missing_script(argument))) {
             Some(why) => Err(self.cannot_start(why)),
             None => Ok(()),
         }
@@ -111,18 +110,18 @@ impl ProgramGate {
             Ok(answers) => return Ok(answers.into_iter().map(|answer| self.outcome(answer)).collect()),
             Err(failure) => failure,
         };
-        let unanswered = match self.config.on_error {
+        let ruling = match self.config.on_error {
             OnError::Fail => return Err(self.failed(what, printed)),
             OnError::Keep => {
                 let (gate, images) = (self.name(), batch.len());
                 tracing::warn!(
                     "gate {gate}: the program {what}; {images} images are kept unchecked (`on_error: keep`)"
                 );
-                Outcome::keep(UNANSWERED)
+                Ruling::Keep
             }
-            OnError::Drop => Outcome::drop(UNANSWERED, format!("{}: the program {what}", self.name())),
+            OnError::Drop => Ruling::Drop(format!("{}: the program {what}", self.name())),
         };
-        Ok(vec![unanswered; batch.len()])
+        Ok(vec![Outcome { ruling, score: None }; batch.len()])
     }
 
     fn outcome(&self, Answer { keep, score, reason, .. }: Answer) -> Outcome {
@@ -332,6 +331,15 @@ $all"; i=$((i+1)); done; printf '%s\n' "$all""#;
             let error = looked_for(missing).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("cannot be started"), "{error}");
         }
+        let read_by_sh = |argument: &str| {
+            let run = vec!["sh".into(), argument.to_owned()];
+            ProgramGate::new(CommandConfig { run, ..gate("", OnError::Keep).config }).look_for()
+        };
+        let error = read_by_sh("no/judge.sh").unwrap_err().to_string();
+        assert!(error.contains("there is no `no/judge.sh`"), "{error}");
+        for fine in ["-c", "sh no/judge.sh", "--log=no/judge.sh", "model.bin", &script.display().to_string()] {
+            assert!(read_by_sh(fine).is_ok(), "{fine}");
+        }
     }
 
     #[test]
@@ -361,8 +369,9 @@ $all"; i=$((i+1)); done; printf '%s\n' "$all""#;
     #[test]
     fn on_error_says_what_becomes_of_the_images_of_a_failed_batch() {
         let kept = asked("exit 1", 2, OnError::Keep).unwrap();
-        assert_eq!(kept, vec![Outcome::keep(-1.0); 2]);
+        assert_eq!(kept, vec![Outcome { ruling: Ruling::Keep, score: None }; 2]);
         let dropped = asked("exit 1", 2, OnError::Drop).unwrap();
-        assert_eq!(dropped, vec![Outcome::drop(-1.0, "taste: the program ended with exit code 1".into()); 2]);
+        let ruling = Ruling::Drop("taste: the program ended with exit code 1".into());
+        assert_eq!(dropped, vec![Outcome { ruling, score: None }; 2]);
     }
 }

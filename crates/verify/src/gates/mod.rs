@@ -15,7 +15,6 @@ mod thresholds;
 pub use attributes::Attributes;
 pub(crate) use attributes::{Wish, wishes};
 pub use command::ProgramGate;
-pub(crate) use command::UNANSWERED;
 pub use decode::{Decode, DecodeLimits};
 pub(crate) use diversity::members;
 pub use diversity::{Diversity, DiversityLimit};
@@ -75,17 +74,17 @@ pub trait Session {
 pub struct Outcome {
     /// Whether the candidate goes on.
     pub ruling: Ruling,
-    /// What the gate measured; each gate says what it is.
-    pub score: f64,
+    /// What the gate measured; each gate says what it is. None where a program did not answer.
+    pub score: Option<f64>,
 }
 
 impl Outcome {
     fn keep(score: f64) -> Self {
-        Self { ruling: Ruling::Keep, score }
+        Self { ruling: Ruling::Keep, score: Some(score) }
     }
 
     fn drop(score: f64, reason: String) -> Self {
-        Self { ruling: Ruling::Drop(reason), score }
+        Self { ruling: Ruling::Drop(reason), score: Some(score) }
     }
 }
 

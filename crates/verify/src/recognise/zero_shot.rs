@@ -44,6 +44,11 @@ impl ZeroShot {
     pub fn open(config: &ZeroShotConfig, attributes: &[(String, Vec<String>)]) -> Result<Self, VerifyError> {
         let sentences = sentences(config, attributes)?;
         let path = &config.path;
+        if !path.join("config.json").is_file() {
+            let reason =
+                "no CLIP or SigLIP model here; name a folder with config.json, model.safetensors and a tokenizer";
+            return Err(VerifyError::Model { path: path.clone(), reason: reason.into() });
+        }
         let model = ClipModel::from_pretrained(path, &Device::Cpu, LoadOptions::default())?;
         let (text, vision) = (model.config().text, model.config().vision);
         let preprocessor = path.join("preprocessor_config.json");

@@ -222,7 +222,7 @@ fn part(whole: &Map<String, Value>, name: &'static str) -> Result<Written> {
 /// A part that must be there: without it this would be any file's configuration.
 fn written_part(whole: &Map<String, Value>, name: &'static str) -> Result<Written> {
     match whole.get(name) {
-        None => Err(unsupported(name, &Value::Null, "a map, as a `CLIPModel` has it")),
+        None => Err(Error::Config(format!("`{name}` is missing; the configuration of a `CLIPModel` has it"))),
         Some(_) => part(whole, name),
     }
 }
