@@ -6,7 +6,7 @@ mod support;
 
 use std::path::Path;
 
-use support::{evenset, fail, picture, succeed};
+use support::{evenset, fail, job, picture, shapes, succeed};
 
 /// Twelve good pictures in two class folders, and four broken files.
 fn dataset(root: &Path) {
@@ -67,6 +67,28 @@ fn four_broken_files_are_four_rejected_rows_and_the_rest_is_counted() {
     assert!(scan.join("rejected.parquet").is_file(), "the rejected rows are kept with their reasons");
     let audit = succeed(root.path(), &["audit", "job.yaml"]);
     assert!(audit.contains("red") && audit.contains("4 rows were rejected"), "{audit}");
+}
+
+#[test]
+fn rows_without_a_value_are_counted_and_never_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    shapes(root.path(), 24, 20, 4, 16);
+    job(root.path(), "");
+    let metadata = root.path().join("shapes/train/metadata.jsonl");
+    let text = std::fs::read_to_string(&metadata).unwrap();
+    let blank = |(place, line): (usize, &str)| match place % 20 {
+        0 => line.replace("\"blue\"", "null").replace("\"red\"", "null") + "\n",
+        1 => line.replace("\"disc\"", "null").replace("\"square\"", "null") + "\n",
+        _ => format!("{line}\n"),
+    };
+    std::fs::write(&metadata, text.lines().enumerate().map(blank).collect::<String>()).unwrap();
+    let said = succeed(root.path(), &["run", "job.yaml"]);
+    assert!(said.contains("generated"), "{said}");
+    let plan = succeed(root.path(), &["plan", "job.yaml", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let missing = |group: &&serde_json::Value| group["values"].to_string().contains("(missing)");
+    let unknown: Vec<_> = plan["groups"].as_array().unwrap().iter().filter(missing).collect();
+    assert!(unknown.len() > 1 && unknown.iter().all(|group| group["add"] == 0), "{unknown:?}");
 }
 
 #[test]

@@ -53,6 +53,11 @@ impl Group {
         self
     }
 
+    /// Whether it has a value for every attribute, none of them [`MISSING`](crate::MISSING): what can be asked for.
+    pub fn is_complete(&self) -> bool {
+        self.values().all(|value| value != crate::MISSING)
+    }
+
     /// The value of `attribute`, if the group has one.
     pub fn get(&self, attribute: &str) -> Option<&str> {
         self.0.iter().find(|(a, _)| a == attribute).map(|(_, v)| v.as_str())

@@ -29,7 +29,7 @@ use crate::stages::checks::Checks;
 use crate::stages::evidence::{Obstacle, Proof, obstacle};
 use crate::stages::generate::Candidate;
 use crate::stages::held_out::HeldOut;
-use crate::stages::hook::{HookFailure, HookRecord, HookStage};
+use crate::stages::hook::{self, HookFailure, HookRecord, HookStage};
 use crate::stages::looks::LooksStage;
 use crate::stages::plan::PlanStage;
 use crate::stages::report::{self, ReportStage};
@@ -352,6 +352,7 @@ impl Finished {
             job,
             dataset: &self.dataset,
             scan: &self.scan,
+            frame: self.frame,
             accepted: &self.accepted,
             left_out: &self.left_out,
             model: self.model.as_ref(),
@@ -375,7 +376,8 @@ impl Finished {
     fn hook(&mut self, context: &Context<'_>) -> Result<()> {
         let job = context.job;
         let (Some(hook), Some(written)) = (&job.hook, &self.written) else { return Ok(()) };
-        match context.complete(&HookStage { hook, job, written }) {
+        let outside = hook::outside(hook, job)?;
+        match context.complete(&HookStage { hook, job, written, outside }) {
             Ok(done) => self.hook = Some(done),
             Err(PipelineError::Hook(failure)) => self.hook_failure = Some(failure),
             Err(error) => return Err(error),

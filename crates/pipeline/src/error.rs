@@ -218,6 +218,11 @@ impl PipelineError {
         }
     }
 
+    /// A row's image is not the one that was scanned.
+    pub(crate) fn other_image(unit: usize, row: usize) -> Self {
+        Self::Changed(format!("the image in row {row} of unit {unit} is not the one that was scanned"))
+    }
+
     /// For `map_err`: an I/O error at `path`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }

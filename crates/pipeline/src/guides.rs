@@ -30,7 +30,8 @@ pub struct Guides<'a> {
     /// What the job says of them.
     pub config: &'a GuidesConfig,
     arms: Vec<GuideArm>,
-    label: Option<&'a str>,
+    /// The label, which decides what "of the same label" means.
+    pub label: Option<&'a str>,
     groups: BTreeMap<Group, Vec<&'a Row>>,
     seed: Seed,
 }

@@ -4,6 +4,7 @@
 //! share it and it is small enough, else a square. Only models see images through a frame: what is written to the
 //! balanced dataset are the original bytes.
 
+use evenset_core::SampleId;
 use evenset_data::{Dataset, Limits};
 use evenset_nn::classifier::ImageSet;
 use rayon::prelude::*;
@@ -88,20 +89,23 @@ pub fn load(dataset: &Dataset, rows: &[&Row], frame: Frame) -> Result<Vec<u8>> {
 pub fn load_column(dataset: &Dataset, column: &str, rows: &[&Row], frame: Frame, fit: Fit) -> Result<Vec<u8>> {
     let size = frame.bytes();
     let mut pixels = vec![0u8; rows.len() * size];
-    let mut slots: Vec<(usize, usize, &mut [u8])> =
-        rows.iter().zip(pixels.chunks_exact_mut(size)).map(|(row, slot)| (row.unit, row.row, slot)).collect();
-    slots.sort_by_key(|&(unit, row, _)| (unit, row));
+    let mut slots: Vec<(&Row, &mut [u8])> = rows.iter().copied().zip(pixels.chunks_exact_mut(size)).collect();
+    slots.sort_by_key(|(row, _)| (row.unit, row.row));
     let mut rest = slots.as_mut_slice();
-    while let Some(&(unit, ..)) = rest.first() {
-        let here = rest.iter().take_while(|(u, ..)| *u == unit).count();
+    while let Some((first, _)) = rest.first() {
+        let index = first.unit;
+        let here = rest.iter().take_while(|(row, _)| row.unit == index).count();
         let (now, later) = rest.split_at_mut(here);
-        let unit = &dataset.units[unit];
+        let unit = &dataset.units[index];
         let table = dataset.read(unit)?;
-        now.par_iter_mut().try_for_each(|(_, row, slot)| {
+        now.par_iter_mut().try_for_each(|(row, slot)| {
             let changed =
-                |why: &str| PipelineError::Changed(format!("`{column}` in row {row} of unit {}: {why}", unit.index));
-            let bytes = dataset.picture(unit, &table, column, *row).map_err(|why| changed(&why))?;
+                |why: &str| PipelineError::Changed(format!("`{column}` in row {} of unit {index}: {why}", row.row));
+            let bytes = dataset.picture(unit, &table, column, row.row).map_err(|why| changed(&why))?;
             let bytes = bytes.ok_or_else(|| changed("there is no image"))?;
+            if column == dataset.image && SampleId::of(&bytes) != row.id {
+                return Err(PipelineError::other_image(index, row.row));
+            }
             let image =
                 evenset_data::decode(&bytes, &Limits::default()).map_err(|error| changed(&error.to_string()))?;
             let fit = if fit == Fit::Crop { evenset_data::cover } else { evenset_data::fit };

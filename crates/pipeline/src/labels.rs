@@ -252,7 +252,7 @@ pub(crate) fn with_shares(plan: &Plan, progress: &dyn Progress) -> Result<Plan> 
         }
         let reference = ReferenceFile { file: path, count: has("count").then(|| "count".to_owned()) };
         let groups = population(&reference, &of.0, progress)?.roll_up(&of.0)?;
-        let known = groups.into_iter().filter(|(group, _)| group.values().all(|value| value != MISSING));
+        let known = groups.into_iter().filter(|(group, _)| group.is_complete());
         let known: Vec<(Group, u64)> = known.collect();
         let total = known.iter().map(|(_, count)| *count as f64).sum::<f64>().max(1.0);
         let joint = known.into_iter().map(|(group, count)| JointShare {

@@ -54,6 +54,13 @@ pub(crate) fn map(
             _ => {
                 context.progress.check()?;
                 let (batch, report) = work(index)?;
+                // A manifest of other rows must not outlive them.
+                match std::fs::remove_file(&manifest) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(PipelineError::Io { path: manifest, source });
+                    }
+                    _ => {}
+                }
                 evenset_data::write_parquet(&parquet, &batch)?;
                 let sha256 = evenset_data::sha256_file(&parquet)?;
                 write_json(&manifest, &UnitManifest { fingerprint: fingerprint.clone(), sha256, report })?;

@@ -6,7 +6,6 @@ use evenset_core::MISSING;
 
 use crate::error::list;
 use crate::plan::Task;
-use crate::table::is_complete;
 use crate::target::{AtLeast, Budget, Independent, Marginals, Match, Parity, Ratio, words};
 use crate::{Attributes, PlannedGroup, Target};
 
@@ -92,7 +91,7 @@ fn out_of_reach(story: &Story<'_>) -> String {
         needed += group.want.saturating_sub(group.count);
         given += group.add;
     }
-    let smallest = groups.iter().filter(|g| is_complete(&g.values)).map(PlannedGroup::goal).min().unwrap_or(0);
+    let smallest = groups.iter().filter(|g| g.values.is_complete()).map(PlannedGroup::goal).min().unwrap_or(0);
     format!(
         "; out of reach: {} allows {given}, so {} are missing in {}; the images go where the smallest groups rise most, \
          which is to {smallest} or more",
@@ -103,7 +102,7 @@ fn out_of_reach(story: &Story<'_>) -> String {
 }
 
 fn without_a_value(groups: &[PlannedGroup]) -> String {
-    let without: Vec<&PlannedGroup> = groups.iter().filter(|g| !is_complete(&g.values)).collect();
+    let without: Vec<&PlannedGroup> = groups.iter().filter(|g| !g.values.is_complete()).collect();
     if without.is_empty() {
         return String::new();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenset_core::{Group, MISSING};
+use evenset_core::Group;
 
 use crate::PlanError;
 
@@ -40,7 +40,7 @@ impl<'a> Table<'a> {
         let images = total(counts)?;
         let attributes: Vec<String> =
             counts.first().map(|(g, _)| g.attributes().map(str::to_owned).collect()).unwrap_or_default();
-        let mut places: Vec<usize> = (0..counts.len()).filter(|&i| is_complete(&counts[i].0)).collect();
+        let mut places: Vec<usize> = (0..counts.len()).filter(|&i| counts[i].0.is_complete()).collect();
         places.sort_by_key(|&i| &counts[i].0);
         if places.is_empty() {
             return Err(PlanError::NoGroups);
@@ -80,11 +80,6 @@ impl<'a> Table<'a> {
         let unknown = || PlanError::UnknownAttribute { name: name.to_owned(), known: self.attributes.clone() };
         self.attributes.iter().position(|attribute| attribute == name).ok_or_else(unknown)
     }
-}
-
-/// Whether images of this group can be asked for: it has a value for every attribute.
-pub(crate) fn is_complete(group: &Group) -> bool {
-    group.values().all(|value| value != MISSING)
 }
 
 /// The sum over the members of a cell.

@@ -1,5 +1,6 @@
 //! Files outside the job that gates read: what a gate says depends on what is in them.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::GateConfig;
@@ -20,12 +21,37 @@ impl GateConfig {
                 let checker = folders.flat_map(|folder| of_model(&folder));
                 checker.chain(config.onnx.iter().map(|onnx| onnx.path.clone()).filter(|path| path.is_file())).collect()
             }
-            Self::Command(config) => config.run.iter().map(PathBuf::from).filter(|path| path.is_file()).collect(),
+            Self::Command(config) => files_of_command(&config.run),
             Self::Decode(_) | Self::InDistribution(_) | Self::Novelty(_) | Self::Diversity(_) | Self::Shortcut(_) => {
                 Vec::new()
             }
         }
     }
+}
+
+/// The files that a command line names, as far as they are there: scripts and their settings. An argument may be a path, say
+/// `--key=path`, or hold words for a shell; the program may be a script on the `PATH`. Programs of the system are left out:
+/// another version of Python is no other judge.
+pub fn files_of_command(run: &[String]) -> Vec<PathBuf> {
+    let words = run.iter().flat_map(|argument| {
+        let words = argument.split(|c: char| c.is_whitespace() || "'\"=;|&<>()".contains(c));
+        std::iter::once(argument.as_str()).chain(words)
+    });
+    let named = words.filter(|word| !word.is_empty()).map(PathBuf::from).filter(|path| path.is_file());
+    let on_path = run.first().filter(|program| !program.contains('/')).and_then(|program| {
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
+    });
+    let mut files: Vec<PathBuf> = on_path.filter(|path| is_script(path)).into_iter().chain(named).collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// Whether a file begins with `#!`.
+fn is_script(path: &Path) -> bool {
+    let mut start = [0; 2];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
 }
 
 fn of_recogniser(config: &RecogniserConfig) -> Vec<PathBuf> {

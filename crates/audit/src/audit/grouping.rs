@@ -1,6 +1,6 @@
 //! One grouping: its groups, how uneven they are, and how far from a reference.
 
-use evenset_core::{Group, MISSING, Seed};
+use evenset_core::{Group, Seed};
 use serde::{Deserialize, Serialize};
 
 use super::{Intervals, Reference};
@@ -93,7 +93,7 @@ pub(super) fn grouping(
 
 /// Equal shares of all groups. Rows without a value are no group that should have a share.
 fn uniform(groups: &[GroupCount]) -> Vec<f64> {
-    let complete = |group: &GroupCount| group.values.values().all(|value| value != MISSING);
+    let complete = |group: &GroupCount| group.values.is_complete();
     let all = groups.iter().all(|group| !complete(group));
     groups.iter().map(|group| f64::from(u8::from(all || complete(group)))).collect()
 }

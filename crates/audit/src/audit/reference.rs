@@ -93,7 +93,7 @@ impl Reference {
                 let listing = cube.listing(attributes)?;
                 let share = |index: usize| {
                     let group = listing.group(index)?;
-                    let counted = group.values().all(|value| value != MISSING);
+                    let counted = group.is_complete();
                     Ok(groups.get(&group).filter(|_| counted).map_or(0.0, |&count| count as f64))
                 };
                 (0..tally.counts.len()).map(share).collect::<Result<_, _>>().map(Some)

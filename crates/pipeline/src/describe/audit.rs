@@ -4,7 +4,6 @@ mod images;
 
 use evenset_audit::statistics::{Direction, SIGNIFICANT};
 use evenset_audit::{AssociatedCell, Association, Audit, Grouping, Reversal};
-use evenset_core::MISSING;
 use evenset_report::document::{Block, Document, Figure, Finding, Grid, Kind, Section, SheetCell, Tone};
 use evenset_report::text::{count, number, percent, percent_interval, plural};
 
@@ -41,7 +40,7 @@ fn finest(audit: &Audit) -> Option<&Grouping> {
 }
 
 fn complete(group: &evenset_audit::GroupCount) -> bool {
-    group.values.values().all(|value| value != MISSING)
+    group.values.is_complete()
 }
 
 fn headline(audit: &Audit) -> String {

@@ -155,7 +155,8 @@ impl Finished {
         match &job.generate.model {
             Model::Conditional(config) => {
                 let planned = self.plan.iter().flat_map(|plan| &plan.output.groups);
-                let groups: Vec<Group> = planned.map(|group| group.values.clone()).collect();
+                // A group without a value for an attribute is counted, and nothing of it can be drawn.
+                let groups = planned.map(|group| &group.values).filter(|group| group.is_complete()).cloned().collect();
                 let sampler = &sampler.conditional().map_err(|(_, why)| job.invalid("generate.sampler", why))?;
                 let stage = ModelStage { config, sampler, seed: job.seed, dataset, scan, frame: self.frame, groups };
                 ahead.look(&stage)?;
@@ -198,7 +199,8 @@ impl Finished {
             ..self.evidence_stage(job, config, label, &plan.grouping, after)
         };
         let data = || stage.images();
-        let stage = PlateauStage { round, config, data: &data, open, after, seed: job.seed };
+        let judged_by = (label.as_str(), &self.overlap);
+        let stage = PlateauStage { round, config, data: &data, judged_by, open, after, seed: job.seed };
         Ok(context.complete(&stage)?.output)
     }
 }

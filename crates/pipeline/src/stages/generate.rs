@@ -78,7 +78,7 @@ impl Stage for GenerateStage<'_> {
         // The unit size is left out: an image depends on its request alone, and units have fingerprints of their own.
         // What is asked for depends on more than the rounds before: on the floor, and on how many images a sweep wants.
         let asks = asks(self.so_far, self.ask).ok();
-        let guides = self.guides.map(|(guides, _)| guides.config);
+        let guides = self.guides.map(|(guides, _)| (guides.config, guides.label));
         fingerprint(&self.name(), &(self.sampler, self.seed, asks, guides), &[self.after, &self.model.fingerprint])
     }
 

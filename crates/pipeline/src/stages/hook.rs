@@ -13,8 +13,10 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use evenset_core::Fingerprint;
+use evenset_verify::files_of_command;
 use serde::{Deserialize, Serialize};
 
+use super::verifier::hashed;
 use super::write::Written;
 use crate::error::{PipelineError, Result};
 use crate::job::{Hook, Job};
@@ -35,6 +37,19 @@ pub struct HookStage<'a> {
     pub job: &'a Job,
     /// What was written.
     pub written: &'a Done<Written>,
+    /// The files that its command line names, each with its SHA-256 (see [`outside`]).
+    pub outside: Vec<(PathBuf, String)>,
+}
+
+/// The files that a hook's command line names, each with its SHA-256: a script that was mended is started again.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn outside(hook: &Hook, job: &Job) -> Result<Vec<(PathBuf, String)>> {
+    let (dataset, run) = (job.write.out.to_string_lossy(), job.run.to_string_lossy());
+    let fill = |argument: &String| argument.replace("{dataset}", &dataset).replace("{run}", &run);
+    let command: Vec<String> = hook.run.iter().map(fill).collect();
+    hashed(files_of_command(&command).into_iter())
 }
 
 /// How the program ended.
@@ -93,7 +108,7 @@ impl Stage for HookStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("hook", self.hook, &[&self.written.fingerprint])
+        fingerprint("hook", &(self.hook, &self.outside), &[&self.written.fingerprint])
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {

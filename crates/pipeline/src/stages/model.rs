@@ -15,12 +15,14 @@ use crate::error::{PipelineError, Result};
 use crate::generator::{Conditional, FileState, Generator, Hosted, Pretrained, Weights, states};
 use crate::images::{self, Frame};
 use crate::job::{Role, Sampler};
-use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json_of, write_json};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
 
 /// What is known of a model that others trained.
 const WEIGHTS: &str = "weights.json";
 /// What a model that was trained here draws.
 const GRID: &str = "samples.png";
+/// What it was drawn with.
+const GRID_OF: &str = "samples.json";
 /// The sample grid shows at most this many groups.
 const GRID_GROUPS: usize = 64;
 const GRID_COLUMNS: usize = 6;
@@ -43,6 +45,13 @@ pub struct ModelStage<'a> {
     pub groups: Vec<Group>,
 }
 
+impl ModelStage<'_> {
+    /// What the sample grid is drawn with. It makes no other model: a grid of something else is drawn again, and no more.
+    fn grid_of(&self) -> Fingerprint {
+        fingerprint("samples", &(self.sampler, &self.groups), &[])
+    }
+}
+
 impl Stage for ModelStage<'_> {
     type Output = Box<dyn Generator>;
 
@@ -51,7 +60,13 @@ impl Stage for ModelStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        fingerprint("model", &(self.config, self.seed, self.frame), &[&self.scan.fingerprint])
+        // A checkpoint changes no step.
+        let config = ConditionalConfig { checkpoint_every: 1, ..self.config.clone() };
+        fingerprint("model", &(config, self.seed, self.frame), &[&self.scan.fingerprint])
+    }
+
+    fn intact(&self, folder: &Path) -> bool {
+        read_json(&folder.join(GRID_OF)).is_ok_and(|drawn_of| drawn_of == Some(self.grid_of()))
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
@@ -63,6 +78,7 @@ impl Stage for ModelStage<'_> {
         let grid = model.sample_grid(&groups, GRID_COLUMNS, self.sampler, seed.derive("grid"), context.progress)?;
         let png = evenset_data::encode_png(grid.width, grid.height, grid.channels, &grid.pixels, &[]);
         evenset_data::atomic::write_file(&folder.join(GRID), &png)?;
+        write_json(&folder.join(GRID_OF), &self.grid_of())?;
         Ok(StageReport { rows: rows.len() as u64, rejected: 0 })
     }
 

@@ -8,10 +8,10 @@
 //! judged as one, and where those groups have too few images even so, or no classifier can be trained, nothing is known
 //! and the rounds go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use evenset_core::{Fingerprint, Group, Seed};
+use evenset_core::{Fingerprint, Group, SampleId, Seed};
 use evenset_evidence::{ArmRun, Error, EvidenceConfig, EvidenceData, Labelled, StepSummary};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub struct PlateauStage<'a> {
     pub config: &'a EvidenceConfig,
     /// The images: accepted in the rounds before as those that fill the plan, accepted in this one as those beyond it.
     pub data: &'a dyn Fn() -> Result<EvidenceData>,
+    /// The label, and the held-out images that count in no test.
+    pub judged_by: (&'a str, &'a BTreeSet<SampleId>),
     /// Groups for which more images are asked.
     pub open: &'a [Group],
     /// The fingerprint of its verification.
@@ -71,7 +73,7 @@ impl Stage for PlateauStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let config = (self.config.of_one_training(), self.config.seeds, self.open, self.seed);
+        let config = (self.config.of_one_training(), self.config.seeds, self.judged_by, self.open, self.seed);
         fingerprint(&self.name(), &config, &[self.after])
     }
 

@@ -64,7 +64,7 @@ impl Stage for ReportStage<'_> {
         .into_iter()
         .flatten()
         .collect();
-        fingerprint("report", &self.job.to_yaml(), &reads)
+        fingerprint("report", &(self.job.to_yaml(), &finished.notes), &reads)
     }
 
     /// Whether what lies at the top of the run is this report, and not one of the job with other settings.

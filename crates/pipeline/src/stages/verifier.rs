@@ -61,8 +61,13 @@ impl Stage for VerifierStage<'_> {
 /// # Errors
 /// Where one cannot be read.
 pub fn outside(gates: &[GateConfig]) -> Result<Vec<(PathBuf, String)>> {
+    hashed(gates.iter().flat_map(GateConfig::outside_files))
+}
+
+/// Files, each with its SHA-256.
+pub(super) fn hashed(files: impl Iterator<Item = PathBuf>) -> Result<Vec<(PathBuf, String)>> {
     let hashed = |path: PathBuf| evenset_data::sha256_file(&path).map(|sha256| (path, sha256));
-    Ok(gates.iter().flat_map(GateConfig::outside_files).map(hashed).collect::<Result<_, _>>()?)
+    Ok(files.map(hashed).collect::<std::result::Result<_, _>>()?)
 }
 
 /// Whether the gates can be used on the scanned training rows, before anything is trained.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use evenset_core::Fingerprint;
+use evenset_core::{Fingerprint, SampleId};
 use evenset_data::atomic::AtomicFolder;
 use evenset_data::{
     Dataset, DatasetWriter, Features, Format, ParquetOptions, ParquetWriter, Styled, WebDatasetOptions,
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::scan::{Row, Scan};
 use crate::error::{PipelineError, Result};
 use crate::generator::Generator;
+use crate::images::Frame;
 use crate::job::{self, Job, Role};
 use crate::provenance::{Layout, Origin};
 use crate::rounds::Accepted;
@@ -45,6 +46,8 @@ pub struct WriteStage<'a> {
     pub dataset: &'a Dataset,
     /// The scanned rows.
     pub scan: &'a Done<Scan>,
+    /// The size that models work at, which the texts beside the data name.
+    pub frame: Frame,
     /// Accepted candidates that fill the plan.
     pub accepted: &'a [Accepted],
     /// What drew them, where any were drawn.
@@ -150,13 +153,19 @@ impl Stage for WriteStage<'_> {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        let write = &self.job.write;
-        let config = (&self.job.name, &write.formats, &write.license, &write.out, write.match_real);
+        let (write, label) = (&self.job.write, &self.job.dataset.label);
+        let config = (&self.job.name, &write.formats, &write.license, &write.out, write.match_real, label, self.frame);
         fingerprint("write", &config, &[&self.scan.fingerprint, self.plan, self.rounds])
     }
 
-    fn intact(&self, _folder: &Path) -> bool {
-        self.marker().is_some_and(|marker| marker.fingerprint == self.fingerprint())
+    /// Whether the output is this one, with all its files at their full size.
+    fn intact(&self, folder: &Path) -> bool {
+        let whole = |file: &WrittenFile| {
+            let length = self.job.write.out.join(&file.path).metadata().map(|found| found.len());
+            length.is_ok_and(|length| length == file.bytes)
+        };
+        let marked = self.marker().is_some_and(|marker| marker.fingerprint == self.fingerprint());
+        marked && self.load(folder).is_ok_and(|written| written.files.iter().all(whole))
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
@@ -256,6 +265,10 @@ impl WriteStage<'_> {
             }
             context.progress.check()?;
             let table = self.dataset.read(unit)?;
+            let id = |row: &Row| table.image(row.row).map(|(bytes, _)| SampleId::of(bytes));
+            if let Some(row) = rows.par_iter().find_first(|row| id(row) != Some(row.id)) {
+                return Err(PipelineError::other_image(index, row.row));
+            }
             if self.job.write.match_real && role == Role::Train {
                 for row in &rows {
                     if let Some((bytes, _)) = table.image(row.row) {
