@@ -290,7 +290,7 @@ fn a_linear_classifier_without_a_gate_that_sees_is_a_note_and_with_one_judges_ro
     job(root.path(), "");
     let settings = [
         "evidence.classifier=linear",
-        "evidence.seeds=3",
+        "evidence.seeds=5",
         "evidence.smallest_group=2",
         "plan.target.images=40",
         "verify.stop_at_plateau=true",
@@ -322,7 +322,7 @@ fn a_useless_generator_is_not_said_to_help() {
     shapes(root.path(), 40, 6, 30, 16);
     job(root.path(), "");
     let settings =
-        ["generate.model.steps=3", "evidence.seeds=3", "evidence.steps=150", "evidence.baselines=[oversample]"];
+        ["generate.model.steps=3", "evidence.seeds=5", "evidence.steps=150", "evidence.baselines=[oversample]"];
     let set: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
     let said = succeed(root.path(), &[&["evidence", "job.yaml", "--json"], &set[..]].concat());
     let found: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -379,7 +379,7 @@ fn rounds_end_where_more_images_stop_helping() {
         "--set",
         "verify.rounds=6",
         "--set",
-        "evidence.seeds=3",
+        "evidence.seeds=5",
         "--set",
         "plan.target.images=40",
     ];

@@ -107,7 +107,7 @@ fn impossible_values_are_refused() {
         refused(&format!("{DATASET}evidence: {evidence}\n"), &["job.yaml:2", expected[0], expected[1]]);
     }
     let text = format!("{DATASET}evidence: {{seeds: 2}}\nverify: {{stop_at_plateau: true}}\n");
-    refused(&text, &["job.yaml:3", "verify.stop_at_plateau", "fewer than 3 seeds"]);
+    refused(&text, &["job.yaml:3", "verify.stop_at_plateau", "fewer than 5 seeds"]);
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn verify(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
             candidates: group.requested,
             accepted: group.accepted,
             interval: group.acceptance_interval(),
-            reason: None,
+            reason: group.dropped.iter().max_by_key(|(gate, count)| (**count, std::cmp::Reverse(*gate))).map(mostly),
         })
         .collect();
     if !rows.is_empty() {
@@ -190,6 +190,11 @@ fn verify(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {
         writeln!(text, "a target was not reached (exit code 3); the report says which and why")?;
     }
     Ok(())
+}
+
+/// The gate that dropped most of a group's candidates, and how many.
+fn mostly((gate, dropped): (&String, &u64)) -> String {
+    format!("{gate} ({dropped})")
 }
 
 fn written(text: &mut String, job: &Job, finished: &Finished) -> Result<()> {

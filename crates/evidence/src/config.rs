@@ -29,7 +29,7 @@ pub enum ClassifierKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvidenceConfig {
-    /// How many classifiers are trained for each arm, each with its own seed. At least five for a claim; fewer than three
+    /// How many classifiers are trained for each arm, each with its own seed. Fewer than five
     /// give no verdict.
     #[schemars(range(min = 1, max = 100))]
     pub seeds: u32,

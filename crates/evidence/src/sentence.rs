@@ -3,10 +3,12 @@
 use crate::summary::SEEDS_FOR_A_VERDICT;
 use crate::{Arm, ArmSummary, Comparison, Interval, Verdict};
 
-/// Fewer seeds than this leave a verdict open to luck; the sentence says so.
-const SEEDS_FOR_A_CLAIM: usize = 5;
 /// A gain counts above these; where one was not run, the sentence says so.
 const STRONG_BASELINES: [Arm; 2] = [Arm::Oversample, Arm::Reweight];
+
+/// What was found where no generated image was accepted, or none was missing.
+const NOTHING_MADE: &str = "No generated image is among the balanced data, which are real images drawn evenly, so there is \
+                            nothing to measure";
 
 /// The verdict, the figures behind it, what it costs, and a caution where it rests on little.
 pub(crate) fn sentence(
@@ -16,10 +18,11 @@ pub(crate) fn sentence(
     as_is: &Comparison,
     seeds: usize,
 ) -> String {
+    let made = arms.iter().any(|summary| summary.name == Arm::Balanced && summary.generated_images > 0);
     let worst = |arm: Arm| arms.iter().find(|summary| summary.name == arm).map_or(0.0, |summary| summary.worst_group);
     let mut text = format!(
         "{}: accuracy in the worst group is {:.3} with the balanced data and {:.3} with {}, the best baseline ({}).",
-        found(verdict, best, as_is, seeds),
+        if made { found(verdict, best, as_is, seeds) } else { NOTHING_MADE.to_owned() },
         worst(Arm::Balanced),
         worst(best.with),
         best.with,
@@ -35,7 +38,7 @@ pub(crate) fn sentence(
     if verdict == Verdict::Helped {
         text.extend(not_shown_above(arms));
     }
-    text.extend(caution(seeds));
+    text.extend(caution(seeds).filter(|_| made));
     text
 }
 
@@ -76,14 +79,9 @@ fn not_shown_above(arms: &[ArmSummary]) -> Option<String> {
 
 /// What so few seeds cannot carry.
 fn caution(seeds: usize) -> Option<String> {
-    let plural = if seeds == 1 { "" } else { "s" };
-    if seeds < SEEDS_FOR_A_VERDICT {
-        return Some(format!(
-            " So few seeds ({seeds}) cannot carry a verdict: the luck of training is not known; run at least five."
-        ));
-    }
-    (seeds < SEEDS_FOR_A_CLAIM)
-        .then(|| format!(" This rests on {seeds} seed{plural}, too few to rule out luck; run at least five."))
+    (seeds < SEEDS_FOR_A_VERDICT).then(|| {
+        format!(" So few seeds ({seeds}) cannot carry a verdict: the luck of training is not known; run at least five.")
+    })
 }
 
 /// `+0.081, 95 % interval +0.032 to +0.119`.

@@ -10,8 +10,9 @@ use crate::sentence::sentence;
 use crate::table::Table;
 use crate::{Arm, ArmRun, Error};
 
-/// With fewer seeds there is no verdict but *no difference seen*: two trainings say nothing about the luck of training.
-pub const SEEDS_FOR_A_VERDICT: usize = 3;
+/// With fewer seeds there is no verdict but *no difference seen*: intervals take the luck of training to be about normal, and
+/// so few trainings do not show whether it is.
+pub const SEEDS_FOR_A_VERDICT: usize = 5;
 
 /// Whether balancing changed the accuracy in the worst group, against the best baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +20,8 @@ pub const SEEDS_FOR_A_VERDICT: usize = 3;
 pub enum Verdict {
     /// The interval of the difference lies above zero.
     Helped,
-    /// The interval of the difference holds zero, or there are fewer than [`SEEDS_FOR_A_VERDICT`] seeds.
+    /// The interval of the difference holds zero, or there are fewer than [`SEEDS_FOR_A_VERDICT`] seeds, or no generated
+    /// image.
     NoDifference,
     /// The interval of the difference lies below zero.
     Harmed,
@@ -141,8 +143,8 @@ pub struct Comparison {
 /// Puts the runs of all arms and seeds together, in any order.
 ///
 /// The verdict is [`Verdict::Helped`] only where the interval of the worst-group difference to the best baseline lies
-/// above zero, and [`Verdict::Harmed`] only where it lies below; with fewer than [`SEEDS_FOR_A_VERDICT`] seeds it is
-/// neither.
+/// above zero, and [`Verdict::Harmed`] only where it lies below; with fewer than [`SEEDS_FOR_A_VERDICT`] seeds, or
+/// without a generated image, it is neither.
 ///
 /// # Errors
 /// [`Error::NoRuns`] or [`Error::MissingRun`] where a run is missing, [`Error::OtherTest`] where the runs were not
@@ -155,7 +157,9 @@ pub fn summarise(runs: &[ArmRun]) -> Result<Evidence, Error> {
     let arms = analysis.arms(analysis.best(&baselines));
     let against_as_is = analysis.compare(balanced, vec![analysis.place(Arm::AsIs)]);
     let against_best_baseline = analysis.compare(balanced, baselines);
-    let enough = table.seeds() >= SEEDS_FOR_A_VERDICT;
+    // Without a generated image, what is better in the balanced data is their even drawing alone.
+    let made = arms.iter().any(|arm| arm.name == Arm::Balanced && arm.generated_images > 0);
+    let enough = made && table.seeds() >= SEEDS_FOR_A_VERDICT;
     let verdict = if enough { verdict(against_best_baseline.worst_group_interval) } else { Verdict::NoDifference };
     Ok(Evidence {
         verdict,

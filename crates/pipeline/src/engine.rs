@@ -36,6 +36,7 @@ use crate::stages::report::{self, ReportStage};
 use crate::stages::scan::{Scan, ScanStage};
 use crate::stages::write::{self, MadeFrom, WriteStage, Written};
 use crate::surplus::{LeftOut, left_out};
+use crate::values;
 
 pub use opened::would_read;
 use opened::{open, view};
@@ -205,7 +206,8 @@ fn labelled(
         }
         _ => None,
     };
-    let notes = table.warnings().iter().chain(view.notes()).cloned().collect();
+    let unlike = values::notes(&counts.output.cube)?;
+    let notes = table.warnings().iter().chain(view.notes()).chain(&unlike).cloned().collect();
     Ok(Labelled { counts, plan, notes })
 }
 
@@ -254,6 +256,7 @@ fn images(
     let training = finished.scan.output.role(Role::Train).count();
     if goal > Goal::Scan {
         finished.notes.extend(finished.scan.output.summary.rejected_note());
+        finished.notes.extend(finished.scan.output.summary.filtered_note());
     }
     finished.notes.extend(pictures::note(&finished.scan.output.summary.unfit, training));
     if goal >= Goal::Audit {
@@ -282,6 +285,8 @@ fn images(
         if goal == Goal::Plan {
             let unusable = finished.unusable_gates(&context);
             finished.notes.extend(unusable);
+            let too_few = finished.too_few_guides(job);
+            finished.notes.extend(too_few);
         }
         if goal >= Goal::Generate {
             let last = finished.rounds(&context, goal)?;
@@ -318,7 +323,9 @@ impl Finished {
         let looked = job.audit.images != Some(false);
         let images = looked.then(|| context.complete(&looks)).transpose()?;
         let stage = AuditStage { job, rows: Rows::Scan(&self.scan), images: images.as_ref(), reference };
-        self.counts = Some(context.complete(&stage)?);
+        let counts = context.complete(&stage)?;
+        self.notes.extend(values::notes(&counts.output.cube)?);
+        self.counts = Some(counts);
         self.notes.extend(self.dataset.warnings.iter().cloned());
         self.overlap = self.scan.output.copies();
         self.overlap.extend(images.iter().flat_map(|looked| &looked.output.overlap));

@@ -66,6 +66,15 @@ impl<'a> Guides<'a> {
         self.arms.iter().filter_map(|way| way.guide).any(|(source, _)| self.allowed(source, group).next().is_some())
     }
 
+    /// How many different candidates a group's guides can give: one for each image and way, where they are inverted without
+    /// noise. None where there is no bound.
+    pub(crate) fn different(&self, group: &Group) -> Option<u64> {
+        let bounded = self.config.inversion && self.config.inversion_noise == 0.0;
+        let pool = self.pool(group);
+        let guided = pool.open.iter().map(|arm| pool.rows.get(arm).map(|rows| rows.len() as u64));
+        guided.sum::<Option<u64>>().filter(|images| bounded && *images > 0)
+    }
+
     /// The images that may guide candidates of a group, with their own groups.
     fn allowed<'b>(&'b self, source: GuideSource, group: &'b Group) -> impl Iterator<Item = (&'b Group, &'a Row)> {
         let allowed = self.groups.iter().filter(move |(of, _)| source.allows(group, of, self.label));
@@ -223,7 +232,13 @@ mod tests {
             inversion: true,
             ..GuidesConfig::default()
         };
-        let guides = Guides::new(&config, Some("digit"), rows.iter().map(|row| (red.clone(), row)), Seed(3));
+        let guides = |config| Guides::new(config, Some("digit"), rows.iter().map(|row| (red.clone(), row)), Seed(3));
+        let (noise, two) = (GuidesConfig { noise: true, ..config.clone() }, vec![0.5, 1.0]);
+        let two_ways = GuidesConfig { strengths: two, ..config.clone() };
+        let again = GuidesConfig { inversion_noise: 0.1, ..config.clone() };
+        let different = [&config, &two_ways, &noise, &again].map(|config| guides(config).different(&blue));
+        assert_eq!(different, [Some(6), Some(12), None, None], "noise of its own makes each candidate another");
+        let guides = guides(&config);
         let mut history = GuideHistory::default();
         let mut used = Vec::new();
         for (round, asked) in [(1, 4), (2, 8)] {

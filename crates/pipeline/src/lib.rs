@@ -29,6 +29,7 @@ mod surplus;
 pub mod tables;
 mod trainings;
 mod units;
+mod values;
 mod within;
 
 /// What the command line needs to ask for an audit.

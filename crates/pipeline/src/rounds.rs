@@ -27,6 +27,9 @@ pub struct GroupProgress {
     pub add: u64,
     /// Images that are asked for in all: more than `add` where a sweep wants them.
     pub wanted: u64,
+    /// Different images that its guides can give; none where each candidate has noise of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub possible: Option<u64>,
     /// Candidates drawn for it.
     pub requested: u64,
     /// Candidates that passed every gate.
@@ -46,6 +49,11 @@ impl GroupProgress {
     /// Images that it still misses.
     pub fn remaining(&self) -> u64 {
         self.add.saturating_sub(self.accepted)
+    }
+
+    /// Candidates that would not repeat an earlier one; none where there is no bound.
+    fn undrawn(&self) -> Option<u64> {
+        self.possible.map(|possible| possible.saturating_sub(self.requested))
     }
 
     /// Images that are still asked for.
@@ -71,6 +79,7 @@ impl Progress {
             group: group.values.clone(),
             add: group.add,
             wanted: (group.add as f64 * factor.max(1.0)).ceil() as u64,
+            possible: None,
             requested: 0,
             accepted: 0,
             dropped: BTreeMap::new(),
@@ -96,16 +105,26 @@ impl Progress {
         }
     }
 
-    /// Gives up groups whose acceptance rate is, by its interval, under the floor: asking on would cost far more than it
-    /// brings. A group that has what the plan adds to it is not unreachable; only no more is asked for it.
+    /// Gives up groups whose guides have nothing new to give, and groups whose acceptance rate is, by its interval, under the
+    /// floor: asking on would cost far more than it brings. A group that has what the plan adds to it is not unreachable; only no more is asked for it.
     pub fn give_up(&mut self, floor: f64) {
         let open = self.groups.iter_mut().filter(|group| group.open() > 0 && group.unreachable.is_none());
         for group in open {
-            let Some([low, high]) = group.acceptance_interval().filter(|[_, high]| *high < floor) else { continue };
-            if group.remaining() == 0 {
+            let used_up = group.undrawn() == Some(0);
+            let low = group.acceptance_interval().filter(|[_, high]| *high < floor);
+            if group.remaining() == 0 && (used_up || low.is_some()) {
                 group.wanted = group.accepted;
                 continue;
             }
+            if used_up {
+                group.unreachable = Some(format!(
+                    "{} of {} candidates were accepted, and its guides give no other images; `generate.guides` with \
+                     `inversion_noise: 0.1`, more sources or `noise: true` has more",
+                    group.accepted, group.requested
+                ));
+                continue;
+            }
+            let Some([low, high]) = low else { continue };
             let percent = |share: f64| format!("{:.1} %", 100.0 * share);
             let mut dropped: Vec<(&String, &u64)> = group.dropped.iter().collect();
             dropped.sort_by_key(|(gate, count)| (std::cmp::Reverse(**count), *gate));
@@ -162,7 +181,14 @@ pub fn asks(progress: &Progress, policy: &AskPolicy) -> Result<Vec<(Group, u64)>
         .iter()
         .map(|g| Acceptance { group: g.group.clone(), accepted: g.accepted, requested: g.requested })
         .collect();
-    evenset_plan::next_asks(&remaining, &acceptance, policy)
+    let mut asks = evenset_plan::next_asks(&remaining, &acceptance, policy)?;
+    let undrawn: BTreeMap<&Group, u64> =
+        progress.groups.iter().filter_map(|entry| Some((&entry.group, entry.undrawn()?))).collect();
+    for (group, images) in &mut asks {
+        *images = undrawn.get(group).map_or(*images, |undrawn| *undrawn.min(images));
+    }
+    asks.retain(|(_, images)| *images > 0);
+    Ok(asks)
 }
 
 #[cfg(test)]
@@ -174,6 +200,7 @@ mod tests {
             group: Group::of("colour", "red"),
             add: 100,
             wanted: 100,
+            possible: None,
             requested,
             accepted,
             dropped: [("novelty".to_owned(), 3), ("attributes".to_owned(), 290)].into(),
@@ -204,6 +231,19 @@ mod tests {
         progress.give_up(0.05);
         assert_eq!((progress.groups[0].unreachable.as_ref(), progress.remaining(), progress.reachable()), (None, 0, 0));
         assert!(asks(&progress, &AskPolicy::default()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_more_is_asked_of_guides_than_they_have_different_images() {
+        let mut progress = progress(280, 90);
+        let asked = |progress: &Progress| asks(progress, &AskPolicy::default()).unwrap();
+        assert_eq!(asked(&progress)[0].1, 31, "ten are missing, and a third is accepted");
+        progress.groups[0].possible = Some(300);
+        assert_eq!(asked(&progress)[0].1, 20);
+        progress.groups[0].requested = 300;
+        progress.give_up(0.0);
+        assert!(progress.groups[0].unreachable.as_ref().unwrap().contains("its guides give no other images"));
+        assert!(asked(&progress).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use evenset_core::Group;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use checks::summed;
 pub use checks::{
     Acceptance, Auc, BiasWarning, Calibration, Checks, CorrectedAttribute, CorrectedCount, Cue, Diversity, GateRow,
     GroupShortcut, GuideRow, Rate, Shortcut, ShortcutFigures, SmallGroups, Threshold,

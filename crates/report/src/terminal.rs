@@ -11,7 +11,7 @@ use evenset_core::Group;
 pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
-use crate::data::{Acceptance, Arm, Checks, Evidence, Interval};
+use crate::data::{Acceptance, Arm, Checks, Evidence, Interval, summed};
 use crate::html::{biased, composed, found, plateau, test_images, too_small};
 use crate::text::{
     count, images_interval, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points,
@@ -196,8 +196,10 @@ pub fn checks_text(checks: &Checks, width: usize) -> String {
         if let Some(right) = right.filter(|_| accepted > 0) {
             let name = &attribute.attribute;
             let right = count(right.round().max(0.0) as u64);
+            let ends =
+                summed(&attribute.values).map(|ends| format!(" ({})", images_interval(ends))).unwrap_or_default();
             say(format!(
-                "{name}: {} accepted, of which {right} truly, corrected for the check's errors on real images",
+                "{name}: {} accepted, of which {right} truly{ends}, corrected for the check's errors on real images",
                 count(accepted)
             ));
         }
@@ -253,7 +255,12 @@ fn group_columns<'a>(mut groups: impl Iterator<Item = &'a Group>) -> (Vec<String
 }
 
 fn group_cells(group: &Group, attributes: &[String]) -> Vec<Cell> {
-    attributes.iter().map(|attribute| Cell::text(group.get(attribute).unwrap_or(evenset_core::MISSING))).collect()
+    let value = |attribute: &String| match group.get(attribute) {
+        Some("") => "''",
+        Some(value) => value,
+        None => evenset_core::MISSING,
+    };
+    attributes.iter().map(|attribute| Cell::text(value(attribute))).collect()
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

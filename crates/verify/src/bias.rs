@@ -9,6 +9,9 @@ use crate::{Acceptance, GroupShare, Share};
 const LEVEL: f64 = 0.05;
 /// A group is warned about only if its rate is below this part of the others' rate: what is certain may still be small.
 const PART: f64 = 0.5;
+/// And only if its rate is this much below theirs: where next to nothing of any group is accepted, the gates are not unfair
+/// but the images are no good.
+const LEAST: f64 = 0.05;
 
 /// A group that is rejected far more than the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +37,8 @@ pub struct BiasWarning {
 /// The groups that the gates reject far more than the others, in the groups' order.
 ///
 /// Each group is held against all others by Fisher's exact test (one-sided), corrected for the number of groups by Holm's
-/// method at 5 %. A warning also needs a rate below half of the others', and 95 % intervals (Wilson) that do not touch.
+/// method at 5 %. A warning also needs a rate below half of the others' and at least five points below it, and 95 % intervals (Wilson)
+/// that do not touch.
 pub fn bias_warnings(acceptance: &Acceptance) -> Vec<BiasWarning> {
     let tables: Vec<(&GroupShare, Share)> = acceptance
         .groups
@@ -49,7 +53,8 @@ pub fn bias_warnings(acceptance: &Acceptance) -> Vec<BiasWarning> {
     judged
         .filter(|((group, others), p_value)| {
             let share = &group.share;
-            *p_value < LEVEL && share.rate < PART * others.rate && share.interval[1] < others.interval[0]
+            let far = share.rate < PART * others.rate && others.rate - share.rate >= LEAST;
+            *p_value < LEVEL && far && share.interval[1] < others.interval[0]
         })
         .map(|((group, others), p_value)| warning(acceptance, group, others, p_value))
         .collect()

@@ -10,6 +10,9 @@ use crate::recognise::RecogniserConfig;
 /// How the names of files end that a folder with a model is read from: configurations, weights, tokenizers.
 const OF_MODELS: [&str; 4] = ["json", "safetensors", "txt", "model"];
 
+/// Programs that read a script; a version may follow the name.
+const INTERPRETERS: [&str; 9] = ["sh", "bash", "env", "python", "node", "ruby", "perl", "Rscript", "julia"];
+
 impl GateConfig {
     /// The files that the gate reads, as far as they are there: its models, and whatever the command line of a program
     /// names, which may be a script or its settings.
@@ -30,15 +33,18 @@ impl GateConfig {
 }
 
 /// The files that a command line names, as far as they are there: scripts and their settings. An argument may be a path, say
-/// `--key=path`, or hold words for a shell; the program may be a script on the `PATH`. Programs of the system are left out:
-/// another version of Python is no other judge.
+/// `--key=path`, or hold words for a shell; the program may be a script on the `PATH`. Interpreters are left out: another
+/// version of Python is no other judge.
 pub fn files_of_command(run: &[String]) -> Vec<PathBuf> {
     let words = run.iter().flat_map(|argument| {
         let words = argument.split(|c: char| c.is_whitespace() || "'\"=;|&<>()".contains(c));
         std::iter::once(argument.as_str()).chain(words)
     });
     let named = words.filter(|word| !word.is_empty()).map(PathBuf::from).filter(|path| path.is_file());
-    let on_path = run.first().filter(|program| !program.contains('/')).and_then(|program| {
+    let version = |c: char| c.is_ascii_digit() || c == '.';
+    let interpreter = |program: &str| INTERPRETERS.contains(&program.trim_end_matches(version));
+    let program = run.first().filter(|program| !program.contains('/') && !interpreter(program));
+    let on_path = program.and_then(|program| {
         let folders = std::env::var_os("PATH")?;
         std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
     });
@@ -111,6 +117,8 @@ mod tests {
         assert_eq!(files(serde_json::json!({"type": "safety", "model": at("sd/safety_checker")})), checked);
         let run = ["python3".into(), at("judge.py"), "--strict".into(), at("nowhere.json")];
         assert_eq!(files(serde_json::json!({"type": "command", "run": run})), ["judge.py"]);
+        let run = ["sh".into(), "-c".into(), format!("python3 '{}' --rules={}", at("judge.py"), at("colour.onnx"))];
+        assert_eq!(files(serde_json::json!({"type": "command", "run": run})), ["colour.onnx", "judge.py"]);
         assert!(files(serde_json::json!({"type": "novelty"})).is_empty());
     }
 }

@@ -55,7 +55,15 @@ pub(super) fn view(job: &Job, table: &LabelTable, progress: &dyn Progress) -> Re
         if !names.contains(&column.as_str()) && !job.derive.contains_key(column) {
             let nearest = evenset_data::nearest(column, names.iter().copied());
             let guess = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            let message = format!("`{column}` is not a column of the dataset; it has {}{guess}", names.join(", "));
+            // A metadata file takes the place of class folders, as in the Python library `datasets`.
+            let folders = key == "dataset.label" && job.dataset.path.is_dir() && names.contains(&"path");
+            let derive = format!(
+                "; beside a metadata file the names of folders are no column: if they are the label, write `derive: \
+                 {{{column}: {{from: path, regex: '([^/]+)/[^/]+$'}}}}`"
+            );
+            let folders = if folders { derive.as_str() } else { "" };
+            let message =
+                format!("`{column}` is not a column of the dataset; it has {}{guess}{folders}", names.join(", "));
             return Err(job.invalid(key, message).into());
         }
     }

@@ -39,6 +39,20 @@ impl Finished {
         (!trained.unwrap_or(false)).then(|| format!("`run` would end before it generates: {error}"))
     }
 
+    /// The groups whose guides cannot give what the plan asks for.
+    pub(super) fn too_few_guides(&self, job: &Job) -> Vec<String> {
+        let (Some(plan), Some(guides)) = (&self.plan, guides(job, &self.scan.output)) else { return Vec::new() };
+        let note = |group: &evenset_plan::PlannedGroup| {
+            let possible = guides.different(&group.values).filter(|possible| *possible < group.add)?;
+            Some(format!(
+                "{} misses {} images, and its guides, inverted without noise, give no more than {possible} different ones; \
+                 `generate.guides.inversion_noise: 0.1`, more sources or `noise: true` gives more",
+                group.values, group.add
+            ))
+        };
+        plan.output.groups.iter().filter_map(note).collect()
+    }
+
     fn verifier_stage<'a>(&'a self, job: &'a Job, grouping: &'a [String]) -> Result<VerifierStage<'a>> {
         let gates = &job.verify.gates;
         Ok(VerifierStage {
@@ -61,6 +75,9 @@ impl Finished {
         let mut so_far = RoundsProgress::start(&plan.output, sweep.copied().fold(1.0, f64::max));
         if so_far.remaining() == 0 {
             return Ok(last);
+        }
+        if let Some(guides) = guides(job, &self.scan.output) {
+            so_far.groups.iter_mut().for_each(|group| group.possible = guides.different(&group.group));
         }
         let (dataset, scan, frame, seed) = (&self.dataset, &self.scan, self.frame, job.seed);
         if let Model::StableDiffusion(config) = &job.generate.model {

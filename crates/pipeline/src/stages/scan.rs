@@ -98,6 +98,13 @@ impl ScanSummary {
         let were = if rows == 1 { "1 row was".to_owned() } else { format!("{rows} rows were") };
         (rows > 0).then(|| format!("{were} rejected: {}; `evenset scan JOB` shows the first, and `scan-*/rejected.parquet` in the run has all", reasons.join(", ")))
     }
+
+    /// What a reader must know where the job leaves rows out: a misspelt value leaves out all that it should keep.
+    pub(crate) fn filtered_note(&self) -> Option<String> {
+        let filtered: u64 = self.filtered.values().sum();
+        let rows = filtered + self.rows.values().sum::<u64>();
+        (filtered > 0).then(|| format!("`where` leaves out {filtered} of {rows} rows"))
+    }
 }
 
 /// Rows that were rejected for one reason.

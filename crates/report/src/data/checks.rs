@@ -151,6 +151,12 @@ pub struct CorrectedCount {
     pub interval: Option<Interval>,
 }
 
+/// The interval of the sum over an attribute's values: their ends added up, as if each were off in the same direction, which is
+/// wider than chance would be. None where one is not known.
+pub(crate) fn summed(values: &[CorrectedCount]) -> Option<Interval> {
+    values.iter().try_fold([0.0, 0.0], |[low, high], value| value.interval.map(|[from, to]| [low + from, high + to]))
+}
+
 /// Whether something trivial tells generated images from real ones of the same group.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,7 +1,6 @@
 //! What the page does not show, said plainly: what always holds, and what this run's numbers call for.
 
 use super::ratio;
-use crate::data::Verdict;
 use crate::text::{count, plural};
 use crate::{GroupRow, ReportData};
 
@@ -82,9 +81,8 @@ fn unreachable(data: &ReportData) -> Option<String> {
 
 fn few_seeds(data: &ReportData) -> Option<String> {
     let evidence = data.evidence.as_ref().filter(|evidence| evidence.seeds < 5)?;
-    let share = if evidence.verdict == Verdict::NoDifference { "a difference can hide" } else { "the size is rough" };
     Some(format!(
-        "With {} of each kind {share}: use five or more for a claim.",
+        "With {} of each kind there is no verdict: use five or more.",
         plural(u64::from(evidence.seeds), "training", "trainings"),
     ))
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Folded, ratio, safe, shown, unbroken};
 use crate::ReportData;
 use crate::charts::rate_bar;
-use crate::data::{Calibration, CorrectedCount, Rate, Threshold};
+use crate::data::{Calibration, CorrectedCount, Rate, Threshold, summed};
 use crate::text::{count, images_interval, percent, percent_interval, plural};
 
 /// A matrix of more classes than this is shown as its most frequent confusions.
@@ -96,11 +96,12 @@ fn truly(calibration: &Calibration, corrected: &[CorrectedCount]) -> String {
     match known.filter(|_| accepted > 0) {
         Some(right) => format!(
             "{} were accepted; corrected for the errors of this check, {} of them ({}) truly show the {} that they are \
-             recorded with.",
+             recorded with{}.",
             plural(accepted, "image", "images"),
             count(right.round() as u64),
             percent(right / accepted as f64),
-            calibration.attribute
+            calibration.attribute,
+            summed(corrected).map(|ends| format!(", somewhere within {}", images_interval(ends))).unwrap_or_default()
         ),
         None => String::new(),
     }
