@@ -26,10 +26,11 @@ pub use headline::{Headline, headline};
 pub(crate) use likeness::{found, too_small};
 
 use crate::data::NoteLevel;
+use crate::text::shown;
 use crate::{ReportData, ReportError};
 
 /// Groups that the top of the page warns about one by one.
-const MOST_ALARMS: usize = 3;
+pub(crate) const MOST_ALARMS: usize = 3;
 
 /// The report as one self-contained HTML page.
 ///
@@ -140,11 +141,6 @@ pub(crate) fn safe(markup: String) -> Value {
 /// The values of a group as they are shown, one text each.
 fn values(group: &Group) -> Vec<String> {
     group.values().map(shown).collect()
-}
-
-/// A value as it is shown: an empty one would be invisible.
-fn shown(value: &str) -> String {
-    if value.trim().is_empty() { "(empty)".to_owned() } else { value.to_owned() }
 }
 
 /// The values of a group in one plain text, for descriptions.

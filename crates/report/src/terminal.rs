@@ -12,10 +12,10 @@ pub use table::{Cell, Column, Style, Table};
 pub(crate) use wrap::{plain, wrap};
 
 use crate::data::{Acceptance, Arm, Checks, Evidence, Interval, summed};
-use crate::html::{biased, composed, found, plateau, test_images, too_small};
+use crate::html::{MOST_ALARMS, biased, composed, found, plateau, test_images, too_small};
 use crate::text::{
-    count, images_interval, number, p_value, percent, percent_interval, plural, points, signed_interval, signed_points,
-    significant,
+    count, images_interval, number, p_value, percent, percent_interval, plural, points, shown, signed_interval,
+    signed_points, significant,
 };
 use crate::words::sees_generated;
 
@@ -183,8 +183,12 @@ pub fn gates_table(acceptance: &Acceptance, width: usize, color: bool) -> String
 pub fn checks_text(checks: &Checks, width: usize) -> String {
     let mut text = String::new();
     let mut say = |line: String| text.push_str(&wrap(&plain(&line.replace('\u{a0}', " ")), width, "  "));
-    for warning in &checks.bias {
+    for warning in checks.bias.iter().take(MOST_ALARMS) {
         say(format!("warning: {}", biased(warning)));
+    }
+    if checks.bias.len() > MOST_ALARMS {
+        let more = checks.bias.len() - MOST_ALARMS;
+        say(format!("warning: {more} more groups are thrown away far more often than the others; --json names them"));
     }
     if let Some(shortcut) = &checks.shortcut {
         say(format!("{}{}", if shortcut.found { "warning: " } else { "" }, found(shortcut)));
@@ -255,11 +259,7 @@ fn group_columns<'a>(mut groups: impl Iterator<Item = &'a Group>) -> (Vec<String
 }
 
 fn group_cells(group: &Group, attributes: &[String]) -> Vec<Cell> {
-    let value = |attribute: &String| match group.get(attribute) {
-        Some("") => "''",
-        Some(value) => value,
-        None => evenset_core::MISSING,
-    };
+    let value = |attribute: &String| shown(group.get(attribute).unwrap_or(evenset_core::MISSING));
     attributes.iter().map(|attribute| Cell::text(value(attribute))).collect()
 }
 

@@ -25,6 +25,11 @@ pub fn percent_interval([low, high]: Interval) -> String {
     format!("{} to {}", hundredths(low), hundredths(high))
 }
 
+/// A value as it is shown: an empty one would be invisible.
+pub fn shown(value: &str) -> String {
+    if value.trim().is_empty() { "(empty)".to_owned() } else { value.to_owned() }
+}
+
 /// An interval of a number of images, rounded outwards: `50 to 52`.
 pub fn images_interval([low, high]: Interval) -> String {
     let whole = |end: f64| count(end.max(0.0) as u64);

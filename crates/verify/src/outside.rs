@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(files(serde_json::json!({"type": "safety", "model": at("sd/safety_checker")})), checked);
         let run = ["python3".into(), at("judge.py"), "--strict".into(), at("nowhere.json")];
         assert_eq!(files(serde_json::json!({"type": "command", "run": run})), ["judge.py"]);
-        let run = ["sh".into(), "-c".into(), format!("python3 '{}' --rules={}", at("judge.py"), at("colour.onnx"))];
+        let script = format!("python3 '{}' --rules={}", at("judge.py").display(), at("colour.onnx").display());
+        let run = ["sh", "-c", &script];
         assert_eq!(files(serde_json::json!({"type": "command", "run": run})), ["colour.onnx", "judge.py"]);
         assert!(files(serde_json::json!({"type": "novelty"})).is_empty());
     }

@@ -2,7 +2,7 @@
 
 use evenset_plan::{Known, Plan, PlannedGroup, Price};
 use evenset_report::document::{Block, Document, Figure, Finding, Kind, Section, SheetCell, Tone};
-use evenset_report::text::{bytes, count, number, plural};
+use evenset_report::text::{bytes, count, number, plural, shown};
 
 use super::{sheet, spoken};
 
@@ -147,7 +147,7 @@ fn groups(plan: &Plan) -> Section {
     let mut groups: Vec<&PlannedGroup> = plan.groups.iter().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.add));
     let row = |group: &PlannedGroup| {
-        let mut cells: Vec<SheetCell> = group.values.values().map(SheetCell::text).collect();
+        let mut cells: Vec<SheetCell> = group.values.values().map(|value| SheetCell::text(shown(value))).collect();
         cells.push(SheetCell::text(count(group.count)));
         cells.push(if group.add == 0 {
             SheetCell::soft("0")

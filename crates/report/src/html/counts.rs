@@ -3,11 +3,11 @@
 use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, ratio, safe, shown, values};
+use super::{Folded, ratio, safe, values};
 use crate::ReportData;
 use crate::charts::stacked_bar;
 use crate::data::{Balance, GroupRow};
-use crate::text::{count, number, percent};
+use crate::text::{count, number, percent, shown};
 
 /// A grid with more columns than this would not fit a page.
 const WIDEST_GRID: usize = 14;

@@ -3,11 +3,11 @@
 use minijinja::Value;
 use serde::Serialize;
 
-use super::{Folded, ratio, safe, shown, unbroken};
+use super::{Folded, ratio, safe, unbroken};
 use crate::ReportData;
 use crate::charts::rate_bar;
 use crate::data::{Calibration, CorrectedCount, Rate, Threshold, summed};
-use crate::text::{count, images_interval, percent, percent_interval, plural};
+use crate::text::{count, images_interval, percent, percent_interval, plural, shown};
 
 /// A matrix of more classes than this is shown as its most frequent confusions.
 const LARGEST_MATRIX: usize = 12;
