@@ -21,6 +21,9 @@ use crate::stages::verifier::{self, VerifierStage};
 use crate::stages::verify::VerifyStage;
 use crate::stages::write::{self, MadeFrom};
 
+/// Groups that a plan's reader hears of one by one.
+const MOST_NOTES: usize = 3;
+
 impl Finished {
     /// Refuses, before anything is drawn, a job some of whose candidates would lack a guide that they need.
     pub(super) fn check_guides(&self, job: &Job, needs_model: bool) -> Result<()> {
@@ -50,7 +53,12 @@ impl Finished {
                 group.values, group.add
             ))
         };
-        plan.output.groups.iter().filter_map(note).collect()
+        let mut notes: Vec<String> = plan.output.groups.iter().filter_map(note).collect();
+        if let Some(more) = notes.len().checked_sub(MOST_NOTES).filter(|more| *more > 0) {
+            notes.truncate(MOST_NOTES);
+            notes.push(format!("the guides of {more} more groups give too few images in the same way"));
+        }
+        notes
     }
 
     fn verifier_stage<'a>(&'a self, job: &'a Job, grouping: &'a [String]) -> Result<VerifierStage<'a>> {

@@ -95,13 +95,13 @@ fn truly(calibration: &Calibration, corrected: &[CorrectedCount]) -> String {
     let known: Option<f64> = corrected.iter().map(|value| value.corrected).sum();
     match known.filter(|_| accepted > 0) {
         Some(right) => format!(
-            "{} were accepted; corrected for the errors of this check, {} of them ({}) truly show the {} that they are \
-             recorded with{}.",
+            "{} were accepted; corrected for the errors of this check, {} of them ({}{}) truly show the {} that they are \
+             recorded with.",
             plural(accepted, "image", "images"),
             count(right.round() as u64),
             percent(right / accepted as f64),
-            calibration.attribute,
-            summed(corrected).map(|ends| format!(", somewhere within {}", images_interval(ends))).unwrap_or_default()
+            summed(corrected).map(|ends| format!("; {}", images_interval(ends))).unwrap_or_default(),
+            calibration.attribute
         ),
         None => String::new(),
     }
@@ -233,7 +233,10 @@ mod tests {
                 ["pink", "", "19", "70 to 80"]
             ]
         );
-        assert!(view.truly.starts_with("100 images were accepted; corrected for the errors of this check, 95 of them"));
+        // The ends of both values, 70 to 80 each, added up.
+        assert!(view.truly.starts_with(
+            "100 images were accepted; corrected for the errors of this check, 95 of them (95 %; 140 to 160) truly"
+        ));
         let unknown = calibration(&of, &[counted("red", 80, None)]);
         assert_eq!((unknown.truly.as_str(), unknown.values.shown[0].truly.as_str()), ("", "not known"));
     }
