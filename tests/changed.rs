@@ -53,7 +53,13 @@ fn an_output_of_other_settings_is_refused_before_anything_is_drawn() {
         let again = run(root.path(), &[&write[..], &["--set", same]].concat());
         assert_eq!(again.status.code(), first.status.code(), "{same}: {}", stderr(&again));
     }
-    for other in ["seed=5", "generate.sampler.steps=3", "verify.gates=[decode, novelty]", "plan.target.images=25"] {
+    for other in [
+        "seed=5",
+        "generate.sampler.steps=3",
+        "verify.gates=[decode, novelty]",
+        "plan.target.images=25",
+        "verify.rounds=2",
+    ] {
         let error = fail(root.path(), &[&write[..], &["--set", other]].concat(), 2);
         assert!(error.contains("not made by this job as it stands") && error.contains("--overwrite"), "{error}");
     }
@@ -117,7 +123,10 @@ fn the_samples_of_a_model_are_drawn_as_the_job_says_and_the_model_is_not_trained
 fn a_script_that_was_mended_is_started_again() {
     let root = tempfile::tempdir().unwrap();
     shapes(root.path(), 24, 20, 4, 16);
-    job(root.path(), "hook: {type: command, run: [sh, -c, 'sh train.sh']}");
+    job(
+        root.path(),
+        "hook: {type: command, run: [sh, -c, 'sh train.sh && date +%N | tee train.log model.pt', model.pt]}",
+    );
     let script = |text: &str| std::fs::write(root.path().join("train.sh"), text).unwrap();
     let write = [&["write", "job.yaml"], &QUICK[..]].concat();
     script("echo started >> log; exit 4");
@@ -161,8 +170,10 @@ fn an_output_that_lost_a_file_is_not_taken_for_whole() {
     let train = files.into_iter().find(|path| path.to_string_lossy().contains("train")).unwrap();
     let whole = std::fs::read(&train).unwrap();
     std::fs::write(&train, &whole[..whole.len() / 2]).unwrap();
-    let error = fail(root.path(), &write, 2);
-    assert!(error.contains("--overwrite"), "{error}");
-    let again = run(root.path(), &[&write[..], &["--overwrite"]].concat());
+    let again = run(root.path(), &write);
     assert_eq!(std::fs::read(&train).unwrap(), whole, "{}", stderr(&again));
+    // Nor is it another job's where the run that made it is gone.
+    std::fs::remove_dir_all(root.path().join("runs")).unwrap();
+    let again = run(root.path(), &write);
+    assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));
 }

@@ -66,13 +66,17 @@ impl<'a> Guides<'a> {
         self.arms.iter().filter_map(|way| way.guide).any(|(source, _)| self.allowed(source, group).next().is_some())
     }
 
+    /// Whether the same real image started in the same way gives the same candidate again.
+    fn repeats(&self) -> bool {
+        self.config.inversion && self.config.inversion_noise == 0.0
+    }
+
     /// How many different candidates a group's guides can give: one for each image and way, where they are inverted without
     /// noise. None where there is no bound.
     pub(crate) fn different(&self, group: &Group) -> Option<u64> {
-        let bounded = self.config.inversion && self.config.inversion_noise == 0.0;
         let pool = self.pool(group);
         let guided = pool.open.iter().map(|arm| pool.rows.get(arm).map(|rows| rows.len() as u64));
-        guided.sum::<Option<u64>>().filter(|images| bounded && *images > 0)
+        guided.sum::<Option<u64>>().filter(|images| self.repeats() && *images > 0)
     }
 
     /// The images that may guide candidates of a group, with their own groups.
@@ -90,7 +94,8 @@ impl<'a> Guides<'a> {
             .map(|request| {
                 let group = &request.group;
                 let pool = known.entry(group).or_insert_with(|| self.pool(group));
-                let arm = history.choose(group, &pool.open, request.seed)?;
+                let open = if self.repeats() { pool.unused(|arm| history.of(group, arm).1) } else { pool.open.clone() };
+                let arm = history.choose(group, &open, request.seed)?;
                 let way = self.arms.get(arm)?;
                 let (of, guide) = pool.next(arm, history.of(group, arm).1).unzip();
                 let inversion = |of: &Group| Inversion { shows: of.clone(), noise: self.config.inversion_noise };
@@ -137,6 +142,14 @@ struct Pool<'b, 'a> {
 }
 
 impl<'b, 'a> Pool<'b, 'a> {
+    /// The ways with an image that was not used yet, where `before` were used in the rounds before; all where none is left.
+    fn unused(&self, before: impl Fn(usize) -> u64) -> Vec<usize> {
+        let used = |arm: usize| before(arm) + self.used.get(&arm).copied().unwrap_or(0);
+        let left = |arm: &usize| self.rows.get(arm).is_none_or(|rows| used(*arm) < rows.len() as u64);
+        let open: Vec<usize> = self.open.iter().copied().filter(left).collect();
+        if open.is_empty() { self.open.clone() } else { open }
+    }
+
     /// The next image of a way of which so many were used in the rounds before.
     fn next(&mut self, arm: usize, before: u64) -> Option<(&'b Group, &'a Row)> {
         let rows = self.rows.get(&arm).filter(|rows| !rows.is_empty())?;
@@ -238,6 +251,12 @@ mod tests {
         let again = GuidesConfig { inversion_noise: 0.1, ..config.clone() };
         let different = [&config, &two_ways, &noise, &again].map(|config| guides(config).different(&blue));
         assert_eq!(different, [Some(6), Some(12), None, None], "noise of its own makes each candidate another");
+        // With several ways each real image starts in each of them once.
+        let requests = evenset_plan::requests(Seed(3), 1, &[(blue.clone(), 12)]).unwrap();
+        let both = guides(&two_ways).starts(&requests, &GuideHistory::default());
+        let both: std::collections::BTreeSet<_> =
+            both.iter().flatten().map(|(start, guide)| (start.arm, guide.map(|row| row.row))).collect();
+        assert_eq!(both.len(), 12);
         let guides = guides(&config);
         let mut history = GuideHistory::default();
         let mut used = Vec::new();

@@ -198,6 +198,16 @@ pub(crate) fn read_json_of<T: DeserializeOwned>(path: &Path) -> Result<T> {
     read_json(path)?.ok_or_else(|| PipelineError::damaged(path)("it is missing"))
 }
 
+/// Removes a file of the run, where it is there: what it says must not outlive what it speaks of.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(PipelineError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes a JSON file of the run, whole or not at all.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(value).map_err(PipelineError::damaged(path))?;

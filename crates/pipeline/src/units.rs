@@ -10,7 +10,7 @@ use evenset_core::Fingerprint;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{PipelineError, Result};
-use crate::run::{Context, StageReport, read_json, write_json};
+use crate::run::{Context, StageReport, read_json, remove, write_json};
 
 /// The manifest of a unit.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,13 +54,7 @@ pub(crate) fn map(
             _ => {
                 context.progress.check()?;
                 let (batch, report) = work(index)?;
-                // A manifest of other rows must not outlive them.
-                match std::fs::remove_file(&manifest) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(PipelineError::Io { path: manifest, source });
-                    }
-                    _ => {}
-                }
+                remove(&manifest)?;
                 evenset_data::write_parquet(&parquet, &batch)?;
                 let sha256 = evenset_data::sha256_file(&parquet)?;
                 write_json(&manifest, &UnitManifest { fingerprint: fingerprint.clone(), sha256, report })?;

@@ -43,7 +43,7 @@ pub use corrected::{CorrectedCount, Sighting, corrected};
 pub use diversity::{GroupDiversity, diversity_report};
 pub use error::VerifyError;
 pub use evenset_nn::classifier::ImageSet;
-pub use outside::files_of_command;
+pub use outside::scripts_of_command;
 pub use real::RealImages;
 pub use shortcut::{Auc, CueAuc, GroupShortcut, ShortcutFigures, ShortcutReport, SmallGroups, shortcut_report};
 pub use sight::View;

@@ -13,6 +13,9 @@ const OF_MODELS: [&str; 4] = ["json", "safetensors", "txt", "model"];
 /// Programs that read a script; a version may follow the name.
 const INTERPRETERS: [&str; 9] = ["sh", "bash", "env", "python", "node", "ruby", "perl", "Rscript", "julia"];
 
+/// How the names of scripts end.
+pub(crate) const SCRIPTS: [&str; 7] = ["py", "sh", "pl", "rb", "js", "R", "jl"];
+
 impl GateConfig {
     /// The files that the gate reads, as far as they are there: its models, and whatever the command line of a program
     /// names, which may be a script or its settings.
@@ -32,30 +35,50 @@ impl GateConfig {
     }
 }
 
-/// The files that a command line names, as far as they are there: scripts and their settings. An argument may be a path, say
-/// `--key=path`, or hold words for a shell; the program may be a script on the `PATH`. Interpreters are left out: another
-/// version of Python is no other judge.
-pub fn files_of_command(run: &[String]) -> Vec<PathBuf> {
+/// The scripts that a command line names, as far as they are there, and that the program itself may be. An argument may be a
+/// path or hold words for a shell. Interpreters are left out (another version of Python is no other judge), and so is
+/// whatever is no script: a program may write it.
+pub fn scripts_of_command(run: &[String]) -> Vec<PathBuf> {
     let words = run.iter().flat_map(|argument| {
         let words = argument.split(|c: char| c.is_whitespace() || "'\"=;|&<>()".contains(c));
         std::iter::once(argument.as_str()).chain(words)
     });
-    let named = words.filter(|word| !word.is_empty()).map(PathBuf::from).filter(|path| path.is_file());
-    let version = |c: char| c.is_ascii_digit() || c == '.';
-    let interpreter = |program: &str| INTERPRETERS.contains(&program.trim_end_matches(version));
-    let program = run.first().filter(|program| !program.contains('/') && !interpreter(program));
-    let on_path = program.and_then(|program| {
+    let named = words.filter(|word| !word.is_empty()).map(PathBuf::from);
+    let on_path = run.first().filter(|program| !program.contains('/')).and_then(|program| {
         let folders = std::env::var_os("PATH")?;
         std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
     });
-    let mut files: Vec<PathBuf> = on_path.filter(|path| is_script(path)).into_iter().chain(named).collect();
+    let mut scripts: Vec<PathBuf> =
+        on_path.into_iter().chain(named).filter(|path| !is_interpreter(path) && is_script(path)).collect();
+    scripts.sort();
+    scripts.dedup();
+    scripts
+}
+
+/// The scripts of a command line, and what its arguments name beside them: settings and models that the program reads.
+fn files_of_command(run: &[String]) -> Vec<PathBuf> {
+    let arguments = run.iter().map(|argument| argument.split_once('=').map_or(argument.as_str(), |(_, path)| path));
+    let named = arguments.map(PathBuf::from).filter(|path| path.is_file() && !is_interpreter(path));
+    let log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let mut files: Vec<PathBuf> = named.filter(|path| !log(path)).chain(scripts_of_command(run)).collect();
     files.sort();
     files.dedup();
     files
 }
 
-/// Whether a file begins with `#!`.
+/// Whether a program reads scripts, by its name.
+fn is_interpreter(path: &Path) -> bool {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    INTERPRETERS.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'))
+}
+
+/// Whether a file is a script, by its name or by its first two bytes, `#!`.
 fn is_script(path: &Path) -> bool {
+    let extension = path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
+    path.is_file() && (SCRIPTS.contains(&extension) || begins_like_a_script(path))
+}
+
+fn begins_like_a_script(path: &Path) -> bool {
     let mut start = [0; 2];
     std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
 }

@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::outside::SCRIPTS;
+
 /// How often it is looked whether the program has ended.
 const GLANCE: Duration = Duration::from_millis(5);
 /// How long its output may stay open after it has ended.
@@ -59,7 +61,7 @@ pub(crate) fn obstacle(_program: &str) -> Option<String> {
 pub(crate) fn missing_script(argument: &str) -> Option<String> {
     let path = Path::new(argument);
     let extension = path.extension().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-    let script = ["py", "sh", "pl", "rb", "js", "R", "jl"].contains(&extension);
+    let script = SCRIPTS.contains(&extension);
     let one_word = !argument.contains(char::is_whitespace) && !argument.starts_with('-');
     (script && one_word && !path.exists()).then(|| format!("there is no `{argument}`"))
 }

@@ -13,7 +13,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use evenset_core::Fingerprint;
-use evenset_verify::files_of_command;
+use evenset_verify::scripts_of_command;
 use serde::{Deserialize, Serialize};
 
 use super::verifier::hashed;
@@ -37,11 +37,11 @@ pub struct HookStage<'a> {
     pub job: &'a Job,
     /// What was written.
     pub written: &'a Done<Written>,
-    /// The files that its command line names, each with its SHA-256 (see [`outside`]).
+    /// The scripts that its command line names, each with its SHA-256 (see [`outside`]).
     pub outside: Vec<(PathBuf, String)>,
 }
 
-/// The files that a hook's command line names, each with its SHA-256: a script that was mended is started again.
+/// The scripts that a hook's command line names, each with its SHA-256: a script that was mended is started again.
 ///
 /// # Errors
 /// Where one cannot be read.
@@ -49,7 +49,7 @@ pub fn outside(hook: &Hook, job: &Job) -> Result<Vec<(PathBuf, String)>> {
     let (dataset, run) = (job.write.out.to_string_lossy(), job.run.to_string_lossy());
     let fill = |argument: &String| argument.replace("{dataset}", &dataset).replace("{run}", &run);
     let command: Vec<String> = hook.run.iter().map(fill).collect();
-    hashed(files_of_command(&command).into_iter())
+    hashed(scripts_of_command(&command).into_iter())
 }
 
 /// How the program ended.

@@ -15,7 +15,7 @@ use crate::error::{PipelineError, Result};
 use crate::generator::{Conditional, FileState, Generator, Hosted, Pretrained, Weights, states};
 use crate::images::{self, Frame};
 use crate::job::{Role, Sampler};
-use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, write_json};
+use crate::run::{Context, Done, Stage, StageReport, fingerprint, read_json, read_json_of, remove, write_json};
 
 /// What is known of a model that others trained.
 const WEIGHTS: &str = "weights.json";
@@ -77,6 +77,7 @@ impl Stage for ModelStage<'_> {
         let groups: Vec<Group> = self.groups.iter().take(GRID_GROUPS).cloned().collect();
         let grid = model.sample_grid(&groups, GRID_COLUMNS, self.sampler, seed.derive("grid"), context.progress)?;
         let png = evenset_data::encode_png(grid.width, grid.height, grid.channels, &grid.pixels, &[]);
+        remove(&folder.join(GRID_OF))?;
         evenset_data::atomic::write_file(&folder.join(GRID), &png)?;
         write_json(&folder.join(GRID_OF), &self.grid_of())?;
         Ok(StageReport { rows: rows.len() as u64, rejected: 0 })

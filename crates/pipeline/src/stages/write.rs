@@ -126,14 +126,18 @@ pub fn check_output(job: &Job, overwrite: bool) -> Result<()> {
     }
 }
 
-/// Refuses, before the work of a stage, an output whose images come from the same stage with other settings or other data.
-/// What is written has the fingerprints of all that it was made from in its own, so it would be refused in the end.
+/// Refuses, before the work of a stage, an output whose images come from the same stage with other settings or other data, or
+/// from fewer rounds. What is written has the fingerprints of all that it was made from in its own, so it would be refused in
+/// the end.
 pub fn check_made_from<S: Stage>(job: &Job, overwrite: bool, stage: &S) -> Result<()> {
     let out = &job.write.out;
     let marker = if overwrite { None } else { read_json::<Marker>(&out.join(MARKER)).ok().flatten() };
-    match marker.as_ref().and_then(|marker| marker.made_from.get(&stage.name())) {
-        Some(before) if *before != stage.fingerprint() => Err(PipelineError::OutputExists(out.clone())),
-        _ => Ok(()),
+    let other = |made_from: &MadeFrom| {
+        !made_from.is_empty() && made_from.get(&stage.name()).is_none_or(|before| *before != stage.fingerprint())
+    };
+    match marker.is_some_and(|marker| other(&marker.made_from)) {
+        true => Err(PipelineError::OutputExists(out.clone())),
+        false => Ok(()),
     }
 }
 
@@ -164,13 +168,12 @@ impl Stage for WriteStage<'_> {
             let length = self.job.write.out.join(&file.path).metadata().map(|found| found.len());
             length.is_ok_and(|length| length == file.bytes)
         };
-        let marked = self.marker().is_some_and(|marker| marker.fingerprint == self.fingerprint());
-        marked && self.load(folder).is_ok_and(|written| written.files.iter().all(whole))
+        self.is_own() && self.load(folder).is_ok_and(|written| written.files.iter().all(whole))
     }
 
     fn run(&self, folder: &Path, context: &Context<'_>) -> Result<StageReport> {
         let out = &self.job.write.out;
-        if !context.overwrite && !is_empty_or_absent(out)? && !self.intact(folder) {
+        if !context.overwrite && !is_empty_or_absent(out)? && !self.is_own() {
             return Err(PipelineError::OutputExists(out.clone()));
         }
         let building = AtomicFolder::create(out, true)?;
@@ -197,8 +200,10 @@ impl Stage for WriteStage<'_> {
 }
 
 impl WriteStage<'_> {
-    fn marker(&self) -> Option<Marker> {
-        read_json(&self.job.write.out.join(MARKER)).ok().flatten()
+    /// Whether this very job made the output, whatever became of it since.
+    fn is_own(&self) -> bool {
+        let marker = read_json::<Marker>(&self.job.write.out.join(MARKER)).ok().flatten();
+        marker.is_some_and(|marker| marker.fingerprint == self.fingerprint())
     }
 
     fn write_into(&self, folder: &Path, context: &Context<'_>) -> Result<Written> {
