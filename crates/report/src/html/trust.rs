@@ -235,7 +235,7 @@ mod tests {
         );
         // The ends of both values, 70 to 80 each, added up.
         assert!(view.truly.starts_with(
-            "100 images were accepted; corrected for the errors of this check, 95 of them (95 %; 140 to 160) truly"
+            "100 images were accepted; corrected for the errors of this check, 95 of them (95\u{a0}%; 140 to 160) truly"
         ));
         let unknown = calibration(&of, &[counted("red", 80, None)]);
         assert_eq!((unknown.truly.as_str(), unknown.values.shown[0].truly.as_str()), ("", "not known"));
