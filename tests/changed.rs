@@ -5,18 +5,9 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use support::{fail, job, run, shapes, stderr, succeed};
-
-/// The stages of the run that have a folder, with their fingerprints.
-fn stages(root: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(root.join("runs/shapes")).unwrap();
-    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-    let mut names: Vec<String> = folders.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
+use support::{fail, job, of_stage, run, shapes, stages, stderr, succeed};
 
 /// Settings with which a whole run takes seconds.
 const QUICK: [&str; 12] = [
@@ -36,7 +27,7 @@ const QUICK: [&str; 12] = [
 
 /// The stages that train and draw.
 fn drawing(root: &Path) -> Vec<String> {
-    let all = stages(root).into_iter();
+    let all = stages(&root.join("runs/shapes")).into_iter();
     all.filter(|name| ["model", "verif", "generate"].iter().any(|stage| name.starts_with(stage))).collect()
 }
 
@@ -93,27 +84,22 @@ fn the_report_at_the_top_of_a_run_is_that_of_the_job_as_it_was_asked_last() {
     assert_eq!(page(), first, "a report that was made before lies at the top again");
 }
 
-/// The only stage folder of the run in `folder` whose name begins like this.
-fn of_stage(folder: &Path, stage: &str) -> PathBuf {
-    let mut folders: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(stage));
-    assert_eq!(folders.len(), 1, "{folders:?}");
-    folders.remove(0)
-}
-
 #[test]
 fn the_samples_of_a_model_are_drawn_as_the_job_says_and_the_model_is_not_trained_again() {
     let root = tempfile::tempdir().unwrap();
     shapes(root.path(), 24, 20, 4, 16);
     job(root.path(), "");
+    let trained = std::cell::Cell::new(false);
     let samples = |more: &[&str]| {
-        run(root.path(), &[&["generate", "job.yaml"], &QUICK[..], more].concat());
+        let output = run(root.path(), &[&["generate", "job.yaml"], &QUICK[..], more].concat());
+        trained.set(stderr(&output).contains("train the tiny model"));
         let folder = more.iter().find_map(|set| set.strip_prefix("run=")).unwrap_or("runs/shapes");
         std::fs::read(of_stage(&root.path().join(folder), "model").join("samples.png")).unwrap()
     };
     let first = samples(&[]);
+    assert!(trained.get());
     let other = samples(&["--set", "generate.sampler.guidance=3"]);
-    assert_ne!(other, first);
+    assert!(other != first && !trained.get(), "other samples of the same model");
     assert_eq!(other, samples(&["--set", "generate.sampler.guidance=3", "--set", "run=runs/fresh"]));
     assert_eq!(first, samples(&[]), "there and back");
 }

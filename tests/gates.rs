@@ -11,20 +11,11 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use support::{fail, job, run, shapes, stderr, succeed};
+use support::{fail, job, of_stage, run, shapes, stages, stderr, succeed};
 
 fn read(path: &Path) -> Vec<RecordBatch> {
     let file = File::open(path).unwrap();
     ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(|batch| batch.unwrap()).collect()
-}
-
-/// A file of the only stage folder of the run whose name begins like this.
-fn of_stage(root: &Path, stage: &str, file: &str) -> std::path::PathBuf {
-    let runs = root.join("runs/shapes");
-    let mut folders: Vec<_> = std::fs::read_dir(runs).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(stage));
-    assert_eq!(folders.len(), 1, "{folders:?}");
-    folders.remove(0).join(file)
 }
 
 /// A gate that drops every image of a group and keeps all others.
@@ -48,9 +39,12 @@ fn a_group_that_a_program_never_accepts_is_given_up_with_its_reason() {
     assert!(why.contains("under the floor of 20.0 %") && why.contains("dropped by command"), "{why}");
     assert_eq!((blue["accepted"].as_u64(), blue["unreachable"].is_null()), (blue["add"].as_u64(), true));
 
-    let kept: usize = read(&of_stage(root.path(), "verify-1", "rejected.parquet")).iter().map(|b| b.num_rows()).sum();
+    let kept: usize = read(&of_stage(&root.path().join("runs/shapes"), "verify-1").join("rejected.parquet"))
+        .iter()
+        .map(|b| b.num_rows())
+        .sum();
     assert_eq!(kept, 5, "rejected images are kept for review, but no more than the job says");
-    let rejected = &read(&of_stage(root.path(), "verify-1", "rejected.parquet"))[0];
+    let rejected = &read(&of_stage(&root.path().join("runs/shapes"), "verify-1").join("rejected.parquet"))[0];
     let reason = rejected.column_by_name("reject_reason").unwrap().as_string::<i32>();
     assert_eq!(reason.value(0), "command: no red discs");
 
@@ -80,15 +74,6 @@ fn a_program_that_hangs_crashes_or_talks_nonsense_is_named() {
     assert!(said.contains("accepted without a check by the gate `command`"), "{said}");
 }
 
-/// The stages of the run that have a folder, with their fingerprints.
-fn stages(root: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(root.join("runs/shapes")).unwrap();
-    let folders = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-    let mut names: Vec<String> = folders.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
     let root = tempfile::tempdir().unwrap();
@@ -105,16 +90,20 @@ fn gates_that_cannot_be_used_end_the_run_before_a_generator_is_trained() {
         let gates = format!("verify.gates={gates}");
         let error = fail(root.path(), &["run", "job.yaml", "--set", &gates], 2);
         assert!(error.contains(expected), "{error}");
-        assert!(!stages(root.path()).iter().any(|name| name.starts_with("model")), "{:?}", stages(root.path()));
+        assert!(
+            !stages(&root.path().join("runs/shapes")).iter().any(|name| name.starts_with("model")),
+            "{:?}",
+            stages(&root.path().join("runs/shapes"))
+        );
         let planned = succeed(root.path(), &["plan", "job.yaml", "--set", &gates]);
         let planned = planned.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(planned.contains("`run` would end before it generates") && planned.contains(expected), "{planned}");
     }
     // Nor does a generator that is there already draw for them.
     run(root.path(), &["generate", "job.yaml"]);
-    let before = stages(root.path());
+    let before = stages(&root.path().join("runs/shapes"));
     fail(root.path(), &["run", "job.yaml", "--set", "verify.gates=[{type: command, run: [sh, no/judge.sh]}]"], 2);
-    assert_eq!(stages(root.path()), before);
+    assert_eq!(stages(&root.path().join("runs/shapes")), before);
     for (gates, expected) in [
         ("[decode, {type: safety}]", "verify.gates.1`: the gate `safety` needs one model"),
         ("[novelty, decode, novelty]", "verify.gates.2`: the gate `novelty` stands twice"),
@@ -153,15 +142,15 @@ fn a_script_that_changes_is_asked_again_and_another_number_of_kept_images_change
     };
     judge("false");
     verified(&[], 3);
-    let before = stages(root.path());
-    let path = of_stage(root.path(), "verify-1", "rejected.parquet");
+    let before = stages(&root.path().join("runs/shapes"));
+    let path = of_stage(&root.path().join("runs/shapes"), "verify-1").join("rejected.parquet");
     let rejected = || -> usize { read(&path).iter().map(|batch| batch.num_rows()).sum() };
     assert!(rejected() > 3);
     verified(&["--set", "verify.keep_rejected=3"], 3);
-    assert_eq!((stages(root.path()), rejected()), (before.clone(), 3));
+    assert_eq!((stages(&root.path().join("runs/shapes")), rejected()), (before.clone(), 3));
     judge("true");
     verified(&[], 0);
-    assert!(stages(root.path()).len() > before.len(), "another script is another verifier");
+    assert!(stages(&root.path().join("runs/shapes")).len() > before.len(), "another script is another verifier");
 }
 
 #[test]
@@ -185,7 +174,8 @@ fn candidates_of_small_groups_start_from_real_images_that_are_named() {
         }
     }
     assert_eq!(guided, 40);
-    let checks = std::fs::read_to_string(of_stage(root.path(), "checks", "checks.json")).unwrap();
+    let checks =
+        std::fs::read_to_string(of_stage(&root.path().join("runs/shapes"), "checks").join("checks.json")).unwrap();
     let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
     let ways = checks["guides"].as_array().unwrap();
     assert_eq!(ways.len(), 2 * 2 * 2, "two sources, two strengths, two guidances");
@@ -388,5 +378,5 @@ fn rounds_end_where_more_images_stop_helping() {
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rounds = found["rounds"].as_array().unwrap();
     assert!(rounds.len() < 6 && rounds.last().unwrap()["remaining"].as_u64() > Some(0), "{found}");
-    assert!(of_stage(root.path(), "plateau-1", "plateau.json").is_file());
+    assert!(of_stage(&root.path().join("runs/shapes"), "plateau-1").join("plateau.json").is_file());
 }

@@ -36,6 +36,22 @@ pub fn fail(folder: &Path, arguments: &[&str], code: i32) -> String {
     text
 }
 
+/// The stage folders of a run, by name: `scan-1f0c3a...`.
+pub fn stages(run: &Path) -> Vec<String> {
+    let folders = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut names: Vec<String> = folders.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The only stage folder of a run whose name begins like this.
+pub fn of_stage(run: &Path, stage: &str) -> PathBuf {
+    let mut names = stages(run);
+    names.retain(|name| name.starts_with(stage));
+    assert_eq!(names.len(), 1, "{names:?}");
+    run.join(names.remove(0))
+}
+
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -206,8 +206,8 @@ fn labelled(
         }
         _ => None,
     };
-    let unlike = values::notes(&counts.output.cube)?;
-    let notes = table.warnings().iter().chain(view.notes()).chain(&unlike).cloned().collect();
+    let of_values = values::notes(&counts.output.cube)?;
+    let notes = table.warnings().iter().chain(view.notes()).chain(&of_values).cloned().collect();
     Ok(Labelled { counts, plan, notes })
 }
 
